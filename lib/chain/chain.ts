@@ -1,0 +1,279 @@
+import { roundDown, roundUp } from '../bytes/align.ts'
+import type { Device } from '../contracts/device.ts'
+import type { Extent, ResolvedExtent } from '../contracts/extent.ts'
+import { isWritable, type Layer, type Reservation, type WritableLayer } from '../contracts/layer.ts'
+import { VdiskError } from '../errors.ts'
+import { type Io, settle, Turns } from '../io/io.ts'
+import { Claims, Epochs } from './claims.ts'
+import type { Verdict } from './linkage.ts'
+import { UnpackedCache } from './unpacked.ts'
+
+/** Copied around a write in one piece up to here; more is copied beside it, piece by piece. */
+const ASSEMBLE = 2 << 20
+const PIECE = 1 << 20
+const ZEROS = new Uint8Array(PIECE)
+
+type Found = { readonly extent: Exclude<Extent, { kind: 'parent' }>; readonly depth: number | undefined }
+
+/**
+ * A stack of layers as one disk.
+ *
+ * Layers say *where* bytes are; the chain decides which of them speaks, and moves the bytes. Here, once for all
+ * formats, are the loop over extents, copy-on-write and the rule that a mapping becomes true only after its bytes
+ * are written.
+ */
+export class Chain implements Device {
+  /** base first, top last: a stack that grows upward */
+  readonly layers: readonly Layer[]
+  /** how each layer is tied to the one below it; nothing for the base */
+  readonly links: readonly (Verdict | undefined)[]
+  /** what the user should know about this chain, in sentences */
+  readonly notes: readonly string[]
+  readonly writable: boolean
+  private readonly top: Layer
+  private readonly claims = new Claims()
+  private readonly reads = new Epochs()
+  private readonly flushes = new Turns()
+  private readonly unpacked = new UnpackedCache()
+
+  constructor(
+    layers: readonly Layer[],
+    options: { links?: readonly (Verdict | undefined)[]; notes?: readonly string[]; readOnly?: boolean } = {},
+  ) {
+    const top = layers.at(-1)
+    if (!top) throw new TypeError('A chain has at least one layer')
+    this.layers = layers
+    this.top = top
+    this.links = options.links ?? layers.map(() => undefined)
+    this.notes = options.notes ?? []
+    this.writable = isWritable(top) && !options.readOnly
+  }
+
+  get name(): string {
+    return this.top.name
+  }
+
+  get size(): number {
+    return this.top.size
+  }
+
+  get granularity(): number {
+    return this.top.granularity
+  }
+
+  /** The disk as it was when layer `depth` was the top; read-only, and it closes nothing. */
+  viewAt(depth: number): Chain {
+    return new Chain(this.layers.slice(0, depth + 1), { readOnly: true })
+  }
+
+  *map(offset: number, length: number): Io<ResolvedExtent> {
+    this.assertRange(offset, length)
+    const { extent, depth } = yield* this.find(offset, length)
+    return { ...extent, depth }
+  }
+
+  *read(offset: number, target: Uint8Array): Io<void> {
+    this.assertRange(offset, target.length)
+    const epoch = this.reads.enter()
+    try {
+      yield* this.readWithin(offset, target)
+    } finally {
+      this.reads.leave(epoch)
+    }
+  }
+
+  *write(offset: number, source: Uint8Array): Io<void> {
+    const top = this.assertWritable()
+    this.assertRange(offset, source.length)
+    const claim = yield* this.claim(offset, source.length)
+    try {
+      for (let done = 0; done < source.length; ) {
+        const room = yield* top.reserve(offset + done, source.length - done)
+        yield* this.place(room, source.subarray(done, done + room.length))
+        done += room.length
+      }
+    } finally {
+      claim.release()
+    }
+  }
+
+  *erase(offset: number, length: number): Io<void> {
+    const top = this.assertWritable()
+    this.assertRange(offset, length)
+    const claim = yield* this.claim(offset, length)
+    try {
+      for (let done = 0; done < length; ) {
+        const handled = yield* top.erase(offset + done, length - done, 'zero')
+        done += handled > 0 ? handled : yield* this.writeZeros(offset + done, length - done)
+      }
+    } finally {
+      claim.release()
+    }
+  }
+
+  *flush(): Io<void> {
+    const { top } = this
+    if (!this.writable || !isWritable(top)) return
+    const { reads, unpacked } = this
+    yield* this.flushes.take(function* () {
+      yield* reads.drain()
+      yield* top.flush()
+      // From here on the layer may put other bytes where a packed granule was.
+      unpacked.forget(top.store)
+    })
+  }
+
+  /** Changes the size of the disk; what is new reads as zero, even where a parent has more. */
+  *resize(size: number): Io<void> {
+    const top = this.assertWritable()
+    const parentSize = this.layers.at(-2)?.size ?? 0
+    // The layer can make whole granules zero; the end of the last one shows the parent until it is written.
+    const last = roundDown(top.size, top.granularity)
+    if (size > top.size && last < top.size && parentSize > top.size) {
+      const tail = new Uint8Array(Math.min(512, top.size - last))
+      yield* this.readWithin(top.size - tail.length, tail)
+      yield* this.write(top.size - tail.length, tail)
+      yield* this.flush()
+    }
+    yield* top.resize(size, parentSize)
+  }
+
+  /** Closes every layer, top first, even if one of them fails; the first failure is thrown. */
+  *close(): Io<void> {
+    let failure: unknown
+    for (const layer of this.layers.toReversed()) {
+      try {
+        yield* layer.close()
+      } catch (error) {
+        failure ??= error
+      }
+    }
+    if (failure) throw failure
+  }
+
+  private *claim(offset: number, length: number): ReturnType<Claims['take']> {
+    const { granularity } = this.top
+    return yield* this.claims.take(roundDown(offset, granularity), roundUp(offset + length, granularity))
+  }
+
+  /** Asks the layers from the top down who speaks about `offset`. */
+  private *find(offset: number, length: number): Io<Found> {
+    let rest = length
+    for (let depth = this.layers.length - 1; depth >= 0; depth--) {
+      const layer = this.layers[depth] as Layer
+      // A layer that ends before hides everything below it: its disk had no such range.
+      if (offset >= layer.size) break
+      const extent = yield* layer.map(offset, Math.min(rest, layer.size - offset))
+      if (extent.kind !== 'parent') return { extent, depth }
+      rest = extent.length
+    }
+    return { extent: { kind: 'zero', length: rest }, depth: undefined }
+  }
+
+  private *readWithin(offset: number, target: Uint8Array): Io<void> {
+    for (let done = 0; done < target.length; ) {
+      const { extent } = yield* this.find(offset + done, target.length - done)
+      const part = extent.length === target.length ? target : target.subarray(done, done + extent.length)
+      if (extent.kind === 'data') {
+        yield* settle(extent.store.read(extent.at, part))
+      } else if (extent.kind === 'zero') {
+        part.fill(0)
+      } else {
+        const granule = yield* this.unpacked.unpack(extent.packed)
+        part.set(granule.subarray(extent.skip, extent.skip + extent.length))
+      }
+      done += extent.length
+    }
+  }
+
+  /** Writes `payload` and what its granules need besides into a reservation, then makes it true. */
+  private *place(room: Reservation, payload: Uint8Array): Io<void> {
+    try {
+      const fills: Reservation['fills'][number][] = []
+      for (const fill of room.fills) {
+        if (!room.zeroed || (yield* this.holdsData(fill.offset, fill.length))) fills.push(fill)
+      }
+      const extra = fills.reduce((sum, fill) => sum + fill.length, 0)
+      if (extra === 0) {
+        yield* settle(room.store.write(room.at, payload))
+      } else if (extra <= ASSEMBLE) {
+        yield* this.writeAssembled(room, fills, payload)
+      } else {
+        for (const fill of fills) yield* this.copyFill(room, fill)
+        yield* settle(room.store.write(room.at, payload))
+      }
+    } catch (error) {
+      yield* room.abandon()
+      throw error
+    }
+    // A failed write must leave the old mapping, not a granule of stale bytes: so the mapping comes last.
+    yield* room.publish()
+  }
+
+  /** One write for the payload and the neighbouring bytes it drags along. */
+  private *writeAssembled(room: Reservation, fills: Reservation['fills'], payload: Uint8Array): Io<void> {
+    const start = Math.min(room.at, ...fills.map((fill) => fill.at))
+    const end = Math.max(room.at + payload.length, ...fills.map((fill) => fill.at + fill.length))
+    const whole = new Uint8Array(end - start)
+    for (const fill of fills) {
+      const target = whole.subarray(fill.at - start, fill.at - start + fill.length)
+      yield* this.readFill(fill.offset, target)
+    }
+    whole.set(payload, room.at - start)
+    yield* settle(room.store.write(start, whole))
+  }
+
+  private *copyFill(room: Reservation, fill: Reservation['fills'][number]): Io<void> {
+    const buffer = new Uint8Array(Math.min(PIECE, fill.length))
+    for (let done = 0; done < fill.length; ) {
+      const part = buffer.subarray(0, Math.min(buffer.length, fill.length - done))
+      yield* this.readFill(fill.offset + done, part)
+      yield* settle(room.store.write(fill.at + done, part))
+      done += part.length
+    }
+  }
+
+  /** A granule may reach past the end of the disk; there it is zero. */
+  private *readFill(offset: number, target: Uint8Array): Io<void> {
+    const within = Math.max(0, Math.min(target.length, this.size - offset))
+    target.fill(0, within)
+    if (within > 0) yield* this.readWithin(offset, target.subarray(0, within))
+  }
+
+  private *holdsData(offset: number, length: number): Io<boolean> {
+    const end = Math.min(offset + length, this.size)
+    for (let at = offset; at < end; ) {
+      const { extent } = yield* this.find(at, end - at)
+      if (extent.kind !== 'zero') return true
+      at += extent.length
+    }
+    return false
+  }
+
+  /** For what the top layer cannot erase by itself: the ends of granules, or a format without zero marks. */
+  private *writeZeros(offset: number, length: number): Io<number> {
+    const { extent } = yield* this.find(offset, length)
+    if (extent.kind === 'zero') return extent.length
+    const toGranuleEnd = roundUp(offset + 1, this.granularity) - offset
+    const source = ZEROS.subarray(0, Math.min(length, toGranuleEnd, PIECE))
+    const room = yield* (this.top as WritableLayer).reserve(offset, source.length)
+    yield* this.place(room, source.subarray(0, room.length))
+    return room.length
+  }
+
+  private assertWritable(): WritableLayer {
+    if (this.writable && isWritable(this.top)) return this.top
+    throw new VdiskError('READ_ONLY', {
+      message: `Cannot write ${this.name}: it was opened for reading`,
+      where: { file: this.name },
+    })
+  }
+
+  private assertRange(offset: number, length: number): void {
+    if (offset >= 0 && length >= 0 && offset + length <= this.size && Number.isSafeInteger(offset)) return
+    throw new VdiskError('OUT_OF_RANGE', {
+      message: `Cannot reach ${length} bytes at ${offset} of ${this.name}: the disk has ${this.size}`,
+      where: { file: this.name, offset },
+    })
+  }
+}

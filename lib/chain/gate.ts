@@ -1,0 +1,197 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import type { Image } from '../contracts/image.ts'
+import { isVdiskError, VdiskError } from '../errors.ts'
+import { HostFile, type HostFileOptions } from '../io/host-file.ts'
+import { type Io, just } from '../io/io.ts'
+import type { ByteStore } from '../io/store.ts'
+
+/** What a reference inside an image is for. */
+export type ReferenceRole = 'parent' | 'extent' | 'data'
+
+/** Decides which references found inside an image may be followed, and opens them. */
+export interface Gate {
+  /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
+  admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
+}
+
+export interface FolderGateOptions {
+  /** folders whose files may be used, besides the one of the image that the user named */
+  readonly allow?: readonly string[]
+  /** Windows path prefixes and the folders they stand for here */
+  readonly map?: readonly { readonly prefix: string; readonly folder: string }[]
+  readonly waiting?: HostFileOptions['waiting']
+  readonly locking?: boolean
+}
+
+/**
+ * The gate to files of this machine.
+ *
+ * An image is data from somewhere; a name inside it must not become a way to read, or write, any file of the host.
+ * So: only regular files in the image's own folder and in folders that the user allowed, only plain paths, no
+ * symbolic links below such a folder, no protocols, no devices. Paths of Windows are found by the prefixes the user
+ * maps, as relative paths, or by their last part beside the child.
+ */
+export class FolderGate implements Gate {
+  private readonly roots: readonly string[]
+  private readonly options: FolderGateOptions
+
+  constructor(image: string, options: FolderGateOptions = {}) {
+    const own = new Set([path.dirname(path.resolve(image)), path.dirname(realPath(image))])
+    this.roots = [...own, ...(options.allow ?? []).map((folder) => realPath(folder))]
+    this.options = options
+  }
+
+  /** The image that the user named: allowed by being named, symbolic links and all. */
+  static openNamed(file: string, gate: FolderGate, options: HostFileOptions): HostImage {
+    return new HostImage(file, HostFile.open(file, options), gate)
+  }
+
+  *admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<HostImage> {
+    const tried: string[] = []
+    for (const candidate of this.candidates(reference, from, role)) {
+      try {
+        return yield* just(this.open(candidate, reference, from, role, access))
+      } catch (error) {
+        if (!isVdiskError(error, 'NOT_FOUND')) throw error
+        tried.push(candidate)
+      }
+    }
+    throw new VdiskError('NOT_FOUND', {
+      message: `Cannot find the ${role} file of ${from.name}: it is called "${reference}", and there is no ${tried.join(' or ')}`,
+      where: { file: from.name, structure: `${role} reference` },
+      advice: isWindowsPath(reference)
+        ? 'Put the file beside the image, or say where its folder is now with --map PREFIX=DIR.'
+        : 'Put the file back in its place, or point the image at it with vdisk relink.',
+    })
+  }
+
+  /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */
+  private candidates(reference: string, from: Image, role: ReferenceRole): string[] {
+    const folder = path.dirname(path.resolve(from.name))
+    const refuse = (why: string): never => {
+      throw refused(reference, from, role, why)
+    }
+    if (reference.length === 0 || reference.length > 4096) refuse('it is empty or absurdly long')
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+    if (/[\u0000-\u001f\u007f\ufffd]/.test(reference)) refuse('it holds control characters or is not valid text')
+    if (isWindowsPath(reference)) return this.windowsCandidates(reference, folder)
+    if (/^[a-z][a-z0-9+.-]*:/i.test(reference)) refuse('it names a protocol, not a file')
+    return [path.resolve(folder, reference)]
+  }
+
+  private windowsCandidates(reference: string, folder: string): string[] {
+    const plain = reference.replace(/^\\\\\?\\/, '').replaceAll('\\', '/')
+    const candidates: string[] = []
+    for (const { prefix, folder: target } of this.options.map ?? []) {
+      const wanted = prefix
+        .replace(/^\\\\\?\\/, '')
+        .replaceAll('\\', '/')
+        .replace(/\/+$/, '')
+      if (`${plain}/`.toLowerCase().startsWith(`${wanted}/`.toLowerCase())) {
+        candidates.push(path.join(realPath(target), plain.slice(wanted.length)))
+      }
+    }
+    if (!/^([a-z]:|volume\{|\/)/i.test(plain)) candidates.push(path.resolve(folder, plain))
+    candidates.push(path.join(folder, path.posix.basename(plain)))
+    return [...new Set(candidates)]
+  }
+
+  private open(
+    file: string,
+    reference: string,
+    from: Image,
+    role: ReferenceRole,
+    access: 'read' | 'write' | 'create',
+  ): HostImage {
+    const mapped = (this.options.map ?? []).map(({ folder }) => realPath(folder))
+    const root = [...this.roots, ...mapped].find((folder) => isBeneath(file, folder))
+    if (root === undefined) {
+      throw refused(
+        reference,
+        from,
+        role,
+        'it lies outside the folder of the image',
+        `If you trust the image, allow that folder: --allow ${path.dirname(file)}`,
+      )
+    }
+    const relative = path.relative(root, file).split(path.sep)
+    for (let i = 1; i < relative.length; i++) {
+      const folder = path.join(root, ...relative.slice(0, i))
+      if (fs.lstatSync(folder, { throwIfNoEntry: false })?.isSymbolicLink()) {
+        throw refused(
+          reference,
+          from,
+          role,
+          `${folder} is a symbolic link`,
+          `Allow its target: --allow ${realPath(folder)}`,
+        )
+      }
+    }
+    const store = HostFile.open(file, {
+      write: access !== 'read',
+      ...(access === 'create' ? { create: 'new' as const } : {}),
+      noFollow: true,
+      ...(this.options.waiting ? { waiting: this.options.waiting } : {}),
+      ...(this.options.locking === false ? {} : { lock: access === 'read' ? ('read' as const) : ('write' as const) }),
+    })
+    if (store.isDevice) {
+      store.close()
+      throw refused(reference, from, role, 'it is a device')
+    }
+    return new HostImage(
+      path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file)),
+      store,
+      this,
+    )
+  }
+}
+
+/** A file of this machine as an image. */
+export class HostImage implements Image {
+  readonly name: string
+  readonly store: HostFile
+  private readonly gate: Gate
+
+  constructor(name: string, store: HostFile, gate: Gate) {
+    this.name = name
+    this.store = store
+    this.gate = gate
+  }
+
+  *neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> {
+    return (yield* this.gate.admit(reference, this, 'data', access)).store
+  }
+}
+
+function isWindowsPath(reference: string): boolean {
+  return reference.includes('\\') || /^[a-z]:(\/|$)/i.test(reference)
+}
+
+function isBeneath(file: string, folder: string): boolean {
+  const relative = path.relative(folder, file)
+  return relative !== '' && !relative.startsWith(`..${path.sep}`) && relative !== '..' && !path.isAbsolute(relative)
+}
+
+/** The path without symbolic links; where it does not exist, as it was given. */
+function realPath(file: string): string {
+  try {
+    return fs.realpathSync(file)
+  } catch {
+    return path.resolve(file)
+  }
+}
+
+function refused(reference: string, from: Image, role: ReferenceRole, why: string, advice?: string): VdiskError {
+  return new VdiskError('REFUSED', {
+    message: `Cannot follow ${from.name} to its ${role} file "${printable(reference)}": ${why}`,
+    where: { file: from.name, structure: `${role} reference` },
+    advice: advice ?? 'If the name is a mistake, point the image at the right file with vdisk relink.',
+  })
+}
+
+/** A name from a file must not reach a terminal with its control characters. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
+  return text.slice(0, 200).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?')
+}

@@ -1,0 +1,195 @@
+import type { Access, FormatDriver } from '../contracts/driver.ts'
+import type { ParentLink } from '../contracts/identity.ts'
+import type { Image } from '../contracts/image.ts'
+import type { Layer } from '../contracts/layer.ts'
+import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
+import { type Io, settle } from '../io/io.ts'
+import { Chain } from './chain.ts'
+import { sampleContent } from './content-sample.ts'
+import type { Gate } from './gate.ts'
+import { judgeLink, type Verdict } from './linkage.ts'
+import { chooseDriver } from './probe.ts'
+
+export const DEFAULT_DEPTH = 64
+
+export interface OpenChainOptions {
+  readonly drivers: readonly FormatDriver[]
+  readonly gate: Gate
+  /** write: the top layer is opened for writing, its parents never are */
+  readonly access: 'read' | 'write'
+  /** strict: a link that does not match is an error. warn: it becomes a note, and the disk is read-only. */
+  readonly verify: 'strict' | 'warn'
+  /** the format of the top image, where it must not be probed */
+  readonly format?: string | undefined
+  /** the format of parents whose child does not name it */
+  readonly parentFormat?: string | undefined
+  /** layers at most, default 64 */
+  readonly maxDepth?: number | undefined
+}
+
+/**
+ * Opens an image and all its parents down to the base, and judges every link.
+ *
+ * On failure everything opened so far is closed again. The image's store belongs to the chain from here on.
+ *
+ * @throws VdiskError PARENT_MISSING, PARENT_MISMATCH, CHAIN_CYCLE, LIMIT_EXCEEDED, REFUSED, and what drivers throw
+ */
+export function* openChain(image: Image, options: OpenChainOptions): Io<Chain> {
+  const layers: Layer[] = []
+  try {
+    yield* openLayers(image, options, layers)
+    const links = yield* judgeLinks(layers)
+    const notes = collectNotes(layers, links, options)
+    return new Chain(layers, { links, notes })
+  } catch (error) {
+    for (const layer of layers) yield* closeQuietly(layer)
+    throw error
+  }
+}
+
+/** Opens one file as a layer, without its parents. */
+export function* openLayer(
+  image: Image,
+  options: { drivers: readonly FormatDriver[]; format?: string | undefined; access: Access },
+): Io<Layer> {
+  try {
+    const driver = yield* chooseDriver(image, options.drivers, {
+      format: options.format,
+      forWriting: options.access === 'write',
+    })
+    return yield* driver.open(image, options.access)
+  } catch (error) {
+    yield* settle(image.store.close())
+    throw error
+  }
+}
+
+/** Fills `layers` base first. */
+function* openLayers(top: Image, options: OpenChainOptions, layers: Layer[]): Io<void> {
+  const maxDepth = options.maxDepth ?? DEFAULT_DEPTH
+  const seen = new Map<string, string>()
+  let image = top
+  let format = options.format
+  for (;;) {
+    const id = image.store.fileId?.()
+    if (id !== undefined && seen.has(id)) {
+      yield* settle(image.store.close())
+      throw new VdiskError('CHAIN_CYCLE', {
+        message: `Cannot open ${top.name}: its chain of parents comes back to ${image.name}`,
+        where: { file: (layers[0] as Layer).name },
+        advice: 'Point the layer that is wrong at its real parent with vdisk relink.',
+      })
+    }
+    if (id !== undefined) seen.set(id, image.name)
+    const access = layers.length === 0 ? options.access : 'read'
+    const layer = yield* openLayer(image, { drivers: options.drivers, format, access })
+    layers.unshift(layer)
+    if (!layer.parent) return
+    if (layers.length >= maxDepth) {
+      throw new VdiskError('LIMIT_EXCEEDED', {
+        message: `Cannot open ${top.name}: its chain has more than ${maxDepth} layers`,
+        where: { file: layer.name },
+        advice: 'Merge some of its layers, or allow more with --max-depth.',
+      })
+    }
+    format = parentFormat(layer, layer.parent, options)
+    image = yield* findParent(layer, layer.parent, image, options.gate)
+  }
+}
+
+function parentFormat(layer: Layer, link: ParentLink, options: OpenChainOptions): string {
+  const format = link.format ?? options.parentFormat
+  if (format !== undefined) return format
+  // The content of a raw parent belongs to its guest. Guessing would let the guest choose which files the host opens.
+  throw new VdiskError('REFUSED', {
+    message: `Cannot open the parent of ${layer.name}: the image does not say which format "${link.references[0]}" has`,
+    where: { file: layer.name, structure: 'parent reference' },
+    advice:
+      'Say it with --parent-format, or record it for good: vdisk relink IMAGE --parent FILE --parent-format FORMAT.',
+  })
+}
+
+function* findParent(layer: Layer, link: ParentLink, image: Image, gate: Gate): Io<Image> {
+  let failure: unknown
+  for (const reference of link.references) {
+    try {
+      return yield* gate.admit(reference, image, 'parent', 'read')
+    } catch (error) {
+      // A stale path is no reason to give up while another may be right; the first complaint is the one to tell.
+      if (!isVdiskError(error, 'NOT_FOUND') && !isVdiskError(error, 'REFUSED')) throw error
+      if (failure === undefined || isVdiskError(failure, 'NOT_FOUND')) failure = error
+    }
+  }
+  if (isVdiskError(failure, 'REFUSED')) throw failure
+  throw new VdiskError('PARENT_MISSING', {
+    message: `Cannot open ${layer.name}: its parent "${link.references[0] ?? '(not named)'}" is missing`,
+    where: { file: layer.name, structure: 'parent reference' },
+    advice: isVdiskError(failure) ? failure.advice : 'Point the image at its parent: vdisk relink IMAGE --parent FILE',
+    cause: failure,
+  })
+}
+
+function* judgeLinks(layers: readonly Layer[]): Io<(Verdict | undefined)[]> {
+  const links: (Verdict | undefined)[] = [undefined]
+  for (let depth = 1; depth < layers.length; depth++) {
+    const below = new Chain(layers.slice(0, depth), { readOnly: true })
+    links.push(yield* judgeLink(layers[depth] as Layer, layers[depth - 1] as Layer, () => sampleContent(below)))
+  }
+  return links
+}
+
+function collectNotes(
+  layers: readonly Layer[],
+  links: readonly (Verdict | undefined)[],
+  options: OpenChainOptions,
+): string[] {
+  const notes: string[] = []
+  for (const [depth, layer] of layers.entries()) {
+    const isTop = depth === layers.length - 1
+    if (layer.merged) {
+      const what = `${layer.name} was merged into ${layer.merged.into} on ${dayOf(layer.merged.at)}`
+      if (isTop && options.access === 'write') {
+        throw new VdiskError('REFUSED', {
+          message: `Cannot write ${what}`,
+          where: { file: layer.name },
+          advice: `Use ${layer.merged.into}; this file is only kept until you are sure you do not need it.`,
+        })
+      }
+      notes.push(`${what}: this file is history, and will not follow what is written there.`)
+    }
+    const verdict = links[depth]
+    if (verdict?.level !== 'mismatch') continue
+    const parent = layers[depth - 1] as Layer
+    const what = `${parent.name} as parent of ${layer.name}: ${verdict.message}`
+    if (options.verify === 'strict' || options.access === 'write') {
+      throw new VdiskError('PARENT_MISMATCH', {
+        message: `Cannot use ${what}${comparison(verdict)}`,
+        where: { file: layer.name, structure: 'parent link' },
+        advice: layer.merged
+          ? `This layer was merged into ${layer.merged.into}: use that file.`
+          : 'Bring back the parent as it was, or read with --verify=warn and expect damage. If you know that the parent is right: vdisk relink IMAGE --parent FILE --accept-modified',
+      })
+    }
+    notes.push(`${what}${comparison(verdict)}. What is read here may be a mix of two states.`)
+  }
+  return notes
+}
+
+function comparison(verdict: Verdict): string {
+  return verdict.found === undefined && verdict.expected === undefined
+    ? ''
+    : ` (it is ${verdict.found ?? 'without identity'}, expected ${verdict.expected ?? 'none'})`
+}
+
+function dayOf(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().slice(0, 10)
+}
+
+function* closeQuietly(layer: Layer): Io<void> {
+  try {
+    yield* layer.close()
+  } catch (error) {
+    // The error that made us close is the one to tell; this one would hide it.
+    void messageOf(error)
+  }
+}

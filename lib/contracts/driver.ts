@@ -1,0 +1,57 @@
+import type { Io } from '../io/io.ts'
+import type { CheckReport } from './check-report.ts'
+import type { NewParent } from './identity.ts'
+import type { Image, Sample } from './image.ts'
+import type { Layer, WritableLayer } from './layer.ts'
+
+/** inspect: metadata only, no file but this one is opened; read; write. */
+export type Access = 'inspect' | 'read' | 'write'
+
+/** What a driver can do: shown to users, and steers which contract tests run. */
+export interface Supports {
+  readonly write: boolean
+  readonly create: boolean
+  /** can be the child of another layer */
+  readonly parent: boolean
+  /** a granule can be made to read as zero without writing it */
+  readonly erase: boolean
+  readonly snapshots: boolean
+  readonly bitmaps: boolean
+  readonly compression: readonly string[]
+  /** sizes are multiples of this many bytes */
+  readonly sizeUnit: number
+  readonly maxSize: number
+}
+
+/** An option of `vdisk create -o name=value`. */
+export interface CreateOption {
+  readonly name: string
+  readonly values: 'size' | 'switch' | 'text' | readonly string[]
+  readonly initial: string | undefined
+  readonly help: string
+}
+
+/** The disk to be made. */
+export interface CreateShape {
+  /** bytes */
+  readonly size: number
+  readonly parent: NewParent | undefined
+  /** by option name; unknown names are refused */
+  readonly options: ReadonlyMap<string, string>
+}
+
+export interface FormatDriver {
+  readonly name: string
+  /** usual endings of file names, with the dot */
+  readonly extensions: readonly string[]
+  readonly supports: Supports
+  readonly createOptions: readonly CreateOption[]
+  /** Pure: looks at nothing but the sample. 'perhaps' never outweighs a 'yes'. */
+  probe(sample: Sample): 'yes' | 'perhaps' | 'no'
+  /** @throws VdiskError NOT_THIS_FORMAT, CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED */
+  open(image: Image, access: Access): Io<Layer>
+  /** Makes an image in a store that is empty. */
+  create?(image: Image, shape: CreateShape): Io<WritableLayer>
+  /** Looks for everything that is wrong with the structure of one layer; changes nothing. */
+  check(layer: Layer, report: CheckReport): Io<void>
+}

@@ -1,0 +1,50 @@
+import type { FileStamp } from '../io/store.ts'
+
+/** Who a layer is: a value that changes when what the guest would read changes. */
+export interface Identity {
+  /** guid: a GUID of the content; cid: VMDK's content id; generation: a GUID of the disk and a count of its states */
+  readonly kind: 'guid' | 'cid' | 'generation'
+  readonly value: string
+  /** false: another program had the file open for writing since this was set, so the content may be newer */
+  readonly current: boolean
+}
+
+/** What was known of a parent when its child was linked to it. */
+export interface ParentRecord {
+  /** bytes that the parent's guest sees */
+  readonly size: number
+  readonly stamp: FileStamp | undefined
+  /** digest over samples of the content, hexadecimal; it tells copies apart, it proves nothing */
+  readonly sample: string | undefined
+}
+
+/** What a file claims about its parent. Not opened, not trusted. */
+export interface ParentLink {
+  /** names of the parent as the file has them, in order of preference */
+  readonly references: readonly string[]
+  /** undefined: the file does not say, and nothing is guessed */
+  readonly format: string | undefined
+  /** any of these is the parent; empty where the file does not know */
+  readonly expects: readonly Identity[]
+  readonly record: ParentRecord | undefined
+  /** a merge of this layer into its parent is under way: the parent changes, this layer covers every change */
+  readonly merging: boolean
+}
+
+/** The parent that a child is pointed at. */
+export interface NewParent {
+  /** path relative to the child's folder, '/' between its parts */
+  readonly path: string
+  readonly absolutePath: string
+  readonly format: string
+  readonly identity: Identity | undefined
+  readonly record: ParentRecord
+}
+
+/** Says that a layer's content was merged into another file, so this one is history. */
+export interface MergedMark {
+  /** file name of the layer that took the content */
+  readonly into: string
+  /** seconds since 1970 */
+  readonly at: number
+}

@@ -1,0 +1,22 @@
+import type { Io } from '../io/io.ts'
+import type { ByteStore } from '../io/store.ts'
+
+/** A file that is being opened as an image, and the gated way to the files it names. */
+export interface Image {
+  /** path or URL, as the user knows it */
+  readonly name: string
+  readonly store: ByteStore
+  /** Another file that belongs to this image: an extent file, a data file. Every one passes the gate. */
+  neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore>
+}
+
+/** What a probe may look at. */
+export interface Sample {
+  readonly name: string
+  /** bytes in the file */
+  readonly size: number
+  /** the first 64 KiB, or less if there is less */
+  readonly head: Uint8Array
+  /** the last 512 bytes, or less */
+  readonly tail: Uint8Array
+}

@@ -1,0 +1,143 @@
+import type { Bitmap } from '../bytes/bitmap.ts'
+import type { Awaitable, Io } from '../io/io.ts'
+import type { ByteStore } from '../io/store.ts'
+import type { Extent } from './extent.ts'
+import type { Identity, MergedMark, NewParent, ParentLink } from './identity.ts'
+
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
+
+/** One image file, alone. It never opens or calls another layer. */
+export interface Layer {
+  readonly format: string
+  readonly name: string
+  readonly store: ByteStore
+  /** bytes the guest sees */
+  readonly size: number
+  /** bytes per granule: cluster, block or grain */
+  readonly granularity: number
+  readonly identity: Identity | undefined
+  readonly parent: ParentLink | undefined
+  readonly merged: MergedMark | undefined
+  /** what only this format has to say, for `vdisk info` */
+  readonly details: { readonly [key: string]: Json }
+  /**
+   * Says what lies at `offset`.
+   *
+   * @param offset bytes on the disk, below `size`
+   * @param length bytes wanted, at least 1, not past `size`
+   * @throws VdiskError CORRUPT where the file's tables cannot be right
+   */
+  map(offset: number, length: number): Io<Extent>
+  /** Ends all use. A writable layer flushes first and leaves a file that counts as cleanly closed. */
+  close(): Io<void>
+  readonly snapshots?: InternalSnapshots | undefined
+  readonly bitmaps?: StoredBitmaps | undefined
+}
+
+export interface WritableLayer extends Layer {
+  /** What `identity` will be after the first change of content in this session. */
+  readonly nextIdentity: Identity | undefined
+  /**
+   * Finds room for a write that begins at `offset`; may cover less than `length`. Nothing is visible before `publish`.
+   * The caller has made sure that nobody else writes to the same granules meanwhile.
+   */
+  reserve(offset: number, length: number): Io<Reservation>
+  /**
+   * Makes whole granules read as zero, or as the parent. Returns how many bytes from `offset` were handled, 0 if it
+   * can do none of them; the caller writes the rest.
+   */
+  erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number>
+  /**
+   * Data and metadata durable, in the order the format demands. Room given up before the *previous* flush may be used
+   * again from now on: whoever calls makes sure that reads begun before that have ended.
+   */
+  flush(): Io<void>
+  /**
+   * Changes the size that the guest sees, durably, as one step: after a crash it is the old or the new one.
+   * A grown range reads as zero even where the parent, of `parentSize` bytes, has data; the last granule
+   * of the old size is the caller's care.
+   */
+  resize(size: number, parentSize: number): Io<void>
+  /** How this layer is tied to its parent; undefined where the format cannot have one. */
+  readonly links?: LinkEditor | undefined
+  readonly packer?: Packer | undefined
+}
+
+/** Room for a write that nobody can see yet. */
+export interface Reservation {
+  /** bytes of the request this covers, at least 1 */
+  readonly length: number
+  readonly store: ByteStore
+  /** where the first byte of the request goes */
+  readonly at: number
+  /** the room reads as zero already, so fills that are zero need not be written */
+  readonly zeroed: boolean
+  /** what must be brought along, at most one part right before the request and one right after it: disk offset, length, place */
+  readonly fills: readonly { readonly offset: number; readonly length: number; readonly at: number }[]
+  /** The mapping becomes true; call only after the bytes are written. */
+  publish(): Io<void>
+  abandon(): Io<void>
+}
+
+/** Changes to the link between a layer and its parent. Each is durable, whole or not at all, when it returns. */
+export interface LinkEditor {
+  /** Points this layer at another parent, or at none. Content is not touched. */
+  setParent(parent: NewParent | undefined): Io<void>
+  /** A merge into the parent begins: from now on the parent is also accepted as `next`, and while it changes. */
+  beginMerge(next: Identity | undefined): Io<void>
+  /** The merge is done: this file says so from now on. */
+  endMerge(mark: MergedMark): Io<void>
+}
+
+/** Writing whole granules compressed. */
+export interface Packer {
+  readonly algorithm: string
+  /** Compresses one granule; undefined if that gains nothing. May run on another thread. */
+  pack(granule: Uint8Array): Awaitable<Uint8Array | undefined>
+  /** Stores a packed granule where the layer holds nothing yet. */
+  store(offset: number, packed: Uint8Array): Io<void>
+}
+
+export interface SnapshotInfo {
+  readonly id: string
+  readonly name: string
+  /** seconds since 1970 */
+  readonly created: number
+  readonly diskSize: number
+  readonly vmStateSize: number
+}
+
+/** Frozen states inside the same file. */
+export interface InternalSnapshots {
+  list(): readonly SnapshotInfo[]
+  /** A read-only view. @throws VdiskError NOT_FOUND */
+  open(idOrName: string): Io<Layer>
+  /** Only in writable layers. */
+  readonly edit?: {
+    create(name: string): Io<SnapshotInfo>
+    revert(idOrName: string): Io<void>
+    delete(idOrName: string): Io<void>
+  }
+}
+
+export interface BitmapInfo {
+  readonly name: string
+  /** bytes per bit */
+  readonly granularity: number
+  /** whether writers must keep it up to date */
+  readonly enabled: boolean
+  /** false: it was not saved by its last writer, so it cannot be trusted */
+  readonly consistent: boolean
+}
+
+/** Dirty bitmaps stored in the image. */
+export interface StoredBitmaps {
+  list(): readonly BitmapInfo[]
+  /** One bit per granule of the disk. @throws VdiskError NOT_FOUND, CORRUPT if it is not consistent */
+  read(name: string): Io<Bitmap>
+}
+
+/** Whether a layer was opened for writing. */
+export function isWritable(layer: Layer): layer is WritableLayer {
+  return 'reserve' in layer
+}

@@ -1,0 +1,63 @@
+/** What went wrong, in words a program can match on. Doors translate these once each: to an errno, an NBD error, an exit status. */
+export type ErrorCode =
+  | 'NOT_THIS_FORMAT'
+  | 'AMBIGUOUS_FORMAT'
+  | 'CORRUPT'
+  | 'UNSUPPORTED'
+  | 'LIMIT_EXCEEDED'
+  | 'PARENT_MISSING'
+  | 'PARENT_MISMATCH'
+  | 'CHAIN_CYCLE'
+  | 'REFUSED'
+  | 'READ_ONLY'
+  | 'OUT_OF_RANGE'
+  | 'IN_USE'
+  | 'NO_SPACE'
+  | 'NOT_FOUND'
+  | 'CANCELLED'
+  | 'IO'
+
+/** The place an error speaks of. `at` counts bytes in the file, `offset` bytes on the disk that the guest sees. */
+export interface Where {
+  readonly file?: string | undefined
+  readonly structure?: string | undefined
+  readonly index?: number | undefined
+  readonly at?: number | undefined
+  readonly offset?: number | undefined
+  readonly section?: string | undefined
+}
+
+export interface ErrorContent {
+  readonly message: string
+  readonly where?: Where | undefined
+  readonly advice?: string | undefined
+  readonly cause?: unknown
+}
+
+/**
+ * The one error class. The message reads "Cannot <do> <what>: <why>", `where` is the place for programs, `advice` the
+ * next step for people.
+ */
+export class VdiskError extends Error {
+  readonly code: ErrorCode
+  readonly where: Where
+  readonly advice: string | undefined
+
+  constructor(code: ErrorCode, content: ErrorContent) {
+    super(content.message, content.cause === undefined ? undefined : { cause: content.cause })
+    this.name = 'VdiskError'
+    this.code = code
+    this.where = content.where ?? {}
+    this.advice = content.advice
+  }
+}
+
+/** Whether `error` is a VdiskError, and of this code if one is given. */
+export function isVdiskError(error: unknown, code?: ErrorCode): error is VdiskError {
+  return error instanceof VdiskError && (code === undefined || error.code === code)
+}
+
+/** The sentence of any thrown value. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

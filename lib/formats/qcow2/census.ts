@@ -1,0 +1,417 @@
+import { ceilDiv } from '../../bytes/align.ts'
+import type { NewFinding } from '../../contracts/check-report.ts'
+import { breathe, type Io, settle } from '../../io/io.ts'
+import type { Qcow2Parts } from './layer.ts'
+import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
+import { readCount } from './refcounts.ts'
+import { RootTable } from './root-table.ts'
+
+/**
+ * Counts who refers to which host cluster, for the check and for the repair of counts.
+ *
+ * Everything that may point at clusters is walked: header, L1 tables, L2 tables, snapshots, bitmaps, refcounts
+ * themselves. Two bytes per host cluster are held; a file with more clusters than fit is done in several windows.
+ */
+
+/** Host clusters taken at a time: 96 MiB of counts. */
+export const WINDOW = 48 << 20
+
+/** In `stored`: the cluster holds a table, so no guest data may lie there. */
+const IS_TABLE = 0x8000
+/** Counts end here; higher ones are not told apart. */
+export const COUNT_MASK = 0x7fff
+
+export interface CensusWindow {
+  /** number of the first host cluster */
+  readonly first: number
+  /** references found, by cluster */
+  readonly counted: Uint16Array
+  /** counts of the file, and whether a table lies there */
+  readonly stored: Uint16Array
+}
+
+/** Where a reference comes from: the guest range it maps, and which table says so. */
+export type Visit = (cluster: number, guestOffset: number | undefined, structure: string) => void
+
+export class Census {
+  private readonly parts: Qcow2Parts
+  private readonly refcountTable: RootTable
+  private readonly note: (finding: NewFinding) => void
+  private readonly clusterSize: number
+  private readonly fileEnd: number
+  private window: CensusWindow = { first: 0, counted: new Uint16Array(0), stored: new Uint16Array(0) }
+  private visit: Visit | undefined
+  private active = false
+  /** the highest cluster that anything refers to */
+  highest = 0
+
+  constructor(parts: Qcow2Parts, refcountTable: RootTable, note: (finding: NewFinding) => void) {
+    this.parts = parts
+    this.refcountTable = refcountTable
+    this.note = note
+    this.clusterSize = parts.header.clusterSize
+    this.fileEnd = parts.mapping.space.end
+  }
+
+  /** clusters of the file, the last one perhaps cut short */
+  get clusters(): number {
+    return ceilDiv(this.fileEnd, this.clusterSize)
+  }
+
+  /** Counts all references to clusters first .. first+count-1, against the counts that the file has. */
+  *count(first: number, count: number, progress: (done: number, total: number) => void): Io<CensusWindow> {
+    this.window = { first, counted: new Uint16Array(count), stored: new Uint16Array(count) }
+    yield* this.readStored()
+    yield* this.walk(progress)
+    return this.window
+  }
+
+  /** Walks again and tells every reference; for the few clusters that turned out to be wrong. */
+  *revisit(visit: Visit): Io<void> {
+    this.visit = visit
+    yield* this.walk(() => {})
+    this.visit = undefined
+  }
+
+  private *walk(progress: (done: number, total: number) => void): Io<void> {
+    const { header, mapping, snapshots } = this.parts
+    this.addRange(0, 1, 'header', undefined)
+    this.addRange(
+      header.refcountTableOffset,
+      header.refcountTableClusters * this.clusterSize,
+      'refcount table',
+      undefined,
+    )
+    for (let i = 0; i < this.refcountTable.length; i++) {
+      const at = blockOffset(this.refcountTable, i)
+      if (at !== 0 && this.isPlace(at)) this.addRange(at, this.clusterSize, 'refcount block', undefined)
+    }
+    this.addRange(header.snapshotsOffset, snapshots.tableLength, 'snapshot table', undefined)
+    yield* this.addBitmaps()
+    const roots = [{ l1: mapping.l1, structure: 'L1 table' }]
+    for (const { id, at, entries } of snapshots.tables()) {
+      const l1 = yield* this.readSnapshotL1(id, at, entries)
+      if (l1) roots.push({ l1, structure: `L1 table of snapshot ${id}` })
+    }
+    // All tables first, so that data which overlaps any of them is seen.
+    for (const [index, { l1, structure }] of roots.entries()) {
+      this.active = index === 0
+      this.addTables(l1, structure)
+    }
+    for (const [index, { l1 }] of roots.entries()) {
+      this.active = index === 0
+      yield* this.walkTables(l1, (done) => progress(index + done, roots.length))
+    }
+  }
+
+  private *readSnapshotL1(id: string, at: number, entries: number): Io<RootTable | undefined> {
+    if (at % this.clusterSize !== 0 || at + entries * 8 > this.fileEnd) {
+      this.error(
+        'SNAPSHOT_TABLE_INVALID',
+        'snapshot table',
+        at,
+        undefined,
+        `snapshot ${id} has its L1 table at ${at}, outside the file`,
+      )
+      return undefined
+    }
+    const bytes = new Uint8Array(entries * 8)
+    yield* settle(this.parts.mapping.store.read(at, bytes))
+    return new RootTable(at, bytes)
+  }
+
+  /** The L1 table itself and the L2 tables that it points at. */
+  private addTables(l1: RootTable, structure: string): void {
+    const { l2Span } = this.parts.header
+    this.addRange(l1.at, Math.max(1, l1.bytes.length), structure, undefined)
+    for (let i = 0; i < l1.length; i++) {
+      const at = l1.offset(i)
+      const guest = { offset: i * l2Span, length: l2Span }
+      const entryAt = l1.at + i * 8
+      if ((l1.high(i) & ~COPIED) >>> 24 !== 0 || l1.low(i) & 0x1ff) {
+        this.error('L1_ENTRY_RESERVED', structure, entryAt, guest, `entry ${i} has reserved bits set`)
+      }
+      if (at === 0) continue
+      if (!this.isPlace(at)) {
+        this.error(
+          'L1_ENTRY_INVALID',
+          structure,
+          entryAt,
+          guest,
+          `entry ${i} points at ${at}, where no L2 table can be`,
+        )
+        continue
+      }
+      this.addTable(at, 'L2 table', guest.offset)
+      if (this.active) this.checkCopied(at, l1.high(i), structure, entryAt, guest)
+    }
+  }
+
+  private *walkTables(l1: RootTable, progress: (done: number) => void): Io<void> {
+    const table = new Uint8Array(this.clusterSize)
+    const view = new DataView(table.buffer)
+    let rested = Date.now()
+    for (let i = 0; i < l1.length; i++) {
+      const at = l1.offset(i)
+      if (at === 0 || !this.isPlace(at)) continue
+      const present = Math.min(table.length, this.fileEnd - at)
+      if (present < table.length) {
+        const guest = { offset: i * this.parts.header.l2Span, length: this.parts.header.l2Span }
+        this.error('L2_TABLE_TRUNCATED', 'L2 table', at, guest, 'the file ends inside an L2 table')
+        table.fill(0, present)
+      }
+      yield* settle(this.parts.mapping.store.read(at, table.subarray(0, present)))
+      this.walkL2(view, at, i * this.parts.header.l2Span)
+      if (Date.now() - rested < 50) continue
+      progress(i / l1.length)
+      yield* breathe()
+      rested = Date.now()
+    }
+  }
+
+  /** The hot loop of a check: one turn for each cluster of the disk. */
+  private walkL2(view: DataView, tableAt: number, guestStart: number): void {
+    const { l2EntrySize, hasDataFile, extendedL2 } = this.parts.header
+    const { first, counted, stored } = this.window
+    const { clusterSize, fileEnd, active } = this
+    const simple = !this.visit && !hasDataFile && !extendedL2
+    for (let within = 0, guest = guestStart; within < clusterSize; within += l2EntrySize, guest += clusterSize) {
+      const high = view.getUint32(within)
+      const low = view.getUint32(within + 4)
+      if (simple && (high & 0x7f000000) === 0 && (low & 0x1ff) === 0) {
+        if (low === 0 && high === 0) continue
+        const at = offsetOf(high, low)
+        const index = at / clusterSize - first
+        // Plain data in the window, with a right flag: nothing to say about it.
+        if (at < fileEnd && Number.isInteger(index) && index >= 0 && index < counted.length) {
+          const known = stored[index] as number
+          if ((known & IS_TABLE) === 0 && (!active || (known === 1) === high >>> 31 > 0) && at >= clusterSize) {
+            if (counted[index] !== 0xffff) counted[index] = (counted[index] as number) + 1
+            if (at > this.highest * clusterSize) this.highest = at / clusterSize
+            continue
+          }
+        }
+      }
+      this.visitEntry(view, within, tableAt, guest)
+    }
+  }
+
+  private visitEntry(view: DataView, within: number, tableAt: number, guestOffset: number): void {
+    const { header } = this.parts
+    const high = view.getUint32(within)
+    const low = view.getUint32(within + 4)
+    const at = tableAt + within
+    const guest = { offset: guestOffset, length: Math.max(0, Math.min(this.clusterSize, header.size - guestOffset)) }
+    if (high & COMPRESSED) {
+      this.visitCompressed(high, low, at, guest)
+      return
+    }
+    const zeroBit = header.version === 3 && !header.extendedL2 ? 0 : READS_AS_ZERO
+    if (high & RESERVED_HIGH || low & (RESERVED_LOW | zeroBit)) {
+      this.error('L2_ENTRY_RESERVED', 'L2 table', at, guest, 'an entry has reserved bits set')
+    }
+    const place = offsetOf(high, low)
+    if (header.extendedL2) this.checkSubclusters(view, within, at, place, guest)
+    if (header.hasDataFile) {
+      if (place !== 0 && place !== guestOffset) {
+        this.error(
+          'DATA_FILE_MISMATCH',
+          'L2 table',
+          at,
+          guest,
+          `an entry points at ${place} of the data file instead of ${guestOffset}`,
+        )
+      }
+      return
+    }
+    if (place === 0) return
+    if (!this.isPlace(place)) {
+      const why = place % this.clusterSize === 0 ? 'past the end of the file' : 'not aligned to a cluster'
+      this.error('L2_ENTRY_INVALID', 'L2 table', at, guest, `an entry points at ${place}, ${why}`)
+      if (place % this.clusterSize !== 0) return
+    }
+    const known = this.storedAt(place / this.clusterSize)
+    if (known !== undefined && known & IS_TABLE) {
+      this.error(
+        'DATA_OVERLAPS_TABLE',
+        'L2 table',
+        at,
+        guest,
+        `an entry points at ${place}, where a table of the image lies`,
+      )
+    }
+    this.add(place / this.clusterSize, guest.offset, 'L2 table')
+    if (this.active) this.checkCopied(place, high, 'L2 table', at, guest)
+  }
+
+  private visitCompressed(high: number, low: number, at: number, guest: { offset: number; length: number }): void {
+    const { header } = this.parts
+    const { at: place, storedLength } = decodeCompressed(high, low, header.clusterBits)
+    if (high & COPIED)
+      this.error('COMPRESSED_COPIED', 'L2 table', at, guest, 'a compressed cluster is flagged as writable in place')
+    if (header.hasDataFile) {
+      this.error(
+        'COMPRESSED_WITH_DATA_FILE',
+        'L2 table',
+        at,
+        guest,
+        'a compressed cluster in an image with a data file',
+      )
+      return
+    }
+    if (place < this.clusterSize || place >= this.fileEnd) {
+      this.error('L2_ENTRY_INVALID', 'L2 table', at, guest, `compressed data would lie at ${place}, outside the file`)
+      return
+    }
+    const last = Math.floor((place + storedLength - 1) / this.clusterSize)
+    for (let number = Math.floor(place / this.clusterSize); number <= last; number++) {
+      this.add(number, guest.offset, 'L2 table')
+    }
+  }
+
+  private checkSubclusters(
+    view: DataView,
+    within: number,
+    at: number,
+    place: number,
+    guest: { offset: number; length: number },
+  ): void {
+    const zero = view.getUint32(within + 8)
+    const allocated = view.getUint32(within + 12)
+    if (zero & allocated)
+      this.error('SUBCLUSTER_INVALID', 'L2 table', at, guest, 'a subcluster is both allocated and zero')
+    if (allocated !== 0 && place === 0 && !this.parts.header.hasDataFile) {
+      this.error('SUBCLUSTER_INVALID', 'L2 table', at, guest, 'subclusters are allocated, but the cluster has no place')
+    }
+  }
+
+  /** The flag must say whether the count is one. Where the count itself is wrong that is found by itself. */
+  private checkCopied(
+    place: number,
+    high: number,
+    structure: string,
+    at: number,
+    guest: { offset: number; length: number },
+  ): void {
+    const known = this.storedAt(place / this.clusterSize)
+    if (known === undefined || this.visit) return
+    const count = known & COUNT_MASK
+    const flagged = (high & COPIED) !== 0
+    if ((count === 1) === flagged) return
+    this.error(
+      'COPIED_FLAG_WRONG',
+      structure,
+      at,
+      guest,
+      `an entry is ${flagged ? '' : 'not '}flagged as writable in place, but its cluster at ${place} has a count of ${count}`,
+    )
+  }
+
+  private *addBitmaps(): Io<void> {
+    const { header, bitmaps, mapping } = this.parts
+    const directory = bitmaps.directory
+    if (!directory) return
+    this.addRange(directory.at, directory.length, 'bitmap directory', undefined)
+    for (const entry of bitmaps.entries) {
+      if (entry.tableOffset % this.clusterSize !== 0 || entry.tableOffset + entry.tableSize * 8 > this.fileEnd) {
+        this.error(
+          'BITMAP_INVALID',
+          'bitmap directory',
+          entry.entryAt,
+          undefined,
+          `the table of bitmap "${entry.name}" lies outside the file`,
+        )
+        continue
+      }
+      this.addRange(entry.tableOffset, entry.tableSize * 8, 'bitmap table', undefined)
+      const bytes = new Uint8Array(entry.tableSize * 8)
+      yield* settle(mapping.store.read(entry.tableOffset, bytes))
+      const table = new RootTable(entry.tableOffset, bytes)
+      for (let i = 0; i < table.length; i++) {
+        const at = table.offset(i)
+        if (at === 0) continue
+        if (this.isPlace(at)) this.addRange(at, header.clusterSize, 'bitmap data', undefined)
+        else
+          this.error(
+            'BITMAP_INVALID',
+            'bitmap table',
+            entry.tableOffset + i * 8,
+            undefined,
+            `bitmap "${entry.name}" has data at ${at}, outside the file`,
+          )
+      }
+    }
+  }
+
+  /** Counts of the file for this window, sixteen bits each. */
+  private *readStored(): Io<void> {
+    const { header, mapping } = this.parts
+    const { first, stored } = this.window
+    const bits = 2 ** header.refcountOrder
+    const perBlock = (this.clusterSize * 8) / bits
+    const block = new Uint8Array(this.clusterSize)
+    const view = new DataView(block.buffer)
+    for (let index = Math.floor(first / perBlock); index * perBlock < first + stored.length; index++) {
+      const at = index < this.refcountTable.length ? blockOffset(this.refcountTable, index) : 0
+      if (at === 0) continue
+      if (!this.isPlace(at)) {
+        this.error(
+          'REFCOUNT_TABLE_INVALID',
+          'refcount table',
+          this.refcountTable.at + index * 8,
+          undefined,
+          `entry ${index} points at ${at}, where no refcount block can be`,
+        )
+        continue
+      }
+      yield* settle(mapping.store.read(at, block.subarray(0, Math.min(block.length, this.fileEnd - at))))
+      const from = Math.max(0, first - index * perBlock)
+      const to = Math.min(perBlock, first + stored.length - index * perBlock)
+      for (let i = from; i < to; i++) {
+        stored[index * perBlock + i - first] = Math.min(COUNT_MASK, readCount(view, i, bits))
+      }
+    }
+  }
+
+  /** A table: referenced once here, and no guest data may share its cluster. */
+  private addTable(at: number, structure: string, guest: number | undefined): void {
+    const number = at / this.clusterSize
+    this.add(number, guest, structure)
+    const index = number - this.window.first
+    if (index >= 0 && index < this.window.stored.length) {
+      this.window.stored[index] = (this.window.stored[index] as number) | IS_TABLE
+    }
+  }
+
+  private addRange(at: number, length: number, structure: string, guest: number | undefined): void {
+    for (let done = 0; done < length; done += this.clusterSize) this.addTable(at + done, structure, guest)
+  }
+
+  private add(number: number, guest: number | undefined, structure: string): void {
+    this.visit?.(number, guest, structure)
+    if (number > this.highest) this.highest = number
+    const index = number - this.window.first
+    if (this.visit || index < 0 || index >= this.window.counted.length) return
+    const before = this.window.counted[index] as number
+    if (before !== 0xffff) this.window.counted[index] = before + 1
+  }
+
+  private storedAt(number: number): number | undefined {
+    return this.window.stored[number - this.window.first]
+  }
+
+  /** Whether a whole cluster can begin there. */
+  private isPlace(at: number): boolean {
+    return at % this.clusterSize === 0 && at >= this.clusterSize && at < this.fileEnd
+  }
+
+  private error(code: string, structure: string, at: number, guest: NewFinding['guest'], message: string): void {
+    // Told once: by the first walk over the first window.
+    if (!this.visit && this.window.first === 0) this.note({ code, severity: 'error', structure, at, guest, message })
+  }
+}
+
+/** Refcount table entries are plain offsets. ["Refcount table entry"] */
+export function blockOffset(table: RootTable, index: number): number {
+  return table.high(index) * 2 ** 32 + ((table.low(index) & 0xfffffe00) >>> 0)
+}

@@ -1,0 +1,122 @@
+import type { CheckReport } from '../../contracts/check-report.ts'
+import { type Io, settle } from '../../io/io.ts'
+import { Census, type CensusWindow, COUNT_MASK, WINDOW } from './census.ts'
+import type { Qcow2Parts } from './layer.ts'
+import { RootTable } from './root-table.ts'
+
+/** Wrong clusters whose guest ranges are looked up in a second walk. */
+const EXPLAINED = 1000
+
+/**
+ * Compares the references that exist with the counts that are stored, and looks at every entry on the way.
+ *
+ * Findings name the place in the file and, where guest data is concerned, the range of the disk.
+ */
+export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
+  const { header, mapping, bitmaps } = parts
+  checkFlags(parts, report)
+  const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
+  const present = Math.min(bytes.length, mapping.space.end - header.refcountTableOffset)
+  yield* settle(mapping.store.read(header.refcountTableOffset, bytes.subarray(0, present)))
+  const table = new RootTable(header.refcountTableOffset, bytes)
+  const census = new Census(parts, table, (finding) => report.add(finding))
+  const clusters = census.clusters
+  const wrong = new Map<number, { stored: number; counted: number; told: boolean }>()
+  for (let first = 0; first < clusters; first += WINDOW) {
+    const count = Math.min(WINDOW, clusters - first)
+    const window = yield* census.count(first, count, (done, total) =>
+      report.advance((first + (count * done) / total) / clusters, 1),
+    )
+    compareWindow(window, header.clusterSize, wrong, report)
+  }
+  if (wrong.size > 0) yield* explain(census, wrong, header.clusterSize, report)
+  for (const bitmap of bitmaps.list()) {
+    if (bitmap.consistent) continue
+    report.add({
+      code: 'BITMAP_INCONSISTENT',
+      severity: 'warning',
+      structure: 'bitmap directory',
+      message: `bitmap "${bitmap.name}" was not saved by its last writer: whoever asks it must treat everything as changed`,
+    })
+  }
+}
+
+function checkFlags({ header }: Qcow2Parts, report: CheckReport): void {
+  if (header.has('corrupt')) {
+    report.add({
+      code: 'MARKED_CORRUPT',
+      severity: 'error',
+      structure: 'header',
+      at: 72,
+      message: 'the image is marked as corrupt: an earlier writer found its tables damaged',
+    })
+  }
+  if (header.has('dirty')) {
+    report.add({
+      code: 'MARKED_DIRTY',
+      severity: 'warning',
+      structure: 'header',
+      at: 72,
+      message:
+        'the image was not closed: its counts are out of date, and are made anew when it is next opened for writing',
+    })
+  }
+}
+
+/** Counts too low are errors, and remembered until their guest ranges are known; counts too high are leaks. */
+function compareWindow(
+  window: CensusWindow,
+  clusterSize: number,
+  wrong: Map<number, { stored: number; counted: number; told: boolean }>,
+  report: CheckReport,
+): void {
+  for (let i = 0; i < window.counted.length; i++) {
+    const counted = window.counted[i] as number
+    const stored = (window.stored[i] as number) & COUNT_MASK
+    if (counted === stored || (counted > COUNT_MASK && stored === COUNT_MASK)) continue
+    const number = window.first + i
+    if (counted > stored && wrong.size < EXPLAINED) {
+      wrong.set(number, { stored, counted, told: false })
+      continue
+    }
+    report.add({
+      code: counted > stored ? 'REFCOUNT_TOO_LOW' : 'LEAKED_CLUSTER',
+      severity: counted > stored ? 'error' : 'leak',
+      structure: 'refcount block',
+      at: number * clusterSize,
+      message: sentence(stored, counted),
+    })
+  }
+}
+
+/** Walks once more, to say whose data the wrong clusters hold. */
+function* explain(
+  census: Census,
+  wrong: Map<number, { stored: number; counted: number; told: boolean }>,
+  clusterSize: number,
+  report: CheckReport,
+): Io<void> {
+  yield* census.revisit((number, guest, structure) => {
+    const found = wrong.get(number)
+    if (!found) return
+    found.told = true
+    report.add({
+      code: found.stored === 0 ? 'REFCOUNT_MISSING' : 'REFCOUNT_TOO_LOW',
+      severity: 'error',
+      structure: `refcount block; referred to by ${structure}`,
+      at: number * clusterSize,
+      guest: guest === undefined ? undefined : { offset: guest, length: clusterSize },
+      message: sentence(found.stored, found.counted),
+    })
+  })
+}
+
+function sentence(stored: number, counted: number): string {
+  return counted > stored
+    ? `a cluster is referred to ${times(counted)} but counted ${times(stored)}: the next write may overwrite it`
+    : `a cluster is counted ${times(stored)} but referred to ${times(counted)}: its room is lost`
+}
+
+function times(count: number): string {
+  return count === 0 ? 'not at all' : count === 1 ? 'once' : `${count} times`
+}

@@ -1,0 +1,264 @@
+import { randomGuid } from '../../bytes/guid.ts'
+import type { Extent } from '../../contracts/extent.ts'
+import type { Identity, MergedMark, NewParent, ParentLink } from '../../contracts/identity.ts'
+import type { Image } from '../../contracts/image.ts'
+import type {
+  InternalSnapshots,
+  Json,
+  Layer,
+  LinkEditor,
+  Packer,
+  Reservation,
+  WritableLayer,
+} from '../../contracts/layer.ts'
+import { type Io, settle, Turns } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { Allocation } from './allocation.ts'
+import type { Bitmaps } from './bitmaps.ts'
+import { CompressedWriter } from './compressed-writer.ts'
+import { ALGORITHMS, packerOf } from './compression.ts'
+import type { Header } from './header.ts'
+import { COMPATIBLE, EXTENSION } from './layout.ts'
+import { Linkage } from './linkage.ts'
+import type { Mapping } from './mapping.ts'
+import type { Refcounts } from './refcounts.ts'
+import type { WalkParts } from './references.ts'
+import { resizeImage } from './resize.ts'
+import { Session } from './session.ts'
+import type { Snapshots } from './snapshots.ts'
+import { WriteBack } from './write-back.ts'
+
+/** Bytes of changed tables after which they are written back without being asked. */
+const CHANGES = 16 << 20
+
+/** The parts of an open image. */
+export interface Qcow2Parts {
+  readonly image: Image
+  readonly header: Header
+  readonly mapping: Mapping
+  readonly linkage: Linkage | undefined
+  readonly bitmaps: Bitmaps
+  readonly snapshots: Snapshots
+}
+
+/** Which snapshot a layer shows. */
+export interface SnapshotView {
+  readonly name: string
+  readonly diskSize: number
+}
+
+/** A qcow2 image for reading. Where things lie is `Mapping`'s to say; who it is and whose child, the header's. */
+export class Qcow2Layer implements Layer {
+  readonly format = 'qcow2'
+  readonly name: string
+  readonly store: ByteStore
+  readonly snapshots: InternalSnapshots
+  readonly bitmaps: Bitmaps
+  protected readonly header: Header
+  protected readonly mapping: Mapping
+  protected readonly parts: Qcow2Parts
+  private readonly snapshot: SnapshotView | undefined
+
+  /** @param snapshot the image as one of its snapshots has it; it shares tables and stores, and closes nothing */
+  constructor(parts: Qcow2Parts, snapshot?: SnapshotView) {
+    this.parts = parts
+    this.snapshot = snapshot
+    this.name = snapshot ? `${parts.image.name}#${snapshot.name}` : parts.image.name
+    this.store = parts.image.store
+    this.header = parts.header
+    this.mapping = parts.mapping
+    this.snapshots = parts.snapshots
+    this.bitmaps = parts.bitmaps
+  }
+
+  get size(): number {
+    return this.snapshot?.diskSize ?? this.header.size
+  }
+
+  get granularity(): number {
+    return this.header.clusterSize
+  }
+
+  get identity(): Identity | undefined {
+    return this.parts.linkage?.identity(this.header, this.store.stamp?.())
+  }
+
+  get parent(): ParentLink | undefined {
+    return parentLinkOf(this.header, this.parts.linkage)
+  }
+
+  get merged(): MergedMark | undefined {
+    return this.parts.linkage?.merged
+  }
+
+  get details(): { readonly [key: string]: Json } {
+    return detailsOf(this.header)
+  }
+
+  /** For the check: it reads tables past what `map` shows. */
+  get structure(): Qcow2Parts {
+    return this.parts
+  }
+
+  map(offset: number, length: number): Io<Extent> {
+    return this.mapping.map(offset, length)
+  }
+
+  *close(): Io<void> {
+    if (!this.snapshot) yield* closeStores(this.mapping)
+  }
+}
+
+/**
+ * A qcow2 image for reading and writing.
+ *
+ * The order in which things become durable is told in `WriteBack`; what precedes the first change, in `Session`.
+ */
+export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer {
+  readonly links: LinkEditor
+  readonly refcounts: Refcounts
+  readonly allocation: Allocation
+  readonly session: Session
+  private readonly writeBack: WriteBack
+  private readonly resizing = new Turns()
+  private compressed: CompressedWriter | undefined
+
+  constructor(parts: Qcow2Parts, refcounts: Refcounts) {
+    super(parts)
+    this.refcounts = refcounts
+    this.session = new Session(this.header, this.store, parts.linkage, this.bitmaps)
+    this.allocation = new Allocation(this.mapping, refcounts, () => this.header.backingName !== undefined)
+    this.writeBack = new WriteBack(this.mapping, refcounts, this.allocation)
+    this.bitmaps.attach({ refcounts, flush: () => this.flush() })
+    parts.snapshots.attach(this)
+    this.links = this.linkEditor()
+  }
+
+  override get identity(): Identity | undefined {
+    return this.session.linkage?.identity(this.header, this.session.contentChanged ? undefined : this.store.stamp?.())
+  }
+
+  override get parent(): ParentLink | undefined {
+    return parentLinkOf(this.header, this.session.linkage)
+  }
+
+  override get merged(): MergedMark | undefined {
+    return this.session.linkage?.merged
+  }
+
+  get nextIdentity(): Identity | undefined {
+    return this.session.contentChanged ? this.identity : this.session.linkage?.nextIdentity()
+  }
+
+  get packer(): Packer | undefined {
+    if (this.header.hasDataFile) return undefined
+    this.compressed ??= new CompressedWriter(this.header, this.store, this.refcounts, this.allocation)
+    const { compressed } = this
+    return {
+      algorithm: ALGORITHMS[this.header.compressionType] as string,
+      pack: packerOf(this.header),
+      store: (offset, packed) => this.storePacked(compressed, offset, packed),
+    }
+  }
+
+  *reserve(offset: number, length: number): Io<Reservation> {
+    yield* this.session.beginContent()
+    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    const room = yield* this.allocation.reserve(offset, length)
+    this.bitmaps.mark(offset, room.length)
+    return room
+  }
+
+  *erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
+    yield* this.session.beginContent()
+    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    const done = yield* this.allocation.erase(offset, length, reveal)
+    if (done > 0) this.bitmaps.mark(offset, done)
+    return done
+  }
+
+  *flush(): Io<void> {
+    this.compressed?.seal()
+    yield* this.writeBack.flush()
+  }
+
+  /** For walks over everything that tables refer to. */
+  get walk(): WalkParts {
+    return { mapping: this.mapping, refcounts: this.refcounts, relieve: () => this.relieve() }
+  }
+
+  /** Writes tables back where they take much memory; for work that changes many of them. */
+  *relieve(): Io<void> {
+    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+  }
+
+  *resize(size: number, parentSize: number): Io<void> {
+    yield* this.resizing.take(() => resizeImage(this, this.parts, size, parentSize))
+  }
+
+  override *close(): Io<void> {
+    yield* this.flush()
+    // What was released needs one more round to be counted as free.
+    while (this.refcounts.hasUnretired) yield* this.flush()
+    yield* this.session.end()
+    yield* super.close()
+  }
+
+  private *storePacked(writer: CompressedWriter, offset: number, packed: Uint8Array): Io<void> {
+    yield* this.session.beginContent()
+    yield* this.relieve()
+    yield* writer.put(offset, packed)
+    this.bitmaps.mark(offset, Math.min(this.granularity, this.size - offset))
+  }
+
+  private linkEditor(): LinkEditor {
+    const { session, header } = this
+    /** An image that was never ours gets an identity when its link becomes ours to keep. */
+    const change = function* (edit: (linkage: Linkage) => void): Io<void> {
+      session.linkage ??= Linkage.make(randomGuid())
+      yield* session.beginMetadata()
+      edit(session.linkage)
+      yield* session.writeLinkage()
+    }
+    return {
+      *setParent(parent: NewParent | undefined) {
+        yield* change((linkage) => {
+          linkage.setParent(parent)
+          header.backingName = parent?.path
+          header.setExtension(EXTENSION.backingFormat, parent && Buffer.from(parent.format, 'utf8'))
+        })
+      },
+      beginMerge: (next) => change((linkage) => linkage.beginMerge(next)),
+      endMerge: (mark) => change((linkage) => linkage.endMerge(mark)),
+    }
+  }
+}
+
+function parentLinkOf(header: Header, linkage: Linkage | undefined): ParentLink | undefined {
+  if (header.backingName === undefined) return undefined
+  const format = header.extension(EXTENSION.backingFormat)
+  const name = format && Buffer.from(format).toString('utf8')
+  return linkage
+    ? linkage.parentLink([header.backingName], name)
+    : { references: [header.backingName], format: name, expects: [], record: undefined, merging: false }
+}
+
+function detailsOf(header: Header): { readonly [key: string]: Json } {
+  const dataFile = header.extension(EXTENSION.dataFile)
+  return {
+    compat: header.version === 3 ? '1.1' : '0.10',
+    clusterSize: header.clusterSize,
+    refcountBits: 2 ** header.refcountOrder,
+    compressionType: ALGORITHMS[header.compressionType] as string,
+    extendedL2: header.extendedL2,
+    lazyRefcounts: (header.compatible & COMPATIBLE.lazyRefcounts) !== 0n,
+    dirty: header.has('dirty'),
+    corrupt: header.has('corrupt'),
+    ...(dataFile ? { dataFile: Buffer.from(dataFile).toString('utf8'), dataFileRaw: header.rawDataFile } : {}),
+  }
+}
+
+function* closeStores(mapping: Mapping): Io<void> {
+  if (mapping.dataStore !== mapping.store) yield* settle(mapping.dataStore.close())
+  yield* settle(mapping.store.close())
+}

@@ -1,0 +1,214 @@
+import { crc32c } from '../../bytes/crc32c.ts'
+import { ZERO_GUID } from '../../bytes/guid.ts'
+import { bits64, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
+import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
+import type { FileStamp } from '../../io/store.ts'
+import type { Header } from './header.ts'
+import { AUTOCLEAR, EXTENSION } from './layout.ts'
+
+/**
+ * The linkage extension: who this image is, and whom it was made over. docs/linkage-extension.md
+ *
+ * qcow2 has neither. Other programs keep the extension as they find it, and clear our autoclear bit when they open
+ * the image for writing: so a generation that is not marked current has been overtaken. What writes past the format
+ * (dd, a copy over it) is seen by the file's time, which we set to a whole second when we close, and write down.
+ */
+const VERSION = 1
+const FLAG = { merging: 1, merged: 2, parentRecord: 4, parentStamp: 8, parentSample: 16 } as const
+const PARENT_KIND = { none: 0, generation: 1, guid: 2 } as const
+/** Bytes of the name of the file that took the content over; longer names are cut. */
+const MERGED_NAME = 112
+
+const layout = struct(
+  'vdisk linkage extension',
+  { size: 192, order: 'big' },
+  {
+    version: u16(0),
+    flags: u16(2),
+    checksum: u32(4), // CRC-32C of the whole payload, this field taken as 0
+    uuid: guid(8), // the disk, for all its generations
+    generation: u64(24), // counts states of the content
+    closedInode: bits64(32), // the file as it was closed last; all 0: in use, or closed badly
+    closedBorn: bits64(40), // nanoseconds
+    closedAt: u64(48), // seconds
+    parentKind: u8(56),
+    parentUuid: guid(64),
+    parentGeneration: u64(80),
+    nextParentUuid: guid(88), // also accepted, while a merge into the parent is under way
+    nextParentGeneration: u64(104),
+    parentSize: u64(112), // bytes of the parent's disk
+    stampSize: u64(120),
+    stampModified: bits64(128), // nanoseconds
+    stampInode: bits64(136),
+    stampBorn: bits64(144), // nanoseconds
+    sample: bytes(152, 16),
+    mergedAt: u64(168), // seconds since 1970
+    reserved: bytes(176, 16),
+  },
+)
+
+type Fields = ReturnType<typeof layout.decode>
+
+/** The extension of one image, decoded; changes are in memory until `store` puts them into the header. */
+export class Linkage {
+  private readonly fields: Fields
+  private mergedInto: string
+
+  private constructor(fields: Fields, mergedInto: string) {
+    this.fields = fields
+    this.mergedInto = mergedInto
+  }
+
+  /** A new disk. */
+  static make(uuid: string): Linkage {
+    const fields = layout.decode(new Uint8Array(layout.size))
+    return new Linkage({ ...fields, version: VERSION, uuid, generation: 1 }, '')
+  }
+
+  /** The extension of a header; undefined if there is none, or none that can be read. */
+  static of(header: Header): Linkage | undefined {
+    const data = header.extension(EXTENSION.linkage)
+    if (!data || data.length < layout.size) return undefined
+    const fields = layout.decode(data)
+    if (fields.version !== VERSION || fields.checksum !== checksumOf(data)) return undefined
+    return new Linkage(fields, Buffer.from(data.subarray(layout.size)).toString('utf8').replace(/\0+$/, ''))
+  }
+
+  /** Puts the present state into the header; writing that is the caller's. */
+  store(header: Header): void {
+    const name = Buffer.from(this.mergedInto, 'utf8').subarray(0, MERGED_NAME)
+    const data = new Uint8Array(layout.size + name.length)
+    layout.encode({ ...this.fields, checksum: 0 }, data)
+    data.set(name, layout.size)
+    layout.patch(data, { checksum: checksumOf(data) })
+    header.setExtension(EXTENSION.linkage, data)
+  }
+
+  /** @param stamp the file as it is now; undefined where a store has none */
+  identity(header: Header, stamp: FileStamp | undefined): Identity {
+    const { uuid, generation } = this.fields
+    return { kind: 'generation', value: `${uuid}/${generation}`, current: this.isCurrent(header, stamp) }
+  }
+
+  /** What `identity` becomes with the next change of content. */
+  nextIdentity(): Identity {
+    const { uuid, generation } = this.fields
+    return { kind: 'generation', value: `${uuid}/${generation + 1}`, current: true }
+  }
+
+  /** Another state of the disk begins. */
+  advance(header: Header): void {
+    this.fields.generation++
+    if (header.version === 3) header.autoclear |= AUTOCLEAR.linkage
+  }
+
+  /** From here on until `close` the file's time says nothing. */
+  open(): void {
+    Object.assign(this.fields, { closedInode: 0n, closedBorn: 0n, closedAt: 0 })
+  }
+
+  /** The file's time will be set to `seconds`. */
+  close(stamp: FileStamp, seconds: number): void {
+    Object.assign(this.fields, { closedInode: stamp.inode, closedBorn: stamp.born, closedAt: seconds })
+  }
+
+  /** The link to the parent; `references` and `format` come from the header's own fields. */
+  parentLink(references: readonly string[], format: string | undefined): ParentLink {
+    return {
+      references,
+      format,
+      expects: this.expectedParents(),
+      record: this.parentRecord(),
+      merging: (this.fields.flags & FLAG.merging) !== 0,
+    }
+  }
+
+  setParent(parent: NewParent | undefined): void {
+    const { fields } = this
+    fields.flags &= ~(FLAG.merging | FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
+    Object.assign(fields, parentFields(parent?.identity), { nextParentUuid: ZERO_GUID, nextParentGeneration: 0 })
+    fields.parentSize = parent?.record.size ?? 0
+    if (parent) fields.flags |= FLAG.parentRecord
+    const stamp = parent?.record.stamp
+    if (stamp) {
+      fields.flags |= FLAG.parentStamp
+      Object.assign(fields, {
+        stampSize: stamp.size,
+        stampModified: stamp.modified,
+        stampInode: stamp.inode,
+        stampBorn: stamp.born,
+      })
+    }
+    if (parent?.record.sample !== undefined) {
+      fields.flags |= FLAG.parentSample
+      fields.sample = Buffer.from(parent.record.sample, 'hex')
+    }
+  }
+
+  beginMerge(next: Identity | undefined): void {
+    this.fields.flags |= FLAG.merging
+    const { parentUuid, parentGeneration } = parentFields(next)
+    Object.assign(this.fields, { nextParentUuid: parentUuid, nextParentGeneration: parentGeneration })
+  }
+
+  endMerge(mark: MergedMark): void {
+    this.fields.flags |= FLAG.merged
+    this.fields.mergedAt = mark.at
+    this.mergedInto = mark.into
+  }
+
+  get merged(): MergedMark | undefined {
+    return this.fields.flags & FLAG.merged ? { into: this.mergedInto, at: this.fields.mergedAt } : undefined
+  }
+
+  private isCurrent(header: Header, stamp: FileStamp | undefined): boolean {
+    if (header.version === 3 && (header.autoclear & AUTOCLEAR.linkage) === 0n) return false
+    const { closedInode, closedBorn, closedAt } = this.fields
+    // A file closed by us, in the same place: only the time that we set is its own. A copy has another birth.
+    const sameFile = stamp !== undefined && closedAt !== 0 && stamp.inode === closedInode && stamp.born === closedBorn
+    return !sameFile || stamp.modified === BigInt(closedAt) * 1_000_000_000n
+  }
+
+  private expectedParents(): Identity[] {
+    const { parentKind, parentUuid, parentGeneration, nextParentUuid, nextParentGeneration } = this.fields
+    const ids = [identityOf(parentKind, parentUuid, parentGeneration)]
+    if (nextParentUuid !== ZERO_GUID) ids.push(identityOf(parentKind, nextParentUuid, nextParentGeneration))
+    return ids.filter((id) => id !== undefined)
+  }
+
+  private parentRecord(): ParentRecord | undefined {
+    const { fields } = this
+    if ((fields.flags & FLAG.parentRecord) === 0) return undefined
+    return {
+      size: fields.parentSize,
+      stamp:
+        fields.flags & FLAG.parentStamp
+          ? { size: fields.stampSize, modified: fields.stampModified, inode: fields.stampInode, born: fields.stampBorn }
+          : undefined,
+      sample: fields.flags & FLAG.parentSample ? Buffer.from(fields.sample).toString('hex') : undefined,
+    }
+  }
+}
+
+function identityOf(kind: number, uuid: string, generation: number): Identity | undefined {
+  if (kind === PARENT_KIND.generation) return { kind: 'generation', value: `${uuid}/${generation}`, current: true }
+  if (kind === PARENT_KIND.guid) return { kind: 'guid', value: uuid, current: true }
+  return undefined
+}
+
+function parentFields(identity: Identity | undefined): Pick<Fields, 'parentKind' | 'parentUuid' | 'parentGeneration'> {
+  if (identity?.kind === 'generation') {
+    const [uuid, generation] = identity.value.split('/') as [string, string]
+    return { parentKind: PARENT_KIND.generation, parentUuid: uuid, parentGeneration: Number(generation) }
+  }
+  if (identity?.kind === 'guid') {
+    return { parentKind: PARENT_KIND.guid, parentUuid: identity.value, parentGeneration: 0 }
+  }
+  return { parentKind: PARENT_KIND.none, parentUuid: ZERO_GUID, parentGeneration: 0 }
+}
+
+function checksumOf(data: Uint8Array): number {
+  const copy = Uint8Array.from(data)
+  layout.patch(copy, { checksum: 0 })
+  return crc32c(copy)
+}

@@ -1,0 +1,506 @@
+import { ceilDiv, roundUp, TWO_32 } from '../../bytes/align.ts'
+import { VdiskError } from '../../errors.ts'
+import { type Io, settle, Turns } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { type Batch, type Page, TableCache } from '../../io/table-cache.ts'
+import type { Header } from './header.ts'
+import { LIMIT } from './layout.ts'
+import { RootTable } from './root-table.ts'
+
+/** Bytes of refcount blocks kept in memory: enough for 4 TiB of 64 KiB clusters at 16 bits. */
+const CACHE = 16 << 20
+const MAX_PAGE = 4096
+
+/** How long the image file is; shared by those who read up to its end and those who move it. */
+export interface FileSpace {
+  end: number
+}
+
+/** A run of host clusters. */
+export interface Run {
+  /** first cluster's number */
+  readonly first: number
+  readonly count: number
+}
+
+/**
+ * Reference counts of host clusters, and the allocator that lives on them. ["Host cluster management"]
+ *
+ * Counts that rise may be written at any time: a count too high is a leak. A count falls in three steps: `release` when
+ * the pointer is removed in memory, `condemn` when that removal is durable, `retire` at the flush after that, when no
+ * reader can be on its way to the cluster any more. Only then can the cluster be handed out again.
+ */
+export class Refcounts {
+  /** the refcount table; replaced when it has to grow */
+  root: RootTable
+  private readonly store: ByteStore
+  private readonly header: Header
+  private readonly cache: TableCache
+  private readonly entryBits: number
+  private readonly blockEntries: number
+  /** the highest count that an entry can hold */
+  readonly maxCount: number
+  /** below this cluster nothing is free, as far as is known */
+  private hint = 0
+  /** blocks whose content must be durable before the table may point at them: index to host offset */
+  private readonly newBlocks = new Map<number, number>()
+  /** pointers to these were removed in memory */
+  private unpointed: Run[] = []
+  /** no durable pointer to these is left */
+  private condemned: Run[] = []
+  /** clusters of tables: never to be handed out, whatever their count says */
+  private readonly tables = new Set<number>()
+  private readonly turns = new Turns()
+  /** everything at or past this host offset has never been written: it reads as zero */
+  private pristine: number
+  private readonly space: FileSpace
+
+  constructor(store: ByteStore, header: Header, root: RootTable, space: FileSpace) {
+    this.store = store
+    this.header = header
+    this.root = root
+    this.entryBits = 2 ** header.refcountOrder
+    this.blockEntries = (header.clusterSize * 8) / this.entryBits
+    this.maxCount = this.entryBits === 64 ? Number.MAX_SAFE_INTEGER : 2 ** this.entryBits - 1
+    this.cache = new TableCache(store, { pageSize: Math.min(MAX_PAGE, header.clusterSize), capacity: CACHE })
+    this.pristine = roundUp(space.end, header.clusterSize)
+    this.space = space
+  }
+
+  /** Reads the refcount table. Blocks are read when they are needed. */
+  static *open(store: ByteStore, header: Header, space: FileSpace): Io<Refcounts> {
+    const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
+    // The last cluster of a file may be cut short; what is missing has no entries.
+    const present = Math.max(0, Math.min(bytes.length, space.end - header.refcountTableOffset))
+    yield* settle(store.read(header.refcountTableOffset, bytes.subarray(0, present)))
+    return new Refcounts(store, header, new RootTable(header.refcountTableOffset, bytes), space)
+  }
+
+  /** Bytes of changed counts that wait to be written. */
+  get changedBytes(): number {
+    return this.cache.changedBytes
+  }
+
+  /** Whether clusters wait for their count to fall. */
+  get hasUnretired(): boolean {
+    return this.unpointed.length > 0 || this.condemned.length > 0
+  }
+
+  /** These clusters hold tables: should their counts say they are free, the counts are wrong. */
+  protect(at: number, length: number): void {
+    const { clusterSize } = this.header
+    for (let number = Math.floor(at / clusterSize); number * clusterSize < at + length; number++)
+      this.tables.add(number)
+  }
+
+  unprotect(at: number, length: number): void {
+    const { clusterSize } = this.header
+    for (let number = Math.floor(at / clusterSize); number * clusterSize < at + length; number++)
+      this.tables.delete(number)
+  }
+
+  /** How often cluster `number` is in use. @throws VdiskError CORRUPT if the table cannot be right */
+  *get(number: number): Io<number> {
+    const at = this.entryAt(number)
+    if (at === undefined) return 0
+    return this.read(yield* this.cache.load(at.page), at.index)
+  }
+
+  /**
+   * Takes up to `count` neighbouring free clusters, each then in use once.
+   *
+   * @param exact take all of them together or fail; else a shorter run will do
+   * @returns `zeroed` if the clusters read as zero already
+   */
+  *allocate(count: number, exact = false): Io<Run & { at: number; zeroed: boolean }> {
+    return yield* this.turns.take(() => this.allocateNow(count, exact))
+  }
+
+  /** Adds `delta` to each count of a run. Falling counts are only for whoever knows that no pointer is left. */
+  *change(run: Run, delta: number): Io<void> {
+    yield* this.turns.take(() => this.changeNow(run, delta))
+  }
+
+  /** Everything below `clusters` may be referred to: what is made from now on goes behind it. */
+  *reserveUpTo(clusters: number): Io<void> {
+    yield* this.growTo(clusters * this.header.clusterSize)
+  }
+
+  /** Sets a count to what the references say. A missing block is made at the end of the file. */
+  *set(number: number, count: number): Io<void> {
+    const index = Math.floor(number / this.blockEntries)
+    if (index >= this.root.length) yield* this.growTable(index + 1)
+    if (this.blockAt(index) === 0) {
+      if (count === 0) return
+      const at = roundUp(this.space.end, this.header.clusterSize)
+      this.addBlock(index, at)
+      yield* this.growTo(at + this.header.clusterSize)
+      yield* this.set(at / this.header.clusterSize, 1)
+    }
+    const place = this.entryAt(number) as { page: number; index: number }
+    this.write(yield* this.cache.load(place.page), place.index, Math.min(count, this.maxCount))
+  }
+
+  /** Remembers that pointers to these clusters are being removed: their counts fall when that is durable. */
+  release(at: number, length: number): void {
+    const { clusterSize } = this.header
+    const first = Math.floor(at / clusterSize)
+    const count = ceilDiv(at + length, clusterSize) - first
+    appendRun(this.unpointed, first, count)
+  }
+
+  /** The removals that the round which begins now will make durable. */
+  takeUnpointed(): Run[] {
+    const taken = this.unpointed
+    this.unpointed = []
+    return taken
+  }
+
+  /** The round failed: its removals wait for the next one. */
+  putBackUnpointed(runs: readonly Run[]): void {
+    this.unpointed = [...runs, ...this.unpointed]
+  }
+
+  /** The round succeeded: nothing durable points at these any more. */
+  condemn(runs: readonly Run[]): void {
+    this.condemned.push(...runs)
+  }
+
+  /** Lets the counts of the condemned fall. @returns runs of clusters that nobody uses any more */
+  *retire(): Io<Run[]> {
+    return yield* this.turns.take(() => this.retireNow())
+  }
+
+  /** Whether a block waits to become durable before the table may point at it. */
+  get hasNewBlocks(): boolean {
+    return this.newBlocks.size > 0
+  }
+
+  /** Step one of writing: whole new blocks, durable before the table points at them. */
+  *writeNewBlocks(): Io<void> {
+    if (this.newBlocks.size > 0) yield* this.turns.take(() => this.writeNewBlocksNow())
+  }
+
+  /** Step two: counts and table, as they are now. Durable with the next flush. */
+  *writeChanges(): Io<void> {
+    const batch: Batch = this.cache.take()
+    yield* this.cache.write(batch)
+    const sectors = this.root.take()
+    try {
+      for (const { at, bytes } of sectors) yield* settle(this.store.write(at, bytes))
+    } catch (error) {
+      this.root.putBack(sectors)
+      throw error
+    }
+  }
+
+  get hasChanges(): boolean {
+    return this.cache.changedBytes > 0 || this.root.hasChanges || this.newBlocks.size > 0
+  }
+
+  /** Where the refcount blocks lie, for whoever must not touch them. */
+  *blocks(): Generator<number> {
+    for (let index = 0; index < this.root.length; index++) {
+      const at = this.blockAt(index)
+      if (at !== 0) yield at
+    }
+  }
+
+  /** The file is at least this long from now on. */
+  private *growTo(end: number): Io<void> {
+    if (end > LIMIT.fileBytes) throw this.full(end)
+    if (end > this.space.end) {
+      yield* settle(this.store.truncate(end))
+      this.space.end = end
+    }
+    if (end > this.pristine) this.pristine = end
+  }
+
+  private *allocateNow(count: number, exact: boolean): Io<Run & { at: number; zeroed: boolean }> {
+    for (;;) {
+      const run = yield* this.findFree(count, exact)
+      for (let number = run.first; number < run.first + run.count; number++) {
+        if (this.tables.has(number)) throw this.corrupt(number, 'it holds a table, but counts as free')
+      }
+      // Making a missing refcount block takes a cluster too, perhaps one of these: then look again.
+      if (yield* this.makeBlocks(run)) continue
+      yield* this.changeNow(run, 1)
+      if (!exact) this.hint = run.first + run.count
+      const { clusterSize } = this.header
+      const at = run.first * clusterSize
+      const zeroed = at >= this.pristine
+      yield* this.growTo(at + run.count * clusterSize)
+      return { ...run, at, zeroed }
+    }
+  }
+
+  /** All counts of the run change, or none. */
+  private *changeNow(run: Run, delta: number): Io<void> {
+    for (let number = run.first; number < run.first + run.count; number++) {
+      const place = this.entryAt(number)
+      const page = place && (yield* this.cache.load(place.page))
+      const next = page ? this.read(page, place.index) + delta : -1
+      if (page && next >= 0 && next <= this.maxCount) {
+        this.write(page, place.index, next)
+        if (next === 0 && number < this.hint) this.hint = number
+        continue
+      }
+      yield* this.changeNow({ first: run.first, count: number - run.first }, -delta)
+      if (next < 0) throw this.corrupt(number, 'it is used more often than it is counted')
+      throw new VdiskError('LIMIT_EXCEEDED', {
+        message: `Cannot use a cluster of ${this.header.file} once more: counts of ${this.entryBits} bits end at ${this.maxCount}`,
+        where: { file: this.header.file, structure: 'refcount block', at: number * this.header.clusterSize },
+        advice: 'Convert the image to one with wider counts: vdisk convert ... -o refcount_bits=16',
+      })
+    }
+  }
+
+  private *retireNow(): Io<Run[]> {
+    const runs = this.condemned
+    this.condemned = []
+    const free: Run[] = []
+    for (const run of runs) {
+      for (let number = run.first; number < run.first + run.count; number++) {
+        yield* this.changeNow({ first: number, count: 1 }, -1)
+        const place = this.entryAt(number)
+        if (place && this.read(yield* this.cache.load(place.page), place.index) === 0) appendRun(free, number, 1)
+      }
+    }
+    return free
+  }
+
+  private *writeNewBlocksNow(): Io<void> {
+    const blocks = [...this.newBlocks]
+    const isNew = new Set(blocks.map(([, at]) => at))
+    const { clusterSize } = this.header
+    yield* this.cache.write(this.cache.take((page) => isNew.has(page.at - (page.at % clusterSize))))
+    yield* settle(this.store.flush())
+    for (const [index, at] of blocks) {
+      this.root.set(index, at)
+      this.newBlocks.delete(index)
+    }
+  }
+
+  /** The first run of free clusters; an exact one is as long as asked for. */
+  private *findFree(count: number, exact: boolean): Io<Run> {
+    for (let number = this.hint; ; ) {
+      number = yield* this.nextFree(number)
+      if (number * this.header.clusterSize >= LIMIT.fileBytes) throw this.full(number * this.header.clusterSize)
+      const length = yield* this.freeLength(number, count)
+      if (length === count || !exact) return { first: number, count: length }
+      number += length
+    }
+  }
+
+  /** The first cluster from `from` on whose count is zero. */
+  private *nextFree(from: number): Io<number> {
+    for (let number = from; ; ) {
+      const place = this.entryAt(number)
+      if (!place) return number
+      const page = yield* this.cache.load(place.page)
+      const perPage = (this.cache.pageSize * 8) / this.entryBits
+      const free = this.findZero(page, place.index, perPage)
+      if (free !== undefined) return number + (free - place.index)
+      number += perPage - place.index
+    }
+  }
+
+  private *freeLength(from: number, count: number): Io<number> {
+    let length = 0
+    while (length < count) {
+      const place = this.entryAt(from + length)
+      if (!place) {
+        // The rest of this block's range is free, and so are the ranges of blocks that do not exist.
+        length = Math.min(count, length + this.blockEntries - ((from + length) % this.blockEntries))
+        continue
+      }
+      if (this.read(yield* this.cache.load(place.page), place.index) !== 0) break
+      length++
+    }
+    return length
+  }
+
+  private findZero(page: Page, index: number, perPage: number): number | undefined {
+    if (this.entryBits === 16) {
+      // Zero is zero in either byte order.
+      const found = new Uint16Array(page.bytes.buffer, page.bytes.byteOffset, perPage).indexOf(0, index)
+      return found === -1 ? undefined : found
+    }
+    for (let i = index; i < perPage; i++) if (this.read(page, i) === 0) return i
+    return undefined
+  }
+
+  /** Makes the blocks that a run needs. @returns whether any had to be made */
+  private *makeBlocks(run: Run): Io<boolean> {
+    let made = false
+    const last = Math.floor((run.first + run.count - 1) / this.blockEntries)
+    for (let index = Math.floor(run.first / this.blockEntries); index <= last; index++) {
+      if (index >= this.root.length) {
+        yield* this.growTable(last + 1)
+        return true
+      }
+      if (this.blockAt(index) !== 0) continue
+      // The whole range has no count above zero, so its first cluster is free: the block counts itself there.
+      const number = index * this.blockEntries
+      if (number === 0) throw this.corrupt(0, 'there is no refcount block for the header')
+      this.addBlock(index, number * this.header.clusterSize)
+      yield* this.changeNow({ first: number, count: 1 }, 1)
+      yield* this.growTo((number + 1) * this.header.clusterSize)
+      made = true
+    }
+    return made
+  }
+
+  /** A block of zeros, in memory; the table learns of it once it is durable. */
+  private addBlock(index: number, at: number): void {
+    const { clusterSize } = this.header
+    for (let done = 0; done < clusterSize; done += this.cache.pageSize) this.cache.fresh(at + done)
+    this.newBlocks.set(index, at)
+    this.protect(at, clusterSize)
+  }
+
+  /**
+   * Moves the table to a larger place: the new table and the blocks that count it stand together past everything
+   * counted so far. Done at once and made durable, for it happens once in terabytes.
+   */
+  private *growTable(entries: number): Io<void> {
+    const { header } = this
+    const { clusterSize } = header
+    const old = this.root
+    if (this.newBlocks.size > 0) yield* this.writeNewBlocksNow()
+    const first = Math.max(old.length * this.blockEntries, ceilDiv(this.space.end, clusterSize))
+    const wanted = Math.max(entries, ceilDiv(first, this.blockEntries) + 1, Math.ceil(old.length * 1.5))
+    let tableClusters = ceilDiv(wanted * 8, clusterSize)
+    let blocks = 1
+    // The table, and the blocks that count table and blocks, until they fit each other.
+    for (let before = 0; before !== blocks; ) {
+      before = blocks
+      const lastCluster = first + tableClusters + blocks - 1
+      blocks = Math.floor(lastCluster / this.blockEntries) - Math.floor(first / this.blockEntries) + 1
+      tableClusters = ceilDiv(Math.max(wanted, Math.floor(lastCluster / this.blockEntries) + 1) * 8, clusterSize)
+    }
+    if (tableClusters * clusterSize > LIMIT.refcountTableBytes && tableClusters > 1)
+      throw this.full(first * clusterSize)
+    const bytes = new Uint8Array(tableClusters * clusterSize)
+    bytes.set(old.bytes)
+    const root = new RootTable(first * clusterSize, bytes)
+    this.root = root
+    for (let i = 0; i < blocks; i++) {
+      this.addBlock(Math.floor(first / this.blockEntries) + i, (first + tableClusters + i) * clusterSize)
+    }
+    yield* this.growTo((first + tableClusters + blocks) * clusterSize)
+    yield* this.changeNow({ first, count: tableClusters + blocks }, 1)
+    yield* this.writeNewBlocksNow()
+    yield* settle(this.store.write(root.at, root.bytes))
+    root.take()
+    yield* settle(this.store.flush())
+    header.refcountTableOffset = root.at
+    header.refcountTableClusters = tableClusters
+    yield* header.write(this.store)
+    this.unprotect(old.at, old.bytes.length)
+    this.protect(root.at, root.bytes.length)
+    this.release(old.at, old.bytes.length)
+  }
+
+  private blockAt(index: number): number {
+    const pending = this.newBlocks.get(index)
+    if (pending !== undefined) return pending
+    const { root } = this
+    if (index >= root.length) return 0
+    // Refcount table entries have no flags: bits 9-63 are the offset. ["Refcount table entry"]
+    const at = root.high(index) * TWO_32 + ((root.low(index) & 0xfffffe00) >>> 0)
+    if (
+      at % this.header.clusterSize !== 0 ||
+      (at !== 0 && at + this.header.clusterSize > roundUp(this.space.end, this.header.clusterSize))
+    ) {
+      throw new VdiskError('CORRUPT', {
+        message: `Cannot use the refcounts of ${this.header.file}: entry ${index} of the refcount table is ${at}`,
+        where: {
+          file: this.header.file,
+          structure: 'refcount table',
+          index,
+          at: root.at + index * 8,
+          section: 'Host cluster management',
+        },
+        advice: 'Check the image: vdisk check IMAGE. It can still be read.',
+      })
+    }
+    return at
+  }
+
+  /** The page that holds a count, and the count's index in it; undefined where there is no block. */
+  private entryAt(number: number): { page: number; index: number } | undefined {
+    const block = this.blockAt(Math.floor(number / this.blockEntries))
+    if (block === 0) return undefined
+    const bit = (number % this.blockEntries) * this.entryBits
+    const pageBits = this.cache.pageSize * 8
+    return { page: block + Math.floor(bit / pageBits) * this.cache.pageSize, index: (bit % pageBits) / this.entryBits }
+  }
+
+  private read(page: Page, index: number): number {
+    return readCount(page.view, index, this.entryBits)
+  }
+
+  private write(page: Page, index: number, count: number): void {
+    writeCount(page.view, index, this.entryBits, count)
+    this.cache.touch(page, Math.floor((index * this.entryBits) / 8), Math.max(1, this.entryBits / 8))
+  }
+
+  private corrupt(number: number, why: string): VdiskError {
+    return new VdiskError('CORRUPT', {
+      message: `Cannot change ${this.header.file}: cluster ${number} has a wrong reference count, ${why}`,
+      where: { file: this.header.file, structure: 'refcount block', at: number * this.header.clusterSize },
+      advice: 'Check the image: vdisk check IMAGE. It can still be read.',
+    })
+  }
+
+  private full(at: number): VdiskError {
+    return new VdiskError('LIMIT_EXCEEDED', {
+      message: `Cannot make ${this.header.file} longer than it can count: ${at} bytes`,
+      where: { file: this.header.file, at },
+      advice: 'Convert it to an image with larger clusters: vdisk convert ... -o cluster_size=2M',
+    })
+  }
+}
+
+/** Adds a run at the end of a list, joined with the last one where they meet. */
+function appendRun(runs: Run[], first: number, count: number): void {
+  const last = runs.at(-1)
+  if (last && last.first + last.count === first)
+    runs[runs.length - 1] = { first: last.first, count: last.count + count }
+  else runs.push({ first, count })
+}
+
+/** A count of 1 to 64 bits. Above 2^53 it is not exact, but far too high either way. ["Refcount block entry"] */
+export function readCount(view: DataView, index: number, bits: number): number {
+  switch (bits) {
+    case 8:
+      return view.getUint8(index)
+    case 16:
+      return view.getUint16(index * 2)
+    case 32:
+      return view.getUint32(index * 4)
+    case 64:
+      return view.getUint32(index * 8) * TWO_32 + view.getUint32(index * 8 + 4)
+    default: {
+      // Less than a byte: the first entry takes the least significant bits.
+      const perByte = 8 / bits
+      return (view.getUint8(Math.floor(index / perByte)) >>> ((index % perByte) * bits)) & (2 ** bits - 1)
+    }
+  }
+}
+
+export function writeCount(view: DataView, index: number, bits: number, count: number): void {
+  if (bits === 8) view.setUint8(index, count)
+  else if (bits === 16) view.setUint16(index * 2, count)
+  else if (bits === 32) view.setUint32(index * 4, count)
+  else if (bits === 64) {
+    view.setUint32(index * 8, Math.floor(count / TWO_32))
+    view.setUint32(index * 8 + 4, count % TWO_32)
+  } else {
+    const perByte = 8 / bits
+    const shift = (index % perByte) * bits
+    const byte = Math.floor(index / perByte)
+    view.setUint8(byte, (view.getUint8(byte) & ~((2 ** bits - 1) << shift)) | (count << shift))
+  }
+}

@@ -1,0 +1,102 @@
+import type { Io } from '../../io/io.ts'
+import { COMPRESSED, COPIED, decodeCompressed, offsetOf } from './layout.ts'
+import type { Mapping } from './mapping.ts'
+import type { Refcounts, Run } from './refcounts.ts'
+import type { RootTable } from './root-table.ts'
+
+/** What a walk that changes things needs of a writable image. */
+export interface WalkParts {
+  readonly mapping: Mapping
+  readonly refcounts: Refcounts
+  /** writes tables back when they take much memory */
+  relieve(): Io<void>
+}
+
+/**
+ * Visits every run of host clusters that an L1 table refers to: L2 tables, data, compressed data. ["Snapshots"]
+ *
+ * @param visit answers false to end the walk
+ */
+export function* walkReferences(mapping: Mapping, l1: RootTable, visit: (run: Run) => Io<boolean>): Io<void> {
+  const { clusterSize, l2EntrySize, clusterBits } = mapping.header
+  for (let index = 0; index < l1.length; index++) {
+    const tableAt = l1.offset(index)
+    if (tableAt === 0) continue
+    if (!(yield* visit({ first: tableAt / clusterSize, count: 1 }))) return
+    for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
+      const page = yield* mapping.loadTable(at, index)
+      // The runs of a page are collected before anyone waits: the page may not be in memory afterwards.
+      const runs: Run[] = []
+      for (let within = 0; within < page.bytes.length; within += l2EntrySize) {
+        const high = page.view.getUint32(within)
+        const low = page.view.getUint32(within + 4)
+        if (high & COMPRESSED) {
+          const { at: stored, storedLength } = decodeCompressed(high, low, clusterBits)
+          const first = Math.floor(stored / clusterSize)
+          runs.push({ first, count: Math.floor((stored + storedLength - 1) / clusterSize) - first + 1 })
+        } else if (offsetOf(high, low) !== 0) {
+          const first = offsetOf(high, low) / clusterSize
+          const last = runs.at(-1)
+          if (last && last.first + last.count === first)
+            runs[runs.length - 1] = { first: last.first, count: last.count + 1 }
+          else runs.push({ first, count: 1 })
+        }
+      }
+      for (const run of runs) if (!(yield* visit(run))) return
+    }
+  }
+}
+
+/**
+ * Adds `delta` to the count of everything below an L1 table. If one count cannot rise, what was added is taken back
+ * before the error is thrown.
+ */
+export function* changeReferences(parts: WalkParts, l1: RootTable, delta: 1 | -1): Io<void> {
+  let visited = 0
+  try {
+    yield* walkReferences(parts.mapping, l1, function* (run) {
+      yield* parts.refcounts.change(run, delta)
+      visited++
+      yield* parts.relieve()
+      return true
+    })
+  } catch (error) {
+    yield* walkReferences(parts.mapping, l1, function* (run) {
+      if (visited-- <= 0) return false
+      yield* parts.refcounts.change(run, -delta)
+      return true
+    })
+    throw error
+  }
+}
+
+/**
+ * Makes the COPIED flags below an L1 table say what the counts say: set where the count is one.
+ *
+ * @param countOf answers the count of a cluster; a walk before a switch of tables can give the count that will be
+ */
+export function* setCopiedFlags(parts: WalkParts, l1: RootTable, countOf: (number: number) => Io<number>): Io<void> {
+  const { mapping } = parts
+  const { clusterSize, l2EntrySize } = mapping.header
+  for (let index = 0; index < l1.length; index++) {
+    const tableAt = l1.offset(index)
+    if (tableAt === 0) continue
+    const owned = (yield* countOf(tableAt / clusterSize)) === 1
+    if (owned !== ((l1.high(index) & COPIED) !== 0)) l1.set(index, tableAt, owned ? COPIED : 0)
+    for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
+      for (let within = 0; within < mapping.tables.pageSize; within += l2EntrySize) {
+        const page = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))
+        const high = page.view.getUint32(within)
+        const host = offsetOf(high, page.view.getUint32(within + 4))
+        if (high & COMPRESSED || host === 0) continue
+        const single = (yield* countOf(host / clusterSize)) === 1
+        if (single === ((high & COPIED) !== 0)) continue
+        // Counting may have waited: the page is asked for again, and changed before the next wait.
+        const now = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))
+        now.view.setUint32(within, (single ? high | COPIED : high & ~COPIED) >>> 0)
+        mapping.tables.touch(now, within, 4)
+      }
+      yield* parts.relieve()
+    }
+  }
+}

@@ -1,0 +1,130 @@
+import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
+import { VdiskError } from '../../errors.ts'
+import { type Io, settle } from '../../io/io.ts'
+import type { Qcow2Parts, WritableQcow2Layer } from './layer.ts'
+import { LIMIT } from './layout.ts'
+import { RootTable } from './root-table.ts'
+
+/**
+ * Changes the disk's size, durably and in one step: the sector of the header with size and place of the L1 table.
+ *
+ * What lies past the old size, left over by whoever shrank the disk before, is made unreachable before the disk
+ * grows over it; what lies past the new size is given up after the disk has shrunk.
+ */
+export function* resizeImage(layer: WritableQcow2Layer, parts: Qcow2Parts, size: number, parentSize: number): Io<void> {
+  const { header, bitmaps } = parts
+  const { size: before } = header
+  if (size === before) return
+  if (header.version === 2 && header.snapshotCount > 0) {
+    throw refuse(layer, 'its snapshots do not know their size', 'Convert the image with -o compat=1.1, or delete them.')
+  }
+  if (header.version === 2 && parentSize > before && size > before) {
+    throw refuse(layer, 'version 2 cannot hide what its parent has there', 'Convert the image with -o compat=1.1.')
+  }
+  const entries = ceilDiv(size, header.l2Span)
+  if (entries * 8 > LIMIT.l1Bytes) {
+    throw refuse(
+      layer,
+      `its clusters of ${header.clusterSize} bytes are too small for ${size} bytes`,
+      'Convert it with larger clusters: -o cluster_size=2M',
+    )
+  }
+  yield* layer.session.beginContent()
+  yield* bitmaps.beginResize()
+  if (size > before) {
+    const old = parts.mapping.l1
+    if (entries > old.length) yield* growL1(layer, parts, entries)
+    yield* clearTail(layer, parts, before)
+    yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts), 'parent')
+    yield* eraseRange(layer, roundUp(before, header.clusterSize), Math.min(size, parentSize), 'zero')
+    yield* layer.flush()
+    header.size = size
+    header.l1TableOffset = parts.mapping.l1.at
+    header.l1Size = parts.mapping.l1.length
+    yield* header.write(layer.store)
+    if (parts.mapping.l1 !== old) layer.refcounts.release(old.at, old.bytes.length)
+  } else {
+    header.size = size
+    yield* header.write(layer.store)
+    yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts), 'parent')
+  }
+  bitmaps.resized()
+  yield* layer.flush()
+  if (parts.mapping.dataStore !== layer.store) yield* fitDataFile(parts, size)
+}
+
+/** Copies the L1 table to a larger place and works with the copy; the header follows with the size. */
+function* growL1(layer: WritableQcow2Layer, parts: Qcow2Parts, entries: number): Io<void> {
+  const { header, mapping } = parts
+  yield* layer.flush()
+  const old = mapping.l1
+  const place = yield* layer.refcounts.allocate(ceilDiv(entries * 8, header.clusterSize), true)
+  const bytes = new Uint8Array(entries * 8)
+  bytes.set(old.bytes)
+  yield* settle(layer.store.write(place.at, bytes))
+  mapping.l1 = new RootTable(place.at, bytes)
+  layer.refcounts.protect(place.at, bytes.length)
+  layer.refcounts.unprotect(old.at, old.bytes.length)
+}
+
+/** Zeros what the last cluster holds behind the end of the disk. */
+function* clearTail(layer: WritableQcow2Layer, parts: Qcow2Parts, size: number): Io<void> {
+  const { clusterSize } = parts.header
+  const start = roundDown(size, clusterSize)
+  if (start === size) return
+  const tail = clusterSize - (size - start)
+  const extent = yield* layer.map(size, tail)
+  if (extent.kind === 'zero' || extent.kind === 'parent') return
+  const head = new Uint8Array(size - start)
+  yield* readOwn(layer, start, head)
+  const room = yield* layer.reserve(size, tail)
+  for (const fill of room.fills) {
+    // Only the part before the end of the disk has a content; the rest of the cluster is the zeros below.
+    const part = head.subarray(fill.offset - start, fill.offset - start + fill.length)
+    yield* settle(room.store.write(fill.at, part))
+  }
+  yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
+  yield* room.publish()
+}
+
+/** Reads what this layer itself holds; where it is silent, zeros. */
+function* readOwn(layer: WritableQcow2Layer, offset: number, target: Uint8Array): Io<void> {
+  for (let done = 0; done < target.length; ) {
+    const extent = yield* layer.map(offset + done, target.length - done)
+    const part = target.subarray(done, done + extent.length)
+    if (extent.kind === 'data') yield* settle(extent.store.read(extent.at, part))
+    if (extent.kind === 'packed') {
+      const stored = new Uint8Array(extent.packed.storedLength)
+      yield* settle(extent.packed.store.read(extent.packed.at, stored))
+      part.set(extent.packed.unpack(stored).subarray(extent.skip, extent.skip + extent.length))
+    }
+    done += extent.length
+  }
+}
+
+function* eraseRange(layer: WritableQcow2Layer, from: number, to: number, reveal: 'zero' | 'parent'): Io<void> {
+  const end = roundUp(to, layer.granularity)
+  for (let at = from; at < end; ) {
+    at += yield* layer.allocation.erase(at, end - at, reveal)
+    yield* layer.relieve()
+  }
+}
+
+/** How far the L1 table reaches, in bytes of the disk. */
+function reachOf(parts: Qcow2Parts): number {
+  return parts.mapping.l1.length * parts.header.l2Span
+}
+
+function* fitDataFile(parts: Qcow2Parts, size: number): Io<void> {
+  const { dataStore } = parts.mapping
+  yield* settle(dataStore.truncate(size))
+  yield* settle(dataStore.flush())
+}
+
+function refuse(layer: WritableQcow2Layer, why: string, advice: string): VdiskError {
+  return new VdiskError('UNSUPPORTED', {
+    message: `Cannot resize ${layer.name}: ${why}`,
+    where: { file: layer.name },
+    advice,
+  })
+}

@@ -1,0 +1,75 @@
+import { type Io, settle, Turns } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import type { Bitmaps } from './bitmaps.ts'
+import type { Header } from './header.ts'
+import type { Linkage } from './linkage.ts'
+
+/**
+ * What must be durable before an image changes, and what is put in order when it is closed.
+ *
+ * Nothing is written before the first change: an image that was only opened for writing stays as it was, to the byte.
+ * Then autoclear bits that we do not know are cleared, the linkage generation advances, and bitmaps that record
+ * writes are marked as in use: identity before data, always. ["Header", autoclear_features; "Bitmap directory", flags]
+ */
+export class Session {
+  /** undefined while the image has no linkage extension */
+  linkage: Linkage | undefined
+  private readonly header: Header
+  private readonly store: ByteStore
+  private readonly bitmaps: Bitmaps
+  private readonly turns = new Turns()
+  private begun: 'nothing' | 'metadata' | 'content' = 'nothing'
+
+  constructor(header: Header, store: ByteStore, linkage: Linkage | undefined, bitmaps: Bitmaps) {
+    this.header = header
+    this.store = store
+    this.linkage = linkage
+    this.bitmaps = bitmaps
+  }
+
+  /** Whether the content may have changed in this session. */
+  get contentChanged(): boolean {
+    return this.begun === 'content'
+  }
+
+  /** Before a change that the guest cannot see. */
+  *beginMetadata(): Io<void> {
+    if (this.begun === 'nothing') yield* this.turns.take(() => this.begin('metadata'))
+  }
+
+  /** Before a change of what the guest sees. */
+  *beginContent(): Io<void> {
+    if (this.begun !== 'content') yield* this.turns.take(() => this.begin('content'))
+  }
+
+  /** The linkage as it is now goes into the header, durably. */
+  *writeLinkage(): Io<void> {
+    this.linkage?.store(this.header)
+    yield* this.header.write(this.store)
+  }
+
+  /** Everything else is durable: the image is left as one that was closed well. */
+  *end(): Io<void> {
+    if (this.begun === 'nothing') return
+    yield* this.bitmaps.save()
+    const stamp = this.store.stamp?.()
+    if (!this.linkage || !stamp || !this.store.restamp) return
+    const seconds = Math.floor(Date.now() / 1000)
+    this.linkage.close(stamp, seconds)
+    yield* this.writeLinkage()
+    this.store.restamp(seconds)
+    yield* settle(this.store.flush())
+  }
+
+  private *begin(change: 'metadata' | 'content'): Io<void> {
+    if (this.begun === 'content' || this.begun === change) return
+    this.header.clearUnknownAutoclear()
+    this.linkage?.open()
+    if (change === 'content') {
+      this.linkage?.advance(this.header)
+      yield* this.bitmaps.beginTracking()
+    }
+    yield* this.writeLinkage()
+    this.begun = change
+  }
+}

@@ -1,0 +1,6 @@
+import type { FormatDriver } from '../contracts/driver.ts'
+import { qcow2 } from './qcow2/driver.ts'
+import { raw } from './raw/driver.ts'
+
+/** All formats. The only file that names them. */
+export const drivers: readonly FormatDriver[] = [qcow2, raw]

@@ -1,0 +1,169 @@
+import { createRequire } from 'node:module'
+
+/**
+ * The system calls that Node lacks, through koffi. The only file that knows koffi, and the only one with POSIX in it.
+ *
+ * koffi is optional. Where it is absent, or the system is not Linux, `sys()` is undefined and callers do without:
+ * holes are not seen, room is not given back, images are not locked, and only root can mount.
+ */
+export interface Sys {
+  /** Reads what the page cache holds. @returns bytes read, or -errno (-EAGAIN: the medium would have to be asked) */
+  readCached(fd: number, at: number, target: Uint8Array): number
+  /** Where data (or a hole) begins at or after `at`. @returns a place, or -errno (-ENXIO: none before the end) */
+  seekData(fd: number, at: number): number
+  seekHole(fd: number, at: number): number
+  /** The end of a file or block device. */
+  seekEnd(fd: number): number
+  /** @param mode a combination of FALLOCATE @returns 0 or -errno */
+  fallocate(fd: number, mode: number, at: number, length: number): Promise<number>
+  /** @returns bytes copied, or -errno */
+  copyFileRange(from: number, fromAt: number, to: number, toAt: number, length: number): Promise<number>
+  /** Takes (or drops) a shared lock of one byte that belongs to the open file, not the process. @returns 0 or -errno */
+  lockByte(fd: number, byte: number, take: boolean): number
+  /** Whether somebody else's lock stands against an exclusive lock of this byte. */
+  byteIsHeld(fd: number, byte: number): boolean
+  /** Waits until `fd` can be read. @returns 0 or -errno */
+  waitReadable(fd: number): Promise<number>
+  /** read(2). @returns bytes, or -errno */
+  read(fd: number, target: Uint8Array): number
+  /** A connected pair of Unix sockets. */
+  socketPair(): [number, number]
+  /** Receives one byte and the file descriptor sent with it; undefined if the other side closed without sending. */
+  receiveDescriptor(socket: number): Promise<number | undefined>
+}
+
+export const FALLOCATE = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 16 } as const
+
+export const ERRNO = {
+  ENOENT: 2,
+  EINTR: 4,
+  ENXIO: 6,
+  EAGAIN: 11,
+  EINVAL: 22,
+  ENOSPC: 28,
+  ENODEV: 19,
+  EXDEV: 18,
+  ENOSYS: 38,
+  EOPNOTSUPP: 95,
+  ENOLCK: 37,
+} as const
+
+let loaded: Sys | null | undefined
+
+/** The native calls, or undefined where there are none. */
+export function sys(): Sys | undefined {
+  if (loaded === undefined) loaded = process.platform === 'linux' && !process.env.VDISK_NO_NATIVE ? load() : null
+  return loaded ?? undefined
+}
+
+const SEEK_END = 2
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
+const RWF_NOWAIT = 8
+const F_OFD_GETLK = 36
+const F_OFD_SETLK = 37
+const F_RDLCK = 0
+const F_WRLCK = 1
+const F_UNLCK = 2
+const POLLIN = 1
+const AF_UNIX = 1
+const SOCK_STREAM = 1
+/** A control message holding one descriptor: a header of 16 bytes, then the descriptor. [cmsg(3), 64-bit] */
+const CMSG_DESCRIPTOR_AT = 16
+
+type Native = (...args: unknown[]) => number
+type NativeAsync = { async(...args: unknown[]): void }
+
+function load(): Sys | null {
+  // biome-ignore lint/suspicious/noExplicitAny: koffi is optional, so its types may not be there to import
+  let koffi: any
+  // biome-ignore lint/suspicious/noExplicitAny: as above
+  let libc: any
+  try {
+    koffi = createRequire(import.meta.url)('koffi')
+    libc = koffi.load(null)
+  } catch {
+    return null
+  }
+  koffi.struct('vdisk_flock', { type: 'short', whence: 'short', start: 'int64_t', len: 'int64_t', pid: 'int' })
+  koffi.struct('vdisk_pollfd', { fd: 'int', events: 'short', revents: 'short' })
+  koffi.struct('vdisk_iovec', { base: 'void *', len: 'size_t' })
+  koffi.struct('vdisk_msghdr', {
+    name: 'void *',
+    namelen: 'uint32_t',
+    iov: 'vdisk_iovec *',
+    iovlen: 'size_t',
+    control: 'void *',
+    controllen: 'size_t',
+    flags: 'int',
+  })
+  const preadv2: Native = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t at, int flags)')
+  const lseek: Native = libc.func('int64_t lseek(int fd, int64_t at, int whence)')
+  const fallocate: NativeAsync = libc.func('int fallocate(int fd, int mode, int64_t at, int64_t length)')
+  const copyFileRange: NativeAsync = libc.func(
+    'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
+  )
+  const fcntlLock: Native = libc.func('fcntl', 'int', ['int', 'int', '_Inout_ vdisk_flock *'])
+  const poll: NativeAsync = libc.func('int poll(_Inout_ vdisk_pollfd *fds, uint64_t count, int timeout)')
+  const read: Native = libc.func('int64_t read(int fd, void *buffer, size_t count)')
+  const socketpair: Native = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)')
+  const recvmsg: NativeAsync = libc.func('int64_t recvmsg(int fd, _Inout_ vdisk_msghdr *message, int flags)')
+
+  const orErrno = (result: number): number => (Number(result) < 0 ? -koffi.errno() : Number(result))
+  /** An asynchronous call runs on a thread of the pool; its errno is read in the callback, where koffi keeps it. */
+  const later = (call: NativeAsync, ...args: unknown[]): Promise<number> =>
+    new Promise((resolve, reject) => {
+      call.async(...args, (error: Error | null, result: number) => {
+        if (error) reject(error)
+        else resolve(orErrno(result))
+      })
+    })
+
+  const iovec = new DataView(new ArrayBuffer(16))
+  const iovecBytes = new Uint8Array(iovec.buffer)
+  return {
+    readCached(fd, at, target) {
+      iovec.setBigUint64(0, koffi.address(target), true)
+      iovec.setUint32(8, target.length, true)
+      return orErrno(preadv2(fd, iovecBytes, 1, at, RWF_NOWAIT))
+    },
+    seekData: (fd, at) => orErrno(lseek(fd, at, SEEK_DATA)),
+    seekHole: (fd, at) => orErrno(lseek(fd, at, SEEK_HOLE)),
+    seekEnd: (fd) => orErrno(lseek(fd, 0, SEEK_END)),
+    fallocate: (fd, mode, at, length) => later(fallocate, fd, mode, at, length),
+    copyFileRange: (from, fromAt, to, toAt, length) => later(copyFileRange, from, [fromAt], to, [toAt], length, 0),
+    lockByte(fd, byte, take) {
+      const lock = { type: take ? F_RDLCK : F_UNLCK, whence: 0, start: byte, len: 1, pid: 0 }
+      return orErrno(fcntlLock(fd, F_OFD_SETLK, lock))
+    },
+    byteIsHeld(fd, byte) {
+      const lock = { type: F_WRLCK, whence: 0, start: byte, len: 1, pid: 0 }
+      return fcntlLock(fd, F_OFD_GETLK, lock) === 0 && lock.type !== F_UNLCK
+    },
+    waitReadable: async (fd) => Math.min(0, await later(poll, [{ fd, events: POLLIN, revents: 0 }], 1, -1)),
+    read: (fd, target) => orErrno(read(fd, target, target.length)),
+    socketPair() {
+      const pair = [-1, -1]
+      const result = orErrno(socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+      if (result < 0) throw new Error(`socketpair failed with errno ${-result}`)
+      return pair as [number, number]
+    },
+    async receiveDescriptor(socket) {
+      const control = Buffer.alloc(64)
+      const message = {
+        name: null,
+        namelen: 0,
+        iov: [{ base: Buffer.alloc(1), len: 1 }],
+        iovlen: 1,
+        control,
+        controllen: control.length,
+        flags: 0,
+      }
+      const received = await later(recvmsg, socket, message, 0)
+      if (received < 0) throw new Error(`recvmsg failed with errno ${-received}`)
+      return received === 0 || message.controllen < CMSG_DESCRIPTOR_AT + 4
+        ? undefined
+        : control.readInt32LE(CMSG_DESCRIPTOR_AT)
+    },
+  }
+}
