@@ -1,52 +1,10 @@
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 import type { Chain } from './chain/chain.ts'
-import { FolderGate } from './chain/gate.ts'
-import { openChain } from './chain/open.ts'
-import { driverNamed } from './chain/probe.ts'
-import type { CreateShape } from './contracts/driver.ts'
 import type { ResolvedExtent } from './contracts/extent.ts'
 import { VdiskError } from './errors.ts'
-import { drivers } from './formats/registry.ts'
-import { type Io, promised } from './io/io.ts'
-import { newParentOf } from './jobs/parent-of.ts'
-
-/** How files are found and opened: the same for every call that takes an image. */
-export interface FileOptions {
-  /** folders whose files parents and data files may lie in, besides the image's own */
-  readonly allow?: readonly string[] | undefined
-  /** where Windows paths are here */
-  readonly map?: readonly { readonly prefix: string; readonly folder: string }[] | undefined
-  /** false: take no locks, look at none */
-  readonly locking?: boolean | undefined
-  /** 'defer' for programs that serve others while a disk is slow; default 'block' */
-  readonly waiting?: 'block' | 'defer' | undefined
-}
-
-export interface OpenOptions extends FileOptions {
-  readonly writable?: boolean | undefined
-  /** the format, where it must not be probed: always for a raw image that is written */
-  readonly format?: string | undefined
-  /** the format of a parent whose child does not name it */
-  readonly parentFormat?: string | undefined
-  /** warn: a link that does not match is a note, not an error; then the disk can only be read */
-  readonly verify?: 'strict' | 'warn' | undefined
-  /** layers at most, default 64 */
-  readonly maxDepth?: number | undefined
-}
-
-export interface CreateDiskOptions extends FileOptions {
-  readonly format: string
-  /** bytes; with a parent, its size if left out */
-  readonly size?: number | undefined
-  /** path of the parent: the new image is its child */
-  readonly parent?: string | undefined
-  readonly parentFormat?: string | undefined
-  /** what the format offers, as `vdisk create --help` lists it */
-  readonly options?: Readonly<Record<string, string>> | undefined
-  /** replace a file that exists */
-  readonly replace?: boolean | undefined
-}
+import { promised } from './io/io.ts'
+import { type CreateOptions, createImage, type OpenOptions, openImage } from './jobs/images.ts'
 
 /** A run of the disk: what `extents` tells. */
 export interface DiskExtent {
@@ -142,11 +100,16 @@ export class Disk implements AsyncDisposable {
 
   /** The content as a Node stream. */
   createReadStream(options: { start?: number; end?: number; chunk?: number; signal?: AbortSignal } = {}): Readable {
-    return Readable.from(this.chunks(options), { objectMode: false, ...(options.signal ? { signal: options.signal } : {}) })
+    return Readable.from(this.chunks(options), {
+      objectMode: false,
+      ...(options.signal ? { signal: options.signal } : {}),
+    })
   }
 
   /** The content as a Web stream. */
-  readable(options: { start?: number; end?: number; chunk?: number; signal?: AbortSignal } = {}): ReadableStream<Uint8Array> {
+  readable(
+    options: { start?: number; end?: number; chunk?: number; signal?: AbortSignal } = {},
+  ): ReadableStream<Uint8Array> {
     return Readable.toWeb(this.createReadStream(options)) as ReadableStream<Uint8Array>
   }
 
@@ -175,59 +138,39 @@ export class Disk implements AsyncDisposable {
 /**
  * Opens an image with all its parents, and verifies every link between them.
  *
+ * @example
+ * await using disk = await openDisk('overlay.qcow2', { allow: ['/srv/bases'] })
+ * for (const note of disk.notes) console.warn(note)
+ *
  * @throws VdiskError PARENT_MISSING, PARENT_MISMATCH, REFUSED, IN_USE, CORRUPT and the rest of the family
  */
 export async function openDisk(path: string, options: OpenOptions = {}): Promise<Disk> {
-  return new Disk(await promised(openChainAt(path, options)))
+  return new Disk(await promised(openImage(path, options)))
 }
 
-/** Makes an image, empty or as the child of another, and opens it for writing. */
-export async function createDisk(path: string, options: CreateDiskOptions): Promise<Disk> {
-  const driver = driverNamed(options.format, drivers)
-  if (!driver.create) {
-    throw new VdiskError('UNSUPPORTED', { message: `Cannot create ${path}: vdisk only reads ${driver.name}` })
-  }
-  const parent = options.parent === undefined ? undefined : await newParentOf(path, options.parent, options)
-  const size = options.size ?? parent?.record.size
-  if (size === undefined) {
-    throw new VdiskError('REFUSED', {
-      message: `Cannot create ${path}: its size is not given`,
-      advice: 'Give --size, or --parent to take the size of the parent.',
-    })
-  }
-  const shape: CreateShape = { size, parent, options: new Map(Object.entries(options.options ?? {})) }
-  const gate = new FolderGate(path, gateOptions(options))
-  const image = FolderGate.openNamed(path, gate, {
-    write: true,
-    create: options.replace ? 'replace' : 'new',
-    ...(options.locking === false ? {} : { lock: 'write' as const }),
-  })
-  try {
-    const layer = await promised(driver.create(image, shape))
-    await promised(layer.close())
-  } catch (error) {
-    await discardNew(path, options.replace === true)
-    throw error
-  }
-  return await openDisk(path, { ...options, format: driver.name, writable: true })
+/**
+ * Makes an image, empty or as the child of another, and opens it for writing.
+ *
+ * @example
+ * await using disk = await createDisk('work.vhdx', { format: 'vhdx', parent: 'golden.vhdx' })
+ * await disk.write(0, new Uint8Array(512))
+ */
+export async function createDisk(path: string, options: CreateOptions): Promise<Disk> {
+  await promised(createImage(path, options))
+  return await openDisk(path, { ...options, format: options.format, writable: true })
 }
 
-/** Opens a chain in the form that doors and jobs use. */
-export function* openChainAt(path: string, options: OpenOptions = {}): Io<Chain> {
-  const gate = new FolderGate(path, gateOptions(options))
-  const access = options.writable ? 'write' : 'read'
-  const image = FolderGate.openNamed(path, gate, {
-    write: options.writable ?? false,
-    ...(options.waiting ? { waiting: options.waiting } : {}),
-    ...(options.locking === false ? {} : { lock: access }),
-  })
-  return yield* openChain(image, {
-    drivers,
-    gate,
-    access,
-    verify: options.verify ?? 'strict',
-    format: options.format,
-    parentFormat: options.parentFormat,
-    maxDepth: options.maxDepth,
+function describe(offset: number, extent: ResolvedExtent): DiskExtent {
+  const { kind, length, depth } = extent
+  return extent.kind === 'data'
+    ? { offset, length, kind, depth, file: extent.store.name, at: extent.at }
+    : { offset, length, kind, depth, file: undefined, at: undefined }
+}
+
+function toNumber(position: number | bigint): number {
+  const number = Number(position)
+  if (Number.isSafeInteger(number) && number >= 0) return number
+  throw new VdiskError('OUT_OF_RANGE', {
+    message: `Cannot use ${position} as a position: it is no whole number below 2^53`,
   })
 }

@@ -17,11 +17,11 @@ export interface Gate {
 
 export interface FolderGateOptions {
   /** folders whose files may be used, besides the one of the image that the user named */
-  readonly allow?: readonly string[]
+  readonly allow?: readonly string[] | undefined
   /** Windows path prefixes and the folders they stand for here */
-  readonly map?: readonly { readonly prefix: string; readonly folder: string }[]
-  readonly waiting?: HostFileOptions['waiting']
-  readonly locking?: boolean
+  readonly map?: readonly { readonly prefix: string; readonly folder: string }[] | undefined
+  readonly waiting?: HostFileOptions['waiting'] | undefined
+  readonly locking?: boolean | undefined
 }
 
 /**

@@ -18,9 +18,6 @@ export function* resizeImage(layer: WritableQcow2Layer, parts: Qcow2Parts, size:
   if (header.version === 2 && header.snapshotCount > 0) {
     throw refuse(layer, 'its snapshots do not know their size', 'Convert the image with -o compat=1.1, or delete them.')
   }
-  if (header.version === 2 && parentSize > before && size > before) {
-    throw refuse(layer, 'version 2 cannot hide what its parent has there', 'Convert the image with -o compat=1.1.')
-  }
   const entries = ceilDiv(size, header.l2Span)
   if (entries * 8 > LIMIT.l1Bytes) {
     throw refuse(
@@ -35,8 +32,8 @@ export function* resizeImage(layer: WritableQcow2Layer, parts: Qcow2Parts, size:
     const old = parts.mapping.l1
     if (entries > old.length) yield* growL1(layer, parts, entries)
     yield* clearTail(layer, parts, before)
-    yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts), 'parent')
-    yield* eraseRange(layer, roundUp(before, header.clusterSize), Math.min(size, parentSize), 'zero')
+    yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts))
+    yield* hideParent(layer, roundUp(before, header.clusterSize), Math.min(size, parentSize))
     yield* layer.flush()
     header.size = size
     header.l1TableOffset = parts.mapping.l1.at
@@ -46,7 +43,7 @@ export function* resizeImage(layer: WritableQcow2Layer, parts: Qcow2Parts, size:
   } else {
     header.size = size
     yield* header.write(layer.store)
-    yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts), 'parent')
+    yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts))
   }
   bitmaps.resized()
   yield* layer.flush()
@@ -102,10 +99,30 @@ function* readOwn(layer: WritableQcow2Layer, offset: number, target: Uint8Array)
   }
 }
 
-function* eraseRange(layer: WritableQcow2Layer, from: number, to: number, reveal: 'zero' | 'parent'): Io<void> {
+/** Makes a range past the old end read as zero where the parent would show. */
+function* hideParent(layer: WritableQcow2Layer, from: number, to: number): Io<void> {
   const end = roundUp(to, layer.granularity)
   for (let at = from; at < end; ) {
-    at += yield* layer.allocation.erase(at, end - at, reveal)
+    const erased = yield* layer.allocation.erase(at, end - at, 'zero')
+    if (erased > 0) at += erased
+    else at += yield* writeZeroCluster(layer, at, end - at)
+    yield* layer.relieve()
+  }
+}
+
+/** Version 2 has no mark for zeros: there they are written. */
+function* writeZeroCluster(layer: WritableQcow2Layer, at: number, length: number): Io<number> {
+  const room = yield* layer.allocation.reserve(at, Math.min(length, layer.granularity))
+  if (!room.zeroed) yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
+  yield* room.publish()
+  return room.length
+}
+
+/** Unmaps whole clusters. */
+function* eraseRange(layer: WritableQcow2Layer, from: number, to: number): Io<void> {
+  const end = roundUp(to, layer.granularity)
+  for (let at = from; at < end; ) {
+    at += yield* layer.allocation.erase(at, end - at, 'parent')
     yield* layer.relieve()
   }
 }

@@ -1,0 +1,10 @@
+/** The public face of vdisk. */
+export { Chain } from './chain/chain.ts'
+export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
+export type { Device } from './contracts/device.ts'
+export type { Extent, ResolvedExtent } from './contracts/extent.ts'
+export type { Identity, ParentLink } from './contracts/identity.ts'
+export { createDisk, Disk, type DiskExtent, openDisk } from './disk.ts'
+export { type ErrorCode, isVdiskError, VdiskError, type Where } from './errors.ts'
+export { type Awaitable, type Io, promised, run, runSync, settle } from './io/io.ts'
+export type { CreateOptions, FileOptions, OpenOptions } from './jobs/images.ts'

@@ -1,0 +1,423 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { Chain } from '../../lib/chain/chain.ts'
+import { CheckReport } from '../../lib/contracts/check-report.ts'
+import type { CreateShape, FormatDriver } from '../../lib/contracts/driver.ts'
+import type { NewParent } from '../../lib/contracts/identity.ts'
+import type { Layer, WritableLayer } from '../../lib/contracts/layer.ts'
+import { isVdiskError, VdiskError } from '../../lib/errors.ts'
+import { raw } from '../../lib/formats/raw/driver.ts'
+import { promised } from '../../lib/io/io.ts'
+import { MemoryStore } from '../../lib/io/memory.ts'
+import { firstDifference, histories, patternFor, rangeOf, type Step } from '../model/history.ts'
+import { NaiveDisk } from '../model/naive-disk.ts'
+import { MemoryFolder } from '../support/memory-image.ts'
+import { contentOf, delayedStore, failingStore, type Recorded, RecordingStore } from '../support/stores.ts'
+
+/** One way to make an image of a format. */
+export interface Variant {
+  readonly name: string
+  readonly options?: Readonly<Record<string, string>>
+  /** bytes of the disk; small, so that tables overflow early */
+  readonly size: number
+  /** false: this way of making it leaves no place for a parent */
+  readonly child?: boolean
+}
+
+export interface ContractOptions {
+  readonly variants: readonly Variant[]
+  /** histories per variant; more in long runs */
+  readonly runs?: number
+}
+
+const RUNS = Number(process.env.VDISK_TEST_RUNS ?? 12)
+const SEED = process.env.VDISK_TEST_SEED ? { seed: Number(process.env.VDISK_TEST_SEED) } : {}
+
+/**
+ * What every format promises, steered by `supports`: random histories against the naive disk, alone and as a child,
+ * with parallel writers, with faults, and after crashes.
+ */
+export function driverContract(driver: FormatDriver, options: ContractOptions): void {
+  const runs = options.runs ?? RUNS
+  describe(`${driver.name} keeps the driver contract`, () => {
+    test('what it makes is recognized by it', async () => {
+      const folder = new MemoryFolder()
+      const { image, variant } = { image: folder.image('a'), variant: options.variants[0] as Variant }
+      await promised((await create(driver, folder, 'a', variant)).close())
+      const bytes = contentOf(image.store)
+      const sample = { name: 'a', size: bytes.length, head: bytes.subarray(0, 65536), tail: bytes.subarray(-512) }
+      expect(driver.probe(sample)).toBe(driver.name === 'raw' ? 'perhaps' : 'yes')
+    })
+
+    for (const variant of options.variants) {
+      describe(variant.name, () => {
+        test('histories agree with the naive disk', () => agreeWithModel(driver, variant, { runs, child: false }))
+
+        if (driver.supports.parent && variant.child !== false) {
+          test('histories of a child agree with the naive disk', () =>
+            agreeWithModel(driver, variant, { runs, child: true }))
+        }
+
+        test('parallel writers on a slow store lose nothing', () => parallelWriters(driver, variant, runs))
+
+        test('a failed write leaves a sound image that goes on working', () => survivesFaults(driver, variant))
+
+        test('after a crash, what was flushed is there and the structure is sound', () =>
+          survivesCrashes(driver, variant, runs))
+
+        test('opening for writing and closing changes no byte', async () => {
+          const folder = new MemoryFolder()
+          await promised((await create(driver, folder, 'a', variant)).close())
+          const before = contentOf(folder.image('a').store)
+          await promised((await promised(driver.open(folder.image('a'), 'write'))).close())
+          expect(Buffer.compare(contentOf(folder.image('a').store), before)).toBe(0)
+        })
+      })
+    }
+  })
+}
+
+/** Makes an image in a folder in memory and leaves it open for writing. */
+export async function create(
+  driver: FormatDriver,
+  folder: MemoryFolder,
+  name: string,
+  variant: Variant,
+  parent?: NewParent,
+): Promise<WritableLayer> {
+  const shape: CreateShape = { size: variant.size, parent, options: new Map(Object.entries(variant.options ?? {})) }
+  return await promised((driver.create as NonNullable<FormatDriver['create']>)(folder.image(name), shape))
+}
+
+/** Checks one layer. @returns its report */
+export async function checkLayer(driver: FormatDriver, layer: Layer): Promise<CheckReport> {
+  const report = new CheckReport()
+  report.enter(layer.name)
+  await promised(driver.check(layer, report))
+  return report
+}
+
+/** A child needs something below: a raw base whose bytes tell where they are from, a little shorter than the child. */
+async function base(
+  folder: MemoryFolder,
+  size: number,
+): Promise<{ layer: Layer; bytes: Uint8Array; parent: NewParent }> {
+  const length = size - Math.min(1536, size >> 1)
+  const bytes = patternFor(0, length, 99)
+  bytes.fill(0, length >> 2, length >> 1)
+  folder.files.set('base', new MemoryStore('base', { content: bytes, writable: false }))
+  const layer = await promised(raw.open(folder.image('base'), 'read'))
+  const record = { size: length, stamp: undefined, sample: undefined }
+  return { layer, bytes, parent: { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record } }
+}
+
+async function agreeWithModel(
+  driver: FormatDriver,
+  variant: Variant,
+  how: { runs: number; child: boolean },
+): Promise<void> {
+  const history = histories({ steps: 60, resize: true, reopen: true })
+  await fc.assert(
+    fc.asyncProperty(history, async (steps) => {
+      const folder = new MemoryFolder()
+      const below = how.child ? await base(folder, variant.size) : undefined
+      const layer = await create(driver, folder, 'a', variant, below?.parent)
+      const model = new NaiveDisk(layer.size, below?.bytes)
+      const chain = await play(driver, folder, steps, stack(layer, below?.layer), model, below?.layer)
+      await expectSame(chain, model)
+      await promised(chain.close())
+      const reopened = stack(await promised(driver.open(folder.image('a'), 'read')), below?.layer)
+      await expectSame(reopened, model)
+      expect((await checkLayer(driver, reopened.layers.at(-1) as Layer)).findings).toEqual([])
+    }),
+    { numRuns: how.runs, ...SEED },
+  )
+}
+
+function stack(layer: Layer, below: Layer | undefined): Chain {
+  return new Chain(below ? [below, layer] : [layer])
+}
+
+async function play(
+  driver: FormatDriver,
+  folder: MemoryFolder,
+  steps: readonly Step[],
+  start: Chain,
+  model: NaiveDisk,
+  below: Layer | undefined,
+): Promise<Chain> {
+  let chain = start
+  for (const step of steps) {
+    if (step.kind === 'flush') await promised(chain.flush())
+    else if (step.kind === 'reopen') {
+      await promised((chain.layers.at(-1) as Layer).close())
+      chain = stack(await promised(driver.open(folder.image('a'), 'write')), below)
+    } else if (step.kind === 'resize') {
+      const unit = driver.supports.sizeUnit
+      const size = Math.max(unit, Math.floor(((step.to + 0.5) * model.bytes.length) / unit) * unit)
+      await promised(chain.resize(size))
+      model.resize(size)
+    } else if ('at' in step) await act(chain, model, step)
+  }
+  return chain
+}
+
+async function act(chain: Chain, model: NaiveDisk, step: Extract<Step, { at: number }>): Promise<void> {
+  const { offset, length } = rangeOf(step, model.bytes.length)
+  if (step.kind === 'write') {
+    const source = patternFor(offset, length, step.fill)
+    model.write(offset, source)
+    await promised(chain.write(offset, source))
+  } else if (step.kind === 'erase') {
+    model.erase(offset, length)
+    await promised(chain.erase(offset, length))
+  } else {
+    const found = new Uint8Array(length)
+    await promised(chain.read(offset, found))
+    expect(Buffer.compare(found, model.bytes.subarray(offset, offset + length))).toBe(0)
+  }
+}
+
+async function expectSame(chain: Chain, model: NaiveDisk): Promise<void> {
+  const found = new Uint8Array(chain.size)
+  await promised(chain.read(0, found))
+  expect(firstDifference(found, model)).toBeUndefined()
+}
+
+const WRITERS = 8
+
+/** Eight writers at a time, each in stripes of its own; four of them share every granule. */
+async function parallelWriters(driver: FormatDriver, variant: Variant, runs: number): Promise<void> {
+  const history = histories({ steps: 80, resize: false, reopen: false })
+  await fc.assert(
+    fc.asyncProperty(history, fc.integer(), async (steps, seed) => {
+      const folder = new MemoryFolder((store) => delayedStore(store, seed))
+      const layer = await create(driver, folder, 'a', variant)
+      const chain = new Chain([layer])
+      const model = new NaiveDisk(layer.size)
+      await runLanes(chain, steps, {
+        submit: (offset, source) => model.write(offset, source),
+        done: () => {},
+        flushing: () => () => {},
+      })
+      await expectSame(chain, model)
+      await promised(chain.close())
+      const reopened = new Chain([await promised(driver.open(folder.image('a'), 'read'))])
+      await expectSame(reopened, model)
+      expect((await checkLayer(driver, reopened.layers[0] as Layer)).findings).toEqual([])
+    }),
+    { numRuns: runs, ...SEED },
+  )
+}
+
+/** What a test wants to know of the lanes. */
+interface LaneWatch {
+  submit(offset: number, source: Uint8Array): void
+  done(offset: number, source: Uint8Array): void
+  /** A flush begins; what it returns is called when the flush has ended. */
+  flushing(): () => void
+}
+
+async function runLanes(chain: Chain, steps: readonly Step[], watch: LaneWatch): Promise<void> {
+  const stripe = Math.max(512, chain.granularity / 4)
+  const stripes = Math.floor(chain.size / stripe)
+  const lanes = Array.from({ length: Math.min(WRITERS, stripes) }, async (_, lane) => {
+    for (const step of steps.filter((_step, index) => index % WRITERS === lane)) {
+      if (step.kind === 'flush') {
+        const ended = watch.flushing()
+        await promised(chain.flush())
+        ended()
+      }
+      if (!('at' in step) || step.kind === 'read') continue
+      const own = Math.floor(stripes / WRITERS) * step.at
+      const start = Math.min(stripes - 1, Math.floor(own) * WRITERS + lane) * stripe
+      const { offset, length } = rangeOf({ at: step.at % 0.5, span: step.span * 3 }, stripe)
+      const source = step.kind === 'erase' ? new Uint8Array(length) : patternFor(start + offset, length, step.fill)
+      watch.submit(start + offset, source)
+      await promised(step.kind === 'erase' ? chain.erase(start + offset, length) : chain.write(start + offset, source))
+      watch.done(start + offset, source)
+    }
+  })
+  await Promise.all(lanes)
+}
+
+/** Every call of a scripted job fails once: the error is typed, the rest of the job works, the image is sound. */
+async function survivesFaults(driver: FormatDriver, variant: Variant): Promise<void> {
+  const script: Step[] = [0.05, 0.4, 0.41, 0.9, 0.06].flatMap((at, i): Step[] => [
+    { kind: i === 3 ? 'erase' : 'write', at, span: 0.03, fill: 40 + i },
+    { kind: 'flush' },
+  ])
+  for (let index = 0, done = false; !done; index++) {
+    const folder = new MemoryFolder()
+    await promised((await create(driver, folder, 'a', variant)).close())
+    const failing = failingStore(folder.image('a').store, { index, code: 'NO_SPACE', kinds: ['write', 'truncate'] })
+    folder.files.set('a', failing)
+    const model = new NaiveDisk(variant.size)
+    let chain: Chain | undefined
+    for (let attempt = 0; !chain; attempt++) chain = await attemptOpen(driver, folder, attempt)
+    for (const step of script) await actDespiteFaults(chain, model, step)
+    await closeDespiteFaults(driver, folder, chain)
+    const reopened = new Chain([await promised(driver.open(folder.image('a'), 'read'))])
+    await expectSame(reopened, model)
+    const report = await checkLayer(driver, reopened.layers[0] as Layer)
+    expect(report.findings.filter(({ severity }) => severity === 'error')).toEqual([])
+    done = !failing.fired
+  }
+}
+
+async function attemptOpen(driver: FormatDriver, folder: MemoryFolder, attempt: number): Promise<Chain | undefined> {
+  try {
+    return new Chain([await promised(driver.open(folder.image('a'), 'write'))])
+  } catch (error) {
+    if (!isVdiskError(error, 'NO_SPACE') || attempt > 0) throw error
+    return undefined
+  }
+}
+
+/** A step that fails may have happened in part; done again, it happens. */
+async function actDespiteFaults(chain: Chain, model: NaiveDisk, step: Step): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      if (step.kind === 'flush') await promised(chain.flush())
+      else await act(chain, model, step as Extract<Step, { at: number }>)
+      return
+    } catch (error) {
+      if (!(error instanceof VdiskError) || attempt > 0) throw error
+      expect(error.code).toBe('NO_SPACE')
+    }
+  }
+}
+
+async function closeDespiteFaults(driver: FormatDriver, folder: MemoryFolder, chain: Chain): Promise<void> {
+  try {
+    await promised(chain.close())
+  } catch (error) {
+    expect(isVdiskError(error, 'NO_SPACE')).toBe(true)
+    await promised((await promised(driver.open(folder.image('a'), 'write'))).close())
+  }
+}
+
+/**
+ * Stops the world at random points: everything before the last flush is on the medium, of the rest any part, in
+ * sectors. Afterwards the image opens for writing, what was flushed reads back, and the check finds no error.
+ */
+async function survivesCrashes(driver: FormatDriver, variant: Variant, runs: number): Promise<void> {
+  const history = histories({ steps: 40, resize: false, reopen: false })
+  const crashes = fc.array(fc.integer(), { minLength: 10, maxLength: 10 })
+  await fc.assert(
+    fc.asyncProperty(history, fc.option(fc.integer()), crashes, async (steps, delay, seeds) => {
+      const folder = new MemoryFolder()
+      await promised((await create(driver, folder, 'a', variant)).close())
+      const start = contentOf(folder.image('a').store)
+      const recorder = new RecordingStore(folder.image('a').store)
+      folder.files.set('a', delay === null ? recorder : delayedStore(recorder, delay))
+      const chain = new Chain([await promised(driver.open(folder.image('a'), 'write'))])
+      const memory = new CrashMemory(chain.size, () => recorder.log.length)
+      await runLanes(chain, steps, memory)
+      const closing = memory.flushing()
+      await promised(chain.close())
+      closing()
+      for (const seed of seeds) await crashOnce(driver, start, recorder.log, seed, memory)
+    }),
+    { numRuns: runs, ...SEED },
+  )
+}
+
+/** What was promised and what was asked for, over the length of the log. */
+class CrashMemory implements LaneWatch {
+  private readonly asked: NaiveDisk
+  private readonly acknowledged: NaiveDisk
+  private readonly now: () => number
+  private readonly states: { log: number; bytes: Uint8Array }[]
+  private readonly promises: { log: number; since: number; bytes: Uint8Array }[]
+
+  constructor(size: number, now: () => number) {
+    this.asked = new NaiveDisk(size)
+    this.acknowledged = new NaiveDisk(size)
+    this.now = now
+    this.states = [{ log: 0, bytes: this.asked.bytes.slice() }]
+    this.promises = [{ log: 0, since: 0, bytes: this.asked.bytes.slice() }]
+  }
+
+  submit(offset: number, source: Uint8Array): void {
+    this.asked.write(offset, source)
+    this.states.push({ log: this.now(), bytes: this.asked.bytes.slice() })
+  }
+
+  done(offset: number, source: Uint8Array): void {
+    this.acknowledged.write(offset, source)
+  }
+
+  flushing(): () => void {
+    const bytes = this.acknowledged.bytes.slice()
+    const since = this.states.length - 1
+    return () => this.promises.push({ log: this.now(), since, bytes })
+  }
+
+  /** All that a disk may hold after a crash at place `end` of the log: the last promise, or anything asked since. */
+  possibleAt(end: number): Uint8Array[] {
+    const promise = this.promises.filter(({ log }) => log <= end).at(-1) as { since: number; bytes: Uint8Array }
+    return [promise.bytes, ...this.states.slice(promise.since).map(({ bytes }) => bytes)]
+  }
+}
+
+async function crashOnce(
+  driver: FormatDriver,
+  start: Uint8Array,
+  log: readonly Recorded[],
+  seed: number,
+  memory: CrashMemory,
+): Promise<void> {
+  const random = generator(seed)
+  const end = Math.floor(random() * (log.length + 1))
+  const folder = new MemoryFolder()
+  folder.files.set('a', crashState(start, log, end, random))
+  const chain = new Chain([await promised(driver.open(folder.image('a'), 'write'))])
+  const found = new Uint8Array(chain.size)
+  await promised(chain.read(0, found))
+  const states = memory.possibleAt(end)
+  for (let at = 0; at < found.length; at += 512) {
+    const sector = found.subarray(at, at + 512)
+    const fits = states.some((bytes) => Buffer.compare(bytes.subarray(at, at + 512), sector) === 0)
+    if (!fits && !isMixture(sector, states, at)) {
+      throw new Error(`after a crash at ${end} of ${log.length}, sector at ${at} has bytes of no state (seed ${seed})`)
+    }
+  }
+  await promised(chain.close())
+  const again = await promised(driver.open(folder.image('a'), 'read'))
+  const report = await checkLayer(driver, again)
+  expect(report.findings.filter(({ severity }) => severity === 'error')).toEqual([])
+}
+
+/** Writes need not begin at sectors: each byte may be of another state. */
+function isMixture(sector: Uint8Array, states: readonly Uint8Array[], at: number): boolean {
+  return sector.every((byte, i) => states.some((bytes) => bytes[at + i] === byte))
+}
+
+/** The medium after a crash: all that was flushed, and sectors of the rest as chance has it. */
+function crashState(start: Uint8Array, log: readonly Recorded[], end: number, random: () => number): MemoryStore {
+  const medium = new MemoryStore('a', { content: start })
+  const done = log.slice(0, end)
+  const flushed = done.findLastIndex(({ kind }) => kind === 'flush')
+  for (const [index, entry] of done.entries()) {
+    const certain = index <= flushed
+    if (entry.kind === 'truncate' && (certain || random() < 0.5)) medium.truncate(Math.max(medium.size(), entry.size))
+    if (entry.kind !== 'write') continue
+    const whole = certain || random() < 0.3
+    const none = !certain && !whole && random() < 0.4
+    for (let at = entry.at; at < entry.at + entry.bytes.length; ) {
+      const next = Math.min(entry.at + entry.bytes.length, at - (at % 512) + 512)
+      if (whole || (!none && random() < 0.5)) medium.write(at, entry.bytes.subarray(at - entry.at, next - entry.at))
+      at = next
+    }
+  }
+  return medium
+}
+
+function generator(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return state / 2 ** 32
+  }
+}

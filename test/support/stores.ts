@@ -1,0 +1,135 @@
+import { VdiskError } from '../../lib/errors.ts'
+import { type Awaitable, run, settle } from '../../lib/io/io.ts'
+import type { ByteStore, Segment } from '../../lib/io/store.ts'
+
+/** What a wrapper sees of each call, before it happens. */
+type Before = (call: {
+  kind: 'read' | 'write' | 'truncate' | 'flush' | 'deallocate'
+  at: number
+  length: number
+}) => Awaitable<void>
+
+/** A store that lets `before` look at every call, wait, or throw. */
+export function watchedStore(inner: ByteStore, before: Before): ByteStore {
+  const after = <T>(ready: Awaitable<void>, work: () => Awaitable<T>): Awaitable<T> =>
+    ready instanceof Promise ? ready.then(work) : work()
+  return {
+    name: inner.name,
+    writable: inner.writable,
+    size: () => inner.size(),
+    read: (at, target) => after(before({ kind: 'read', at, length: target.length }), () => inner.read(at, target)),
+    write: (at, source) => after(before({ kind: 'write', at, length: source.length }), () => inner.write(at, source)),
+    truncate: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.truncate(size)),
+    flush: () => after(before({ kind: 'flush', at: 0, length: 0 }), () => inner.flush()),
+    close: () => inner.close(),
+    ...(inner.deallocate
+      ? {
+          deallocate: (at: number, length: number) =>
+            after(before({ kind: 'deallocate', at, length }), () => inner.deallocate?.(at, length)),
+        }
+      : {}),
+    ...(inner.segment
+      ? { segment: (at: number): Awaitable<Segment> => inner.segment?.(at) as Awaitable<Segment> }
+      : {}),
+  }
+}
+
+/**
+ * Answers later, each call after a number of turns of the event loop that a seed decides: so that whatever can
+ * overlap does.
+ */
+export function delayedStore(inner: ByteStore, seed: number): ByteStore {
+  let state = seed >>> 0 || 1
+  return watchedStore(inner, async () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    for (let turns = state >>> 29; turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve))
+  })
+}
+
+/** Fails the call number `index` (from 0) of the kinds given, once. */
+export function failingStore(
+  inner: ByteStore,
+  fault: { index: number; code: 'IO' | 'NO_SPACE'; kinds: readonly string[] },
+): ByteStore & { readonly fired: boolean } {
+  let calls = 0
+  let fired = false
+  const store = watchedStore(inner, ({ kind, at }) => {
+    if (!fault.kinds.includes(kind) || calls++ !== fault.index) return
+    fired = true
+    throw new VdiskError(fault.code, {
+      message: `Cannot ${kind} ${inner.name}: a test says so`,
+      where: { file: inner.name, at },
+    })
+  })
+  return Object.defineProperty(store, 'fired', { get: () => fired }) as ByteStore & { readonly fired: boolean }
+}
+
+/** Counts bytes and calls by kind. */
+export function countingStore(inner: ByteStore): {
+  store: ByteStore
+  counts: Record<string, { calls: number; bytes: number }>
+} {
+  const counts: Record<string, { calls: number; bytes: number }> = {}
+  const store = watchedStore(inner, ({ kind, length }) => {
+    counts[kind] ??= { calls: 0, bytes: 0 }
+    const count = counts[kind] as { calls: number; bytes: number }
+    count.calls++
+    count.bytes += length
+  })
+  return { store, counts }
+}
+
+/** One thing that happened to a recorded store. */
+export type Recorded =
+  | { kind: 'write'; at: number; bytes: Uint8Array }
+  | { kind: 'truncate'; size: number }
+  | { kind: 'flush' }
+
+/** Keeps everything that was written, in order, with the flushes between: what a crash is made of. */
+export class RecordingStore implements ByteStore {
+  readonly name: string
+  readonly writable = true
+  readonly log: Recorded[] = []
+  private readonly inner: ByteStore
+
+  constructor(inner: ByteStore) {
+    this.inner = inner
+    this.name = inner.name
+  }
+
+  size(): Awaitable<number> {
+    return this.inner.size()
+  }
+
+  read(at: number, target: Uint8Array): Awaitable<void> {
+    return this.inner.read(at, target)
+  }
+
+  write(at: number, source: Uint8Array): Awaitable<void> {
+    this.log.push({ kind: 'write', at, bytes: source.slice() })
+    return this.inner.write(at, source)
+  }
+
+  truncate(size: number): Awaitable<void> {
+    this.log.push({ kind: 'truncate', size })
+    return this.inner.truncate(size)
+  }
+
+  deallocate(at: number, length: number): Awaitable<void> {
+    return this.write(at, new Uint8Array(Math.max(0, Math.min(length, (this.inner.size() as number) - at))))
+  }
+
+  flush(): Awaitable<void> {
+    this.log.push({ kind: 'flush' })
+    return this.inner.flush()
+  }
+
+  close(): Awaitable<void> {}
+}
+
+/** Copies a whole store into memory again and again is slow; this reads it once. */
+export function contentOf(store: ByteStore): Uint8Array {
+  const bytes = new Uint8Array(store.size() as number)
+  run(settle(store.read(0, bytes)))
+  return bytes
+}
