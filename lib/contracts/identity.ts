@@ -29,6 +29,8 @@ export interface ParentLink {
   readonly record: ParentRecord | undefined
   /** a merge of this layer into its parent is under way: the parent changes, this layer covers every change */
   readonly merging: boolean
+  /** the identity that was expected before a user accepted another one; kept so that the decision can be traced */
+  readonly replaced: Identity | undefined
 }
 
 /** The parent that a child is pointed at. */
@@ -39,6 +41,8 @@ export interface NewParent {
   readonly format: string
   readonly identity: Identity | undefined
   readonly record: ParentRecord
+  /** what the child expected, where a user accepts this parent in spite of it */
+  readonly replaces: Identity | undefined
 }
 
 /** Says that a layer's content was merged into another file, so this one is history. */

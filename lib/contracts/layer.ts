@@ -83,9 +83,9 @@ export interface Reservation {
 export interface LinkEditor {
   /** Points this layer at another parent, or at none. Content is not touched. */
   setParent(parent: NewParent | undefined): Io<void>
-  /** A merge into the parent begins: from now on the parent is also accepted as `next`, and while it changes. */
-  beginMerge(next: Identity | undefined): Io<void>
-  /** The merge is done: this file says so from now on. */
+  /** A merge into the parent begins: until its end the parent is accepted as what it is now, as `next`, and while it changes. */
+  beginMerge(now: Identity | undefined, next: Identity | undefined): Io<void>
+  /** The merge is done: this file says so from now on, and expects its parent as the merge left it. */
   endMerge(mark: MergedMark): Io<void>
 }
 

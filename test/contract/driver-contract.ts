@@ -108,7 +108,11 @@ async function base(
   folder.files.set('base', new MemoryStore('base', { content: bytes, writable: false }))
   const layer = await promised(raw.open(folder.image('base'), 'read'))
   const record = { size: length, stamp: undefined, sample: undefined }
-  return { layer, bytes, parent: { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record } }
+  return {
+    layer,
+    bytes,
+    parent: { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record, replaces: undefined },
+  }
 }
 
 async function agreeWithModel(

@@ -228,7 +228,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer {
           header.setExtension(EXTENSION.backingFormat, parent && Buffer.from(parent.format, 'utf8'))
         })
       },
-      beginMerge: (next) => change((linkage) => linkage.beginMerge(next)),
+      beginMerge: (now, next) => change((linkage) => linkage.beginMerge(now, next)),
       endMerge: (mark) => change((linkage) => linkage.endMerge(mark)),
     }
   }
@@ -240,7 +240,14 @@ function parentLinkOf(header: Header, linkage: Linkage | undefined): ParentLink 
   const name = format && Buffer.from(format).toString('utf8')
   return linkage
     ? linkage.parentLink([header.backingName], name)
-    : { references: [header.backingName], format: name, expects: [], record: undefined, merging: false }
+    : {
+        references: [header.backingName],
+        format: name,
+        expects: [],
+        record: undefined,
+        merging: false,
+        replaced: undefined,
+      }
 }
 
 function detailsOf(header: Header): { readonly [key: string]: Json } {

@@ -21,7 +21,7 @@ const MERGED_NAME = 112
 
 const layout = struct(
   'vdisk linkage extension',
-  { size: 192, order: 'big' },
+  { size: 200, order: 'big' },
   {
     version: u16(0),
     flags: u16(2),
@@ -43,7 +43,8 @@ const layout = struct(
     stampBorn: bits64(144), // nanoseconds
     sample: bytes(152, 16),
     mergedAt: u64(168), // seconds since 1970
-    reserved: bytes(176, 16),
+    replacedUuid: guid(176), // the parent expected before a user accepted another
+    replacedGeneration: u64(192),
   },
 )
 
@@ -120,6 +121,7 @@ export class Linkage {
       expects: this.expectedParents(),
       record: this.parentRecord(),
       merging: (this.fields.flags & FLAG.merging) !== 0,
+      replaced: this.replacedParent(),
     }
   }
 
@@ -127,6 +129,8 @@ export class Linkage {
     const { fields } = this
     fields.flags &= ~(FLAG.merging | FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
     Object.assign(fields, parentFields(parent?.identity), { nextParentUuid: ZERO_GUID, nextParentGeneration: 0 })
+    const { parentUuid, parentGeneration } = parentFields(parent?.replaces)
+    Object.assign(fields, { replacedUuid: parentUuid, replacedGeneration: parentGeneration })
     fields.parentSize = parent?.record.size ?? 0
     if (parent) fields.flags |= FLAG.parentRecord
     const stamp = parent?.record.stamp
@@ -145,15 +149,23 @@ export class Linkage {
     }
   }
 
-  beginMerge(next: Identity | undefined): void {
+  beginMerge(now: Identity | undefined, next: Identity | undefined): void {
     this.fields.flags |= FLAG.merging
     const { parentUuid, parentGeneration } = parentFields(next)
-    Object.assign(this.fields, { nextParentUuid: parentUuid, nextParentGeneration: parentGeneration })
+    Object.assign(this.fields, parentFields(now), {
+      nextParentUuid: parentUuid,
+      nextParentGeneration: parentGeneration,
+    })
   }
 
   endMerge(mark: MergedMark): void {
-    this.fields.flags |= FLAG.merged
-    this.fields.mergedAt = mark.at
+    const { fields } = this
+    fields.flags = (fields.flags & ~FLAG.merging) | FLAG.merged
+    if (fields.nextParentUuid !== ZERO_GUID) {
+      fields.parentUuid = fields.nextParentUuid
+      fields.parentGeneration = fields.nextParentGeneration
+    }
+    Object.assign(fields, { nextParentUuid: ZERO_GUID, nextParentGeneration: 0, mergedAt: mark.at })
     this.mergedInto = mark.into
   }
 
@@ -174,6 +186,17 @@ export class Linkage {
     const ids = [identityOf(parentKind, parentUuid, parentGeneration)]
     if (nextParentUuid !== ZERO_GUID) ids.push(identityOf(parentKind, nextParentUuid, nextParentGeneration))
     return ids.filter((id) => id !== undefined)
+  }
+
+  /** A GUID stands without a generation. */
+  private replacedParent(): Identity | undefined {
+    const { replacedUuid, replacedGeneration } = this.fields
+    if (replacedUuid === ZERO_GUID) return undefined
+    return identityOf(
+      replacedGeneration > 0 ? PARENT_KIND.generation : PARENT_KIND.guid,
+      replacedUuid,
+      replacedGeneration,
+    )
   }
 
   private parentRecord(): ParentRecord | undefined {
