@@ -1,23 +1,10 @@
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 import type { Chain } from './chain/chain.ts'
-import type { ResolvedExtent } from './contracts/extent.ts'
 import { VdiskError } from './errors.ts'
 import { promised } from './io/io.ts'
 import { type CreateOptions, createImage, type OpenOptions, openImage } from './jobs/images.ts'
-
-/** A run of the disk: what `extents` tells. */
-export interface DiskExtent {
-  /** bytes on the disk */
-  readonly offset: number
-  readonly length: number
-  readonly kind: 'data' | 'zero' | 'packed'
-  /** the layer that holds it, 0 = base; undefined where none does, and it reads as zero */
-  readonly depth: number | undefined
-  /** the file that holds plain data, and where */
-  readonly file: string | undefined
-  readonly at: number | undefined
-}
+import { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 
 /**
  * An open disk: an image and all its parents as one.
@@ -88,14 +75,8 @@ export class Disk implements AsyncDisposable {
    * @example
    * for await (const extent of disk.extents()) console.log(extent.offset, extent.length, extent.kind)
    */
-  async *extents(range: { from?: number; to?: number; signal?: AbortSignal } = {}): AsyncGenerator<DiskExtent> {
-    const end = Math.min(range.to ?? this.size, this.size)
-    for (let offset = range.from ?? 0; offset < end; ) {
-      range.signal?.throwIfAborted()
-      const extent = await promised(this.chain.map(offset, end - offset))
-      yield describe(offset, extent)
-      offset += extent.length
-    }
+  extents(range: MapOptions = {}): AsyncGenerator<MapExtent> {
+    return mapDisk(this.chain, range)
   }
 
   /** The content as a Node stream. */
@@ -158,13 +139,6 @@ export async function openDisk(path: string, options: OpenOptions = {}): Promise
 export async function createDisk(path: string, options: CreateOptions): Promise<Disk> {
   await promised(createImage(path, options))
   return await openDisk(path, { ...options, format: options.format, writable: true })
-}
-
-function describe(offset: number, extent: ResolvedExtent): DiskExtent {
-  const { kind, length, depth } = extent
-  return extent.kind === 'data'
-    ? { offset, length, kind, depth, file: extent.store.name, at: extent.at }
-    : { offset, length, kind, depth, file: undefined, at: undefined }
 }
 
 function toNumber(position: number | bigint): number {

@@ -1,10 +1,32 @@
 /** The public face of vdisk. */
+export { formatSize, parseSize } from './bytes/size.ts'
 export { Chain } from './chain/chain.ts'
 export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
+export type { Finding, Severity } from './contracts/check-report.ts'
 export type { Device } from './contracts/device.ts'
+export type { CreateOption, FormatDriver, Supports } from './contracts/driver.ts'
 export type { Extent, ResolvedExtent } from './contracts/extent.ts'
 export type { Identity, ParentLink } from './contracts/identity.ts'
-export { createDisk, Disk, type DiskExtent, openDisk } from './disk.ts'
-export { type ErrorCode, isVdiskError, VdiskError, type Where } from './errors.ts'
+export { createDisk, Disk, openDisk } from './disk.ts'
+export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
+export { drivers } from './formats/registry.ts'
 export { type Awaitable, type Io, promised, run, runSync, settle } from './io/io.ts'
+export { type CheckOptions, type CheckResult, checkImage } from './jobs/check.ts'
+export { type CompareOptions, type Comparison, compareDisks } from './jobs/compare.ts'
+export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
+export type { Copied } from './jobs/copy.ts'
 export type { CreateOptions, FileOptions, OpenOptions } from './jobs/images.ts'
+export { type ChainLayerInfo, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
+export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
+export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
+export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'
+export { type Relinked, type RelinkOptions, relink } from './jobs/relink.ts'
+export { type Resized, type ResizeOptions, resizeDisk } from './jobs/resize.ts'
+export {
+  createInternalSnapshot,
+  createLayer,
+  deleteInternalSnapshot,
+  listSnapshots,
+  revertToSnapshot,
+  type SnapshotEntry,
+} from './jobs/snapshot.ts'

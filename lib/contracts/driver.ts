@@ -52,6 +52,8 @@ export interface FormatDriver {
   open(image: Image, access: Access): Io<Layer>
   /** Makes an image in a store that is empty. */
   create?(image: Image, shape: CreateShape): Io<WritableLayer>
+  /** false: the format has no structure that could be wrong */
+  readonly checks: boolean
   /** Looks for everything that is wrong with the structure of one layer; changes nothing. */
   check(layer: Layer, report: CheckReport): Io<void>
 }

@@ -49,6 +49,7 @@ export const qcow2: FormatDriver = {
     return yield* createQcow2(image, shape, () => openForWriting(image))
   },
 
+  checks: true,
   *check(layer: Layer, report: CheckReport) {
     yield* checkQcow2((layer as Qcow2Layer).structure, report)
   },

@@ -52,6 +52,6 @@ export const raw: FormatDriver = {
     return (yield* openRawLayer(image, true)) as WritableLayer
   },
 
-  // A raw image has no structure that could be wrong.
+  checks: false,
   *check() {},
 }

@@ -1,0 +1,124 @@
+import path from 'node:path'
+import { sampleContent } from '../chain/content-sample.ts'
+import { judgeLink, type Verdict } from '../chain/linkage.ts'
+import { driverNamed } from '../chain/probe.ts'
+import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
+import type { Layer } from '../contracts/layer.ts'
+import { isVdiskError, type VdiskError } from '../errors.ts'
+import { drivers } from '../formats/registry.ts'
+import { promised } from '../io/io.ts'
+import { type OpenOptions, openAlone, openImage } from './images.ts'
+import { type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
+
+export interface CheckOptions extends OpenOptions, JobOptions {
+  /** check all parents too, down to the base */
+  readonly chain?: boolean | undefined
+}
+
+export interface CheckResult {
+  readonly findings: readonly Finding[]
+  readonly counts: Readonly<Record<Severity, number>>
+  /** layers whose structure was checked, top first */
+  readonly checked: readonly string[]
+  /** layers of formats without a structure that could be wrong */
+  readonly unchecked: readonly string[]
+  /** the verdict on each link that was looked at, child first */
+  readonly links: readonly { readonly child: string; readonly parent: string; readonly verdict: Verdict }[]
+}
+
+/**
+ * Checks the structure of an image, and its link to its parent; with `chain` every layer and every link.
+ *
+ * Each layer is opened by itself, so a missing or damaged parent is a finding, not the end.
+ */
+export async function* checkImage(file: string, options: CheckOptions = {}): Job<CheckResult> {
+  const checker = new Checker(options)
+  let name: string | undefined = file
+  let format = options.format
+  for (let depth = 0; name !== undefined && depth < (options.maxDepth ?? 64); depth++) {
+    throwIfCancelled(options.signal)
+    const layer: Layer = await promised(openAlone(name, 'read', { ...options, format }))
+    try {
+      yield* checker.checkStructure(layer)
+      const next = await checker.checkParent(name, layer)
+      name = options.chain ? next?.file : undefined
+      format = next?.format
+    } finally {
+      await promised(layer.close())
+    }
+  }
+  return checker.result
+}
+
+class Checker {
+  private readonly options: CheckOptions
+  private readonly checked: string[] = []
+  private readonly unchecked: string[] = []
+  private readonly links: CheckResult['links'][number][] = []
+  private readonly report: CheckReport
+  private progress: Progress = { phase: 'check', done: 0, total: 1 }
+
+  constructor(options: CheckOptions) {
+    this.options = options
+    this.report = new CheckReport((done, total) => {
+      throwIfCancelled(options.signal)
+      this.progress = { phase: 'check', done, total }
+    })
+  }
+
+  get result(): CheckResult {
+    const { findings, counts } = this.report
+    return { findings, counts, checked: this.checked, unchecked: this.unchecked, links: this.links }
+  }
+
+  async *checkStructure(layer: Layer): AsyncGenerator<Progress, void, void> {
+    const driver = driverNamed(layer.format, drivers)
+    this.report.enter(layer.name)
+    if (!driver.checks) {
+      this.unchecked.push(layer.name)
+      return
+    }
+    yield* whileRunning(promised(driver.check(layer, this.report)), () => this.progress)
+    this.checked.push(layer.name)
+  }
+
+  /** Judges the link below a layer. @returns the parent's file, if there is one that can be opened */
+  async checkParent(file: string, layer: Layer): Promise<{ file: string; format: string } | undefined> {
+    if (!layer.parent) return undefined
+    try {
+      const chain = await promised(openImage(file, { ...this.options, verify: 'warn', writable: false }))
+      try {
+        const parent = chain.layers.at(-2) as Layer
+        const below = chain.viewAt(chain.layers.length - 2)
+        const verdict = await promised(judgeLink(layer, parent, () => sampleContent(below)))
+        this.links.push({ child: layer.name, parent: parent.name, verdict })
+        if (verdict.level === 'mismatch') this.report.add(linkFinding(parent, verdict))
+        return { file: parent.name, format: parent.format }
+      } finally {
+        await promised(chain.close())
+      }
+    } catch (error) {
+      if (!isVdiskError(error)) throw error
+      this.report.add(parentFinding(error))
+      return undefined
+    }
+  }
+}
+
+function linkFinding(parent: Layer, verdict: Verdict): NewFinding {
+  return {
+    code: verdict.reason ?? 'PARENT_MISMATCH',
+    severity: 'error',
+    structure: 'parent link',
+    message: `${path.basename(parent.name)}: ${verdict.message} (it is ${verdict.found ?? 'without identity'}, expected ${verdict.expected ?? 'none'})`,
+  }
+}
+
+function parentFinding(error: VdiskError): NewFinding {
+  return {
+    code: error.code,
+    severity: 'error',
+    structure: error.where.structure ?? 'parent reference',
+    message: error.advice ? `${error.message}. ${error.advice}` : error.message,
+  }
+}

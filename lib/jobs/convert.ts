@@ -1,0 +1,160 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import type { Chain } from '../chain/chain.ts'
+import type { Device } from '../contracts/device.ts'
+import { isWritable, type Layer } from '../contracts/layer.ts'
+import { VdiskError } from '../errors.ts'
+import { flushFolder } from '../io/host-file.ts'
+import { promised } from '../io/io.ts'
+import { type Copied, copyDisk } from './copy.ts'
+import { createImage, type FileOptions, openImage } from './images.ts'
+import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
+
+export interface ConvertOptions extends FileOptions, JobOptions {
+  readonly format: string
+  /** as for creating: cluster_size, compat ... */
+  readonly options?: Readonly<Record<string, string>> | undefined
+  /** compress with this algorithm; the format must have it */
+  readonly compress?: string | undefined
+  /** path of the parent that the new image is to have; it takes what differs from that */
+  readonly parent?: string | undefined
+  readonly parentFormat?: string | undefined
+  /** replace a file that exists */
+  readonly replace?: boolean | undefined
+}
+
+/**
+ * Copies what a disk reads as into a new image.
+ *
+ * The new file grows beside its place under another name and takes its name when it is complete and durable: so a
+ * conversion that was cut short never looks like an image.
+ *
+ * @throws VdiskError REFUSED if the destination exists, or is one of the files that are read
+ */
+export async function* convertDisk(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
+  const existing = fs.statSync(destination, { throwIfNoEntry: false })
+  refuseOverwriting(source, destination, existing, options)
+  const inPlace = existing !== undefined && !existing.isFile()
+  const target = inPlace ? destination : `${destination}.partial`
+  if (!inPlace) fs.rmSync(target, { force: true })
+  try {
+    const copied = yield* fill(source, target, inPlace, options)
+    if (!inPlace) {
+      fs.renameSync(target, destination)
+      flushFolder(path.dirname(path.resolve(destination)))
+    }
+    return copied
+  } catch (error) {
+    if (!inPlace) fs.rmSync(target, { force: true })
+    throw error
+  }
+}
+
+async function* fill(source: Chain, target: string, inPlace: boolean, options: ConvertOptions): Job<Copied> {
+  const { format, parent, parentFormat, allow, map, locking } = options
+  const files = { allow, map, locking }
+  const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
+  await promised(
+    createImage(target, {
+      ...files,
+      format,
+      size: source.size,
+      parent,
+      parentFormat,
+      options: { ...extra, ...options.options },
+      replace: inPlace,
+    }),
+  )
+  const to = await promised(openImage(target, { ...files, format, writable: true }))
+  try {
+    const top = to.layers.at(-1) as Layer
+    const packer = options.compress !== undefined && isWritable(top) ? top.packer : undefined
+    if (options.compress !== undefined && !packer) {
+      throw new VdiskError('UNSUPPORTED', {
+        message: `Cannot compress ${target}: ${format} has no compression, or not with these options`,
+        advice: 'Leave --compress out, or convert to qcow2.',
+      })
+    }
+    const common = { signal: options.signal, packer }
+    if (parent === undefined) return yield* copyDisk(source, to, { ...common, skipZeros: true, writeZeros: inPlace })
+    const shared = sharedDepth(source, to)
+    if (shared !== undefined) {
+      const wanted = ({ depth }: { depth: number | undefined }): boolean => depth !== undefined && depth > shared
+      return yield* copyDisk(source, to, { ...common, wanted, writeZeros: true })
+    }
+    return yield* copyDifferences(source, to, options)
+  } finally {
+    await promised(to.close())
+  }
+}
+
+function compressionOption(format: string, algorithm: string): Record<string, string> {
+  return format === 'qcow2' ? { compression_type: algorithm } : {}
+}
+
+/** The layer of the source that is the very file which the new image has as parent; what it holds need not be copied. */
+function sharedDepth(source: Chain, to: Chain): number | undefined {
+  const parentId = to.layers.at(-2)?.store.fileId?.()
+  const depth = source.layers.findIndex((layer) => parentId !== undefined && layer.store.fileId?.() === parentId)
+  return depth === -1 ? undefined : depth
+}
+
+/** The parent is another file: only what reads differently through it is written. */
+async function* copyDifferences(source: Chain, to: Chain, options: ConvertOptions): Job<Copied> {
+  const piece = Math.max(65536, Math.min(to.granularity, 1 << 20))
+  const [wanted, present] = [Buffer.alloc(piece), Buffer.alloc(piece)]
+  const copied = { read: 0, written: 0, erased: 0 }
+  for (let offset = 0, told = 0; offset < source.size; ) {
+    throwIfCancelled(options.signal)
+    const length = Math.min(piece - (offset % piece), source.size - offset)
+    const skip = Math.min(await zeroRun(source, offset), await zeroRun(to, offset))
+    if (skip >= length) {
+      offset += skip
+      continue
+    }
+    const [a, b] = [wanted.subarray(0, length), present.subarray(0, length)]
+    await promised(source.read(offset, a))
+    await promised(to.read(offset, b))
+    copied.read += length
+    if (!a.equals(b)) {
+      await promised(to.write(offset, a))
+      copied.written += length
+    }
+    offset += length
+    if (Date.now() - told < 100) continue
+    yield { phase: 'copy', done: offset, total: source.size }
+    told = Date.now()
+  }
+  return copied
+}
+
+/** How many bytes from `offset` on are known to be zero without reading them. */
+async function zeroRun(disk: Device, offset: number): Promise<number> {
+  const extent = await promised(disk.map(offset, disk.size - offset))
+  return extent.kind === 'zero' ? extent.length : 0
+}
+
+function refuseOverwriting(
+  source: Chain,
+  destination: string,
+  existing: fs.Stats | undefined,
+  options: ConvertOptions,
+): void {
+  if (!existing) return
+  const id = `${existing.dev}:${existing.ino}`
+  const read = source.layers.find((layer) => layer.store.fileId?.() === id)
+  if (read) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot convert into ${destination}: it is ${read.name}, which is being read`,
+      where: { file: destination },
+      advice: 'Choose another name for the result.',
+    })
+  }
+  if (existing.isFile() && !options.replace) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot convert into ${destination}: it exists already`,
+      where: { file: destination },
+      advice: 'Choose another name, or pass --force to replace it.',
+    })
+  }
+}

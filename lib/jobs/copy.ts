@@ -1,0 +1,223 @@
+import { roundDown, roundUp } from '../bytes/align.ts'
+import type { Device } from '../contracts/device.ts'
+import type { ResolvedExtent } from '../contracts/extent.ts'
+import type { Packer } from '../contracts/layer.ts'
+import { promised } from '../io/io.ts'
+import { type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
+
+/** Bytes per transfer: large enough for one system call each way, small enough for the cache. */
+const PIECE = 2 << 20
+/** Transfers under way at once: as many as the thread pool has threads. */
+const PARALLEL = 4
+/** Extents are asked for in stretches of this length, so that a cancelled job ends soon. */
+const STRETCH = 1 << 30
+/** Zeros are looked for in blocks of this size, as in qemu-img. */
+const BLOCK = 4096
+
+export interface CopyOptions extends JobOptions {
+  /** which extents are copied; the others are left as the target has them */
+  readonly wanted?: (extent: ResolvedExtent) => boolean
+  /** extents that read as zero are made so in the target; else it has zeros there already */
+  readonly writeZeros?: boolean
+  /** leave out blocks of zeros inside data: for targets that are zero where nothing is written */
+  readonly skipZeros?: boolean
+  /** write whole granules compressed */
+  readonly packer?: Packer | undefined
+  readonly phase?: string
+}
+
+/** What was copied. */
+export interface Copied {
+  /** bytes read as data */
+  readonly read: number
+  /** bytes written as data */
+  readonly written: number
+  /** bytes of the disk made zero */
+  readonly erased: number
+}
+
+/**
+ * The one copy loop: ranges of one disk to the same ranges of another.
+ *
+ * A walk over extents cuts data into pieces on borders of the target's granules; a few pieces are under way at a time,
+ * each in a buffer of its own that is used again. Memory does not grow with the disk.
+ */
+export async function* copyDisk(from: Device, to: Device, options: CopyOptions = {}): Job<Copied> {
+  const copier = new Copier(from, to, options)
+  const phase = options.phase ?? 'copy'
+  const size = Math.min(from.size, to.size)
+  const source = pieces(from, to, size, copier, options)
+  let failure: unknown
+  let position = 0
+  const workers = Promise.all(Array.from({ length: PARALLEL }, work))
+  yield* whileRunning(workers, () => ({ phase, done: position, total: size }))
+  if (failure !== undefined) throw failure
+  yield { phase, done: size, total: size }
+  return copier.copied
+
+  async function work(): Promise<void> {
+    const buffer = copier.newBuffer()
+    while (failure === undefined) {
+      try {
+        const next = await source.next()
+        if (next.done) return
+        position = Math.max(position, next.value.offset)
+        await copier.copy(next.value.offset, next.value.length, buffer)
+      } catch (error) {
+        failure ??= error
+      }
+    }
+  }
+}
+
+/** Pieces of data to copy, in order; ranges of zeros are dealt with on the way. */
+async function* pieces(
+  from: Device,
+  to: Device,
+  size: number,
+  copier: Copier,
+  options: CopyOptions,
+): AsyncGenerator<{ offset: number; length: number }> {
+  const unit = Math.max(BLOCK, options.packer ? to.granularity : Math.min(to.granularity, PIECE))
+  let start = 0
+  let end = 0
+  for (let offset = 0; offset < size; ) {
+    throwIfCancelled(options.signal)
+    const mapped = from.map(offset, Math.min(STRETCH, size - offset))
+    const extent = await promised(mapped)
+    const wanted = options.wanted?.(extent) ?? true
+    if (wanted && extent.kind !== 'zero') {
+      // Granules are compressed whole, with the zeros around their data.
+      const first = options.packer ? Math.max(end, roundDown(offset, unit)) : offset
+      if (first !== end) {
+        if (end > start) yield { offset: start, length: end - start }
+        start = first
+      }
+      const last = offset + extent.length
+      end = Math.max(end, options.packer ? Math.min(size, roundUp(last, unit)) : last)
+      // Whole pieces go out; what is left may grow with the next extent.
+      for (let cut = nextCut(start, end, unit); cut > start; cut = nextCut(start, end, unit)) {
+        yield { offset: start, length: cut - start }
+        start = cut
+      }
+    } else if (wanted && options.writeZeros) {
+      await copier.erase(offset, extent.length)
+    }
+    offset += extent.length
+  }
+  if (end > start) yield { offset: start, length: end - start }
+}
+
+/** The end of the piece that begins at `start`: on a border of the target's unit; `start` if there is too little yet. */
+function nextCut(start: number, end: number, unit: number): number {
+  const cut = roundDown(start + PIECE, unit)
+  return cut > start && cut <= end ? cut : start
+}
+
+class Copier {
+  private readonly from: Device
+  private readonly to: Device
+  private readonly options: CopyOptions
+  private read = 0
+  private written = 0
+  private erased = 0
+
+  constructor(from: Device, to: Device, options: CopyOptions) {
+    this.from = from
+    this.to = to
+    this.options = options
+  }
+
+  get copied(): Copied {
+    return { read: this.read, written: this.written, erased: this.erased }
+  }
+
+  newBuffer(): Uint8Array {
+    return Buffer.allocUnsafeSlow(Math.max(PIECE, this.options.packer ? this.to.granularity : 0))
+  }
+
+  async copy(offset: number, length: number, buffer: Uint8Array): Promise<void> {
+    for (let done = 0; done < length; ) {
+      const part = buffer.subarray(0, Math.min(buffer.length, length - done))
+      await promised(this.from.read(offset + done, part))
+      this.read += part.length
+      if (this.options.packer) await this.writePacked(offset + done, part, this.options.packer)
+      else if (this.options.skipZeros) await this.writeData(offset + done, part)
+      else await this.write(offset + done, part)
+      done += part.length
+    }
+  }
+
+  async erase(offset: number, length: number): Promise<void> {
+    await promised(this.to.erase(offset, length))
+    this.erased += length
+  }
+
+  private async write(offset: number, bytes: Uint8Array): Promise<void> {
+    await promised(this.to.write(offset, bytes))
+    this.written += bytes.length
+  }
+
+  /** Writes the runs of units that are not all zeros. */
+  private async writeData(offset: number, bytes: Uint8Array): Promise<void> {
+    const unit = Math.min(Math.max(BLOCK, this.to.granularity), 65536)
+    for (let start = 0; start < bytes.length; ) {
+      let end = unitEnd(offset + start, unit, offset, bytes.length)
+      const zero = isZero(bytes, start, end)
+      while (end < bytes.length) {
+        const next = unitEnd(offset + end, unit, offset, bytes.length)
+        if (isZero(bytes, end, next) !== zero) break
+        end = next
+      }
+      if (!zero)
+        await this.write(offset + start, start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end))
+      start = end
+    }
+  }
+
+  /** Compresses granule by granule; what does not shrink, or is no whole granule, is written as it is. */
+  private async writePacked(offset: number, bytes: Uint8Array, packer: Packer): Promise<void> {
+    const { granularity, size } = this.to
+    const work: Promise<void>[] = []
+    for (let start = 0; start < bytes.length; ) {
+      const end = unitEnd(offset + start, granularity, offset, bytes.length)
+      const granule = bytes.subarray(start, end)
+      const whole = (offset + start) % granularity === 0 && (granule.length === granularity || offset + end === size)
+      if (!isZero(bytes, start, end)) {
+        work.push(whole ? this.packOne(offset + start, granule, packer) : this.write(offset + start, granule))
+      }
+      start = end
+    }
+    await Promise.all(work)
+  }
+
+  private async packOne(offset: number, granule: Uint8Array, packer: Packer): Promise<void> {
+    let whole = granule
+    if (granule.length < this.to.granularity) {
+      // The disk ends inside its last granule.
+      whole = new Uint8Array(this.to.granularity)
+      whole.set(granule)
+    }
+    const packed = await packer.pack(whole)
+    if (!packed) return await this.write(offset, granule)
+    await promised(packer.store(offset, packed))
+    this.written += granule.length
+  }
+}
+
+/** Where the unit that holds disk offset `at` ends, relative to a buffer that begins at `base`. */
+function unitEnd(at: number, unit: number, base: number, length: number): number {
+  return Math.min(length, roundDown(at, unit) + unit - base)
+}
+
+const ZEROS = Buffer.alloc(65536)
+
+/** Whether bytes start .. end-1, at most 64 KiB, are all zero. Most data shows in its first byte that it is not. */
+function isZero(bytes: Uint8Array, start: number, end: number): boolean {
+  if (bytes[start] !== 0) return false
+  for (let at = start; at < end; at += ZEROS.length) {
+    const count = Math.min(ZEROS.length, end - at)
+    if (ZEROS.compare(bytes, at, at + count, 0, count) !== 0) return false
+  }
+  return true
+}

@@ -1,0 +1,235 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import { Chain } from '../chain/chain.ts'
+import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
+import { VdiskError } from '../errors.ts'
+import { flushFolder } from '../io/host-file.ts'
+import { promised } from '../io/io.ts'
+import { type Child, childrenOf, fileIdOf } from './children.ts'
+import { compareDisks } from './compare.ts'
+import { copyDisk } from './copy.ts'
+import { type FileOptions, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
+import { pointAt } from './relink.ts'
+
+/**
+ * Merging: layers disappear, the disk stays the same.
+ *
+ * The content of an image, and of all layers between, goes down into an ancestor. Whoever was built upon the image is
+ * then pointed at the ancestor. At every moment the old chain, or the new one, reads as before:
+ *
+ *   1. the lowest merged layer learns which identity the ancestor is about to get       (F)
+ *   2. the ancestor takes that identity, then data; the merged layers still cover it    (F)
+ *   3. images above are pointed at the ancestor, one by one: both ways read the same    (F each)
+ *   4. the merged files are marked as history, or removed
+ *
+ * A merge that was killed leaves the old chain, and is simply begun again.
+ */
+
+export interface MergeOptions extends OpenOptions, JobOptions {
+  /** path of the ancestor; default the parent */
+  readonly into?: string | undefined
+  /** go on although links do not match or other images will break */
+  readonly force?: boolean | undefined
+  /** remove the merged files at the end */
+  readonly delete?: boolean | undefined
+  /** read both chains in full, and compare them, before the old one is given up */
+  readonly compare?: boolean | undefined
+}
+
+/** What a merge will do. */
+export interface MergePlan {
+  /** the file that takes the content */
+  readonly into: string
+  readonly format: string
+  /** files whose content goes there, lowest first */
+  readonly merged: readonly string[]
+  /** images built upon the last of them, which will be pointed at `into` */
+  readonly repointed: readonly string[]
+  /** images built upon files that change, which will not read as before any more */
+  readonly broken: readonly string[]
+  /** bytes of the disk that will be copied */
+  readonly bytes: number
+  /** links that are not sound, in sentences */
+  readonly unsound: readonly string[]
+  /** the disk's size, and that of `into` before */
+  readonly size: { readonly before: number; readonly after: number }
+}
+
+export interface Merged extends MergePlan {
+  readonly deleted: boolean
+}
+
+/** Finds out what a merge would do; changes nothing. */
+export async function planMerge(file: string, options: MergeOptions = {}): Promise<MergePlan> {
+  const chain = await promised(openImage(file, { ...options, verify: 'warn', writable: false }))
+  try {
+    const target = targetDepth(chain, file, options.into)
+    const layers = chain.layers.slice(target)
+    const broken: string[] = []
+    for (const [i, layer] of layers.slice(0, -1).entries()) {
+      const above = fileIdOf((layers[i + 1] as Layer).name)
+      const others = await childrenOf(layer.name, options)
+      broken.push(...others.filter((child) => fileIdOf(child.file) !== above).map((child) => child.file))
+    }
+    return {
+      into: (layers[0] as Layer).name,
+      format: (layers[0] as Layer).format,
+      merged: layers.slice(1).map(({ name }) => name),
+      repointed: (await childrenOf(file, options)).map((child) => child.file),
+      broken,
+      bytes: await bytesAbove(chain, target, options.signal),
+      unsound: chain.links.flatMap((link, depth) =>
+        link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
+      ),
+      size: { before: (layers[0] as Layer).size, after: chain.size },
+    }
+  } finally {
+    await promised(chain.close())
+  }
+}
+
+/**
+ * Merges an image into its parent, or with `into` into any ancestor.
+ *
+ * @throws VdiskError PARENT_MISMATCH if a link is not sound, REFUSED if other images would break, unless forced
+ */
+export async function* mergeImage(file: string, options: MergeOptions = {}): Job<Merged> {
+  const plan = await planMerge(file, options)
+  if (!options.force) refuseHarm(file, plan)
+  const children = await childrenOf(file, options)
+  throwIfCancelled(options.signal)
+  yield* moveContent(plan, options)
+  // From here on both chains are whole; a signal no longer stops what takes only moments.
+  for (const child of children) await repoint(child, plan, options)
+  await retire(plan, options)
+  return { ...plan, deleted: options.delete === true }
+}
+
+/** Steps 1 and 2. */
+async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
+  const lowest = plan.merged[0] as string
+  const target = await promised(
+    openImage(plan.into, { ...targetOptions(options), writable: true, format: formatOf(plan.into, options) }),
+  )
+  const upper: Layer[] = []
+  try {
+    const into = target.layers.at(-1) as WritableLayer
+    await beginMerge(lowest, into, options)
+    for (const name of plan.merged) upper.push(await promised(openAlone(name, 'read', options)))
+    const disk = new Chain([...target.layers, ...upper], { readOnly: true })
+    // A larger disk needs its room first; a smaller one gives up the rest when nothing shows it any more.
+    if (disk.size > into.size) await promised(target.resize(disk.size))
+    const depth = target.layers.length - 1
+    const wanted = (extent: { depth: number | undefined }): boolean =>
+      extent.depth !== undefined && extent.depth > depth
+    yield* copyDisk(disk, target, { signal: options.signal, wanted, writeZeros: true, phase: 'merge' })
+    await promised(target.flush())
+    if (disk.size < into.size) await promised(target.resize(disk.size))
+    if (options.compare) yield* expectEqual(disk, target)
+  } finally {
+    for (const layer of upper) await promised(layer.close())
+    await promised(target.close())
+  }
+}
+
+async function beginMerge(lowest: string, into: WritableLayer, options: MergeOptions): Promise<void> {
+  const child = await promised(openAlone(lowest, 'write', options))
+  try {
+    const links = isWritable(child) ? child.links : undefined
+    if (!links) throw new TypeError(`${lowest} has a parent but no way to change its link`)
+    await promised(links.beginMerge(into.identity, into.nextIdentity))
+  } finally {
+    await promised(child.close())
+  }
+}
+
+async function* expectEqual(disk: Chain, target: Chain): Job<void> {
+  const { equal, firstDifference } = yield* compareDisks(disk, target)
+  if (equal) return
+  throw new VdiskError('IO', {
+    message: `Cannot finish the merge: ${target.name} reads back differently at ${firstDifference}`,
+    where: { file: target.name, offset: firstDifference },
+    advice: 'The old chain is still whole. Check the medium, then merge again.',
+  })
+}
+
+/** Step 3: an image built upon the merged one goes on upon the ancestor. */
+async function repoint(child: Child, plan: MergePlan, options: MergeOptions): Promise<void> {
+  const where = { ...targetOptions(plan, options), parentFormat: plan.format }
+  await pointAt(child.file, await promised(newParentOf(child.file, plan.into, where)), fileOptions(options))
+}
+
+/** Step 4. */
+async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
+  for (const name of plan.merged.toReversed()) {
+    if (options.delete) {
+      fs.rmSync(name)
+      flushFolder(path.dirname(path.resolve(name)))
+      continue
+    }
+    const layer = await promised(openAlone(name, 'write', fileOptions(options)))
+    try {
+      const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
+      if (isWritable(layer) && layer.links) await promised(layer.links.endMerge(mark))
+    } finally {
+      await promised(layer.close())
+    }
+  }
+}
+
+function targetDepth(chain: Chain, file: string, into: string | undefined): number {
+  if (chain.layers.length < 2) {
+    throw new VdiskError('REFUSED', { message: `Cannot merge ${file}: it has no parent`, where: { file } })
+  }
+  if (into === undefined) return chain.layers.length - 2
+  const id = fileIdOf(into)
+  const depth = chain.layers.slice(0, -1).findIndex((layer) => id !== undefined && fileIdOf(layer.name) === id)
+  if (depth !== -1) return depth
+  throw new VdiskError('REFUSED', {
+    message: `Cannot merge ${file} into ${into}: that is not one of its ancestors`,
+    where: { file },
+    advice: `Its ancestors are: ${chain.layers
+      .slice(0, -1)
+      .map(({ name }) => name)
+      .join(', ')}.`,
+  })
+}
+
+/** Bytes that some layer above `depth` holds, or has made zero. */
+async function bytesAbove(chain: Chain, depth: number, signal: AbortSignal | undefined): Promise<number> {
+  let bytes = 0
+  for (let offset = 0; offset < chain.size; ) {
+    throwIfCancelled(signal)
+    const extent = await promised(chain.map(offset, Math.min(2 ** 40, chain.size - offset)))
+    if (extent.kind !== 'zero' && extent.depth !== undefined && extent.depth > depth) bytes += extent.length
+    offset += extent.length
+  }
+  return bytes
+}
+
+function refuseHarm(file: string, plan: MergePlan): void {
+  if (plan.unsound.length > 0) {
+    throw new VdiskError('PARENT_MISMATCH', {
+      message: `Cannot merge ${file}: a link of its chain is not sound: ${plan.unsound.join('; ')}`,
+      where: { file, structure: 'parent link' },
+      advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
+    })
+  }
+  if (plan.broken.length === 0) return
+  throw new VdiskError('REFUSED', {
+    message: `Cannot merge ${file} into ${plan.into}: these are built upon what would change: ${plan.broken.join(', ')}`,
+    where: { file: plan.into },
+    advice:
+      'Convert or merge those first: vdisk convert IMAGE COPY --flatten. --force goes on, and they will read wrong.',
+  })
+}
+
+function fileOptions({ allow, map, locking }: FileOptions): FileOptions {
+  return { allow, map, locking }
+}
+
+/** The ancestor's format is what its child says it is: it need not be probed, so it may be raw. */
+function targetOptions(plan: MergePlan, options: MergeOptions): OpenOptions {
+  return { ...fileOptions(options), maxDepth: options.maxDepth, format: plan.format }
+}

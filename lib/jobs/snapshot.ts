@@ -1,0 +1,155 @@
+import path from 'node:path'
+import type { Chain } from '../chain/chain.ts'
+import type { InternalSnapshots, Layer, SnapshotInfo } from '../contracts/layer.ts'
+import { isWritable } from '../contracts/layer.ts'
+import { VdiskError } from '../errors.ts'
+import { promised } from '../io/io.ts'
+import { childrenOf } from './children.ts'
+import { createImage, type FileOptions, type OpenOptions, openAlone, openImage } from './images.ts'
+
+/** A state of a disk that can be gone back to. */
+export interface SnapshotEntry {
+  readonly kind: 'internal' | 'layer'
+  /** id of an internal snapshot; file of a layer */
+  readonly id: string
+  readonly name: string
+  /** seconds since 1970; undefined for layers, which do not say */
+  readonly created: number | undefined
+  readonly size: number
+}
+
+/** Internal snapshots of an image, and the layers below it, which are its external ones; oldest first. */
+export async function listSnapshots(file: string, options: OpenOptions = {}): Promise<SnapshotEntry[]> {
+  const chain = await promised(openImage(file, { ...options, verify: 'warn', writable: false }))
+  try {
+    const layers = chain.layers.slice(0, -1).map((layer) => ({
+      kind: 'layer' as const,
+      id: layer.name,
+      name: path.basename(layer.name),
+      created: undefined,
+      size: layer.size,
+    }))
+    const internal = (topOf(chain).snapshots?.list() ?? []).map((snapshot) => ({
+      kind: 'internal' as const,
+      id: snapshot.id,
+      name: snapshot.name,
+      created: snapshot.created,
+      size: snapshot.diskSize,
+    }))
+    return [...layers, ...internal]
+  } finally {
+    await promised(chain.close())
+  }
+}
+
+/** Freezes the present state inside the image, under a name. */
+export async function createInternalSnapshot(
+  file: string,
+  name: string,
+  options: OpenOptions = {},
+): Promise<SnapshotInfo> {
+  return await editSnapshots(file, options, (edit) => promised(edit.create(name)))
+}
+
+/**
+ * Freezes an image by laying a new one over it. From then on the new file is the disk.
+ *
+ * @param overlay path of the new file; its format is that of the image, or qcow2 over a raw one
+ */
+export async function createLayer(
+  file: string,
+  overlay: string,
+  options: FileOptions & {
+    format?: string | undefined
+    parentFormat?: string | undefined
+    options?: Readonly<Record<string, string>> | undefined
+  },
+): Promise<{ file: string; format: string }> {
+  const below = await promised(openAlone(file, 'inspect', { ...options, format: options.parentFormat }))
+  const format = options.format ?? (below.format === 'raw' ? 'qcow2' : below.format)
+  await promised(below.close())
+  await promised(createImage(overlay, { ...options, format, parent: file, parentFormat: below.format }))
+  return { file: overlay, format }
+}
+
+/**
+ * Goes back to a snapshot: what was written since is gone. An internal one by name or id; a layer by its file name,
+ * which must be the one right below: then the image becomes empty above it.
+ */
+export async function revertToSnapshot(
+  file: string,
+  name: string,
+  options: OpenOptions = {},
+): Promise<'internal' | 'layer'> {
+  const children = await childrenOf(file, options)
+  if (children.length > 0) {
+    const names = children.map((child) => path.basename(child.file)).join(', ')
+    throw new VdiskError('REFUSED', {
+      message: `Cannot revert ${file}: other images are built upon its present content: ${names}`,
+      where: { file },
+      advice: 'Revert or remove those first, or make a copy: vdisk convert',
+    })
+  }
+  const chain = await promised(openImage(file, { ...options, writable: true }))
+  try {
+    const top = topOf(chain)
+    const internal = top.snapshots?.list().some((snapshot) => snapshot.id === name || snapshot.name === name)
+    if (internal && top.snapshots?.edit) {
+      await promised(top.snapshots.edit.revert(name))
+      return 'internal'
+    }
+    await emptyLayer(chain, name)
+    return 'layer'
+  } finally {
+    await promised(chain.close())
+  }
+}
+
+/** Removes an internal snapshot; the disk stays as it is. */
+export async function deleteInternalSnapshot(file: string, name: string, options: OpenOptions = {}): Promise<void> {
+  await editSnapshots(file, options, (edit) => promised(edit.delete(name)))
+}
+
+async function editSnapshots<T>(
+  file: string,
+  options: OpenOptions,
+  work: (edit: NonNullable<InternalSnapshots['edit']>) => Promise<T>,
+): Promise<T> {
+  const layer = await promised(openAlone(file, 'write', options))
+  try {
+    if (!layer.snapshots?.edit) {
+      throw new VdiskError('UNSUPPORTED', {
+        message: `Cannot keep snapshots inside ${file}: ${layer.format === 'qcow2' ? 'its data lies in another file' : `${layer.format} has none`}`,
+        where: { file },
+        advice: 'Add a layer instead: vdisk snapshot create IMAGE --to FILE. To remove a layer, merge it: vdisk merge',
+      })
+    }
+    return await work(layer.snapshots.edit)
+  } finally {
+    await promised(layer.close())
+  }
+}
+
+/** Takes everything out of the top layer, so that the disk is what the layer below has. */
+async function emptyLayer(chain: Chain, name: string): Promise<void> {
+  const [top, below] = [topOf(chain), chain.layers.at(-2)]
+  const isBelow = below && (below.name === name || path.basename(below.name) === path.basename(name))
+  if (!isBelow || !isWritable(top)) {
+    throw new VdiskError('NOT_FOUND', {
+      message: `Cannot revert ${chain.name} to "${name}": it has no snapshot of that name, and the layer right below has another`,
+      where: { file: chain.name },
+      advice: 'See what there is: vdisk snapshot list IMAGE',
+    })
+  }
+  if (below.size !== top.size) await promised(top.resize(below.size, below.size))
+  for (let offset = 0; offset < top.size; ) {
+    const done = await promised(top.erase(offset, top.size - offset, 'parent'))
+    if (done === 0) throw new TypeError(`${top.format} cannot show its parent at ${offset}`)
+    offset += done
+  }
+  await promised(top.flush())
+}
+
+function topOf(chain: Chain): Layer {
+  return chain.layers.at(-1) as Layer
+}
