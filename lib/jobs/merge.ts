@@ -109,9 +109,7 @@ export async function* mergeImage(file: string, options: MergeOptions = {}): Job
 /** Steps 1 and 2. */
 async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
   const lowest = plan.merged[0] as string
-  const target = await promised(
-    openImage(plan.into, { ...targetOptions(options), writable: true, format: formatOf(plan.into, options) }),
-  )
+  const target = await promised(openImage(plan.into, { ...targetOptions(plan, options), writable: true }))
   const upper: Layer[] = []
   try {
     const into = target.layers.at(-1) as WritableLayer
