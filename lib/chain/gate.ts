@@ -128,7 +128,10 @@ export class FolderGate implements Gate {
         )
       }
     }
+    // Named as the user would: relative where the image was named so.
+    const name = path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file))
     const store = HostFile.open(file, {
+      name,
       write: access !== 'read',
       ...(access === 'create' ? { create: 'new' as const } : {}),
       noFollow: true,
@@ -139,11 +142,7 @@ export class FolderGate implements Gate {
       store.close()
       throw refused(reference, from, role, 'it is a device')
     }
-    return new HostImage(
-      path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file)),
-      store,
-      this,
-    )
+    return new HostImage(name, store, this)
   }
 }
 

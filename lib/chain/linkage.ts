@@ -30,6 +30,11 @@ export interface Verdict {
   readonly found: string | undefined
 }
 
+/** The two identities of a verdict in brackets, where they say something. */
+export function identitiesOf({ found, expected }: Verdict): string {
+  return found === expected ? '' : ` (it is ${found ?? 'without identity'}, expected ${expected ?? 'none'})`
+}
+
 /** Compares what `child` expects with what `parent` is. The one place that compares identities. */
 export function* judgeLink(child: Layer, parent: Layer, sample: () => Io<string>): Io<Verdict> {
   const link = child.parent as ParentLink

@@ -7,7 +7,7 @@ import { type Io, settle } from '../io/io.ts'
 import { Chain } from './chain.ts'
 import { sampleContent } from './content-sample.ts'
 import type { Gate } from './gate.ts'
-import { judgeLink, type Verdict } from './linkage.ts'
+import { identitiesOf, judgeLink, type Verdict } from './linkage.ts'
 import { chooseDriver } from './probe.ts'
 
 export const DEFAULT_DEPTH = 64
@@ -163,22 +163,16 @@ function collectNotes(
     const what = `${parent.name} as parent of ${layer.name}: ${verdict.message}`
     if (options.verify === 'strict' || options.access === 'write') {
       throw new VdiskError('PARENT_MISMATCH', {
-        message: `Cannot use ${what}${comparison(verdict)}`,
+        message: `Cannot use ${what}${identitiesOf(verdict)}`,
         where: { file: layer.name, structure: 'parent link' },
         advice: layer.merged
           ? `This layer was merged into ${layer.merged.into}: use that file.`
           : 'Bring back the parent as it was, or read with --verify=warn and expect damage. If you know that the parent is right: vdisk relink IMAGE --parent FILE --accept-modified',
       })
     }
-    notes.push(`${what}${comparison(verdict)}. What is read here may be a mix of two states.`)
+    notes.push(`${what}${identitiesOf(verdict)}. What is read here may be a mix of two states.`)
   }
   return notes
-}
-
-function comparison(verdict: Verdict): string {
-  return verdict.found === undefined && verdict.expected === undefined
-    ? ''
-    : ` (it is ${verdict.found ?? 'without identity'}, expected ${verdict.expected ?? 'none'})`
 }
 
 function dayOf(seconds: number): string {

@@ -13,6 +13,8 @@ const POOLED = 128 * 1024
 
 export interface HostFileOptions {
   readonly write?: boolean
+  /** how messages call the file, default its path */
+  readonly name?: string
   /** 'new': the file must not exist; 'replace': it is emptied. */
   readonly create?: 'new' | 'replace'
   /** Refuse a symbolic link as the last component. */
@@ -65,7 +67,7 @@ export class HostFile implements ByteStore {
       throw openError(path, error as NodeJS.ErrnoException, options)
     }
     try {
-      const file = new HostFile(path, fd, options)
+      const file = new HostFile(options.name ?? path, fd, options)
       if (options.lock) lockImage(fd, path, options.lock)
       // Emptied only once the lock is ours: O_TRUNC at open would destroy an image that somebody uses.
       if (options.create === 'replace' && !file.isDevice) fs.ftruncateSync(fd, 0)

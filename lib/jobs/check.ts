@@ -1,6 +1,6 @@
 import path from 'node:path'
 import { sampleContent } from '../chain/content-sample.ts'
-import { judgeLink, type Verdict } from '../chain/linkage.ts'
+import { identitiesOf, judgeLink, type Verdict } from '../chain/linkage.ts'
 import { driverNamed } from '../chain/probe.ts'
 import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
 import type { Layer } from '../contracts/layer.ts'
@@ -110,7 +110,7 @@ function linkFinding(parent: Layer, verdict: Verdict): NewFinding {
     code: verdict.reason ?? 'PARENT_MISMATCH',
     severity: 'error',
     structure: 'parent link',
-    message: `${path.basename(parent.name)}: ${verdict.message} (it is ${verdict.found ?? 'without identity'}, expected ${verdict.expected ?? 'none'})`,
+    message: `${path.basename(parent.name)}: ${verdict.message}${identitiesOf(verdict)}`,
   }
 }
 

@@ -1,5 +1,5 @@
 import { sampleContent } from '../chain/content-sample.ts'
-import { judgeLink, type Verdict } from '../chain/linkage.ts'
+import { identitiesOf, judgeLink, type Verdict } from '../chain/linkage.ts'
 import type { Identity, NewParent } from '../contracts/identity.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
@@ -91,12 +91,8 @@ async function judge(child: Layer, file: string, parent: string, options: Relink
 }
 
 function notSure(file: string, parent: string, verdict: Verdict): VdiskError {
-  const ids =
-    verdict.found === undefined && verdict.expected === undefined
-      ? ''
-      : ` (it is ${verdict.found ?? 'without identity'}, expected ${verdict.expected ?? 'none'})`
   return new VdiskError('PARENT_MISMATCH', {
-    message: `Cannot make ${parent} the parent of ${file}: ${verdict.message}${ids}`,
+    message: `Cannot make ${parent} the parent of ${file}: ${verdict.message}${identitiesOf(verdict)}`,
     where: { file, structure: 'parent link' },
     advice:
       'If you know that it is the right one, and unchanged where the child is silent: --accept-modified. Both identities are kept.',

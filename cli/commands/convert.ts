@@ -1,0 +1,59 @@
+import { convertDisk, drivers, formatSize, openDisk } from '../../lib/index.ts'
+import { formatOptions, openOptions, toFileOptions, toFormatOptions, toOpenOptions } from '../arguments.ts'
+import { defineCommand, EXIT } from '../command.ts'
+
+export const command = defineCommand({
+  usage: '<source> <destination>',
+  describe:
+    'Copies what a disk reads as into a new image of any format. Zeros take no room. The result gets its name only when\nit is complete and durable. Without --parent the result stands alone (--flatten says so explicitly).',
+  examples: [
+    ['vdisk convert disk.vhdx disk.qcow2 --format qcow2', 'another format'],
+    ['vdisk convert leaf.avhdx whole.vhdx --format vhdx --flatten', 'a chain into one file'],
+    ['vdisk convert disk.raw disk.qcow2 --format qcow2 --compress zstd', 'compressed'],
+    ['vdisk convert leaf.avhdx leaf.qcow2 --format qcow2 --parent base.vhdx', 'only what differs from the base'],
+  ],
+  options: (yargs) =>
+    formatOptions(openOptions(yargs))
+      .positional('source', { type: 'string', demandOption: true })
+      .positional('destination', { type: 'string', demandOption: true })
+      .option('format', {
+        type: 'string',
+        demandOption: true,
+        choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
+      })
+      .option('compress', { type: 'string', choices: ['zlib', 'zstd'], describe: 'compress with this method' })
+      .option('flatten', { type: 'boolean', default: false, describe: 'no parent: the result holds everything' })
+      .option('parent', { type: 'string', describe: 'the result is a child of this image', conflicts: 'flatten' })
+      .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
+  async run({ args, out, signal }) {
+    const source = await openDisk(args.source, toOpenOptions(args))
+    try {
+      for (const note of source.notes) out.note(note)
+      const copied = await out.follow(
+        convertDisk(source.chain, args.destination, {
+          ...toFileOptions(args),
+          format: args.format,
+          options: toFormatOptions(args.option),
+          compress: args.compress,
+          parent: args.parent,
+          parentFormat: args.parentFormat,
+          replace: args.force,
+          signal,
+        }),
+      )
+      out.document({
+        source: args.source,
+        destination: args.destination,
+        format: args.format,
+        size: source.size,
+        ...copied,
+      })
+      out.line(
+        `Made ${args.destination}: ${args.format}, disk of ${formatSize(source.size)}, ${formatSize(copied.written)} of data`,
+      )
+      return EXIT.ok
+    } finally {
+      await source.close()
+    }
+  },
+})

@@ -1,0 +1,120 @@
+import { type ChainLayerInfo, formatSize, inspectChain, inspectImage, type LayerInfo } from '../../lib/index.ts'
+import { openOptions, toOpenOptions } from '../arguments.ts'
+import { defineCommand, EXIT } from '../command.ts'
+import { fullSize, type Output, printable, type Style } from '../output.ts'
+
+export const command = defineCommand({
+  usage: '<image>',
+  describe:
+    'Tells what an image is. Only the file itself is opened, and of it only metadata; with --chain all its\nparents too, with the verdict on each link.',
+  examples: [
+    ['vdisk info server.qcow2', 'format, sizes, parent, snapshots, bitmaps, identity'],
+    ['vdisk info server.avhdx --chain', 'every layer down to the base, and whether each belongs to the next'],
+    ['vdisk info server.qcow2 --json', 'the same for programs'],
+  ],
+  options: (yargs) =>
+    openOptions(yargs)
+      .positional('image', { type: 'string', demandOption: true })
+      .option('chain', { type: 'boolean', default: false, describe: 'open and judge all parents' }),
+  async run({ args, out }) {
+    const options = toOpenOptions(args)
+    if (!args.chain) {
+      const info = await inspectImage(args.image, options)
+      out.document({ image: info })
+      printLayer(out, info)
+      return EXIT.ok
+    }
+    const layers = await inspectChain(args.image, options)
+    out.document({ layers })
+    printChain(out, layers)
+    return EXIT.ok
+  },
+})
+
+function printLayer(out: Output, info: LayerInfo): void {
+  out.pairs([
+    ['image', info.name],
+    ['format', `${info.format}${info.parent ? ', child of another image' : ''}`],
+    ['disk size', fullSize(info.size)],
+    [
+      'on medium',
+      info.occupied === undefined
+        ? undefined
+        : `${formatSize(info.occupied)} (file length ${formatSize(info.fileSize)})`,
+    ],
+    ['granule', formatSize(info.granularity)],
+    [
+      'identity',
+      info.identity &&
+        `${info.identity.value}${info.identity.current ? '' : ' (out of date: another program has written since)'}`,
+    ],
+    ['parent', info.parent && parentText(info)],
+    ['expects', info.parent && info.parent.expects.length > 0 ? info.parent.expects.join(' or ') : undefined],
+    ['accepted', info.parent?.replaced && `in place of ${info.parent.replaced}`],
+    ['merging', info.parent?.merging ? 'a merge into the parent was begun; run it again to finish it' : undefined],
+    ['merged', info.merged && `into ${info.merged.into} on ${dateOf(info.merged.at)}: this file is history`],
+    ['in use', info.inUse ? 'another program has it open for writing; what is told here may change' : undefined],
+    ...Object.entries(info.details).map(([name, value]) => [camelToWords(name), detailText(value)] as const),
+  ])
+  for (const snapshot of info.snapshots) {
+    out.line(
+      `${out.paint('dim', 'snapshot')}  ${snapshot.id}  ${printable(snapshot.name)}  ${dateOf(snapshot.created)}  ${formatSize(snapshot.diskSize)}`,
+    )
+  }
+  for (const bitmap of info.bitmaps) {
+    const state = bitmap.consistent ? (bitmap.enabled ? 'recording' : 'not recording') : 'not saved by its last writer'
+    out.line(
+      `${out.paint('dim', 'bitmap')}    ${printable(bitmap.name)}  every ${formatSize(bitmap.granularity)}  ${state}`,
+    )
+  }
+}
+
+const LEVEL_STYLE: Record<string, Style> = {
+  verified: 'green',
+  consistent: 'green',
+  unverifiable: 'yellow',
+  mismatch: 'red',
+}
+
+/** Top first, as people think of a stack: what is written now, and what it stands on. */
+function printChain(out: Output, layers: readonly ChainLayerInfo[]): void {
+  for (const layer of layers.toReversed()) {
+    const room = layer.occupied === undefined ? '' : `, ${formatSize(layer.occupied)} on medium`
+    out.line(
+      `${out.paint('bold', `${layer.depth}`)}  ${printable(layer.name)}  ${out.paint('dim', `${layer.format}, disk of ${formatSize(layer.size)}${room}`)}`,
+    )
+    if (layer.identity) {
+      const state = layer.identity.current
+        ? ''
+        : ` ${out.paint('red', 'out of date: another program has written since')}`
+      out.line(`   identity ${layer.identity.value}${state}`)
+    }
+    if (layer.merged)
+      out.line(
+        `   ${out.paint('yellow', `merged into ${printable(layer.merged.into)} on ${dateOf(layer.merged.at)}: this file is history`)}`,
+      )
+    if (!layer.link) continue
+    const { level, message, expected, found } = layer.link
+    out.line(`   ${out.paint('dim', '\u2193')}  ${out.paint(LEVEL_STYLE[level] ?? 'yellow', level)}: ${message}`)
+    if (level === 'mismatch' && found !== expected)
+      out.line(`      it is ${found ?? 'without identity'}, expected ${expected ?? 'none'}`)
+  }
+}
+
+function parentText(info: LayerInfo): string {
+  const { references = [], format } = info.parent ?? {}
+  return `${references.join(' or ') || '(not named)'}${format ? ` (${format})` : ' (format not named)'}`
+}
+
+function camelToWords(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)
+}
+
+function detailText(value: unknown): string | undefined {
+  if (value === false || value === null) return undefined
+  return value === true ? 'yes' : String(value)
+}
+
+function dateOf(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().replace('T', ' ').slice(0, 19)
+}

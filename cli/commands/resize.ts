@@ -1,0 +1,34 @@
+import { formatSize, resizeDisk } from '../../lib/index.ts'
+import { openOptions, toOpenOptions, toSize } from '../arguments.ts'
+import { defineCommand, EXIT } from '../command.ts'
+
+export const command = defineCommand({
+  usage: '<image> <size>',
+  describe:
+    'Changes the size of a disk. What is new reads as zero. Partitions and file systems inside are not touched.',
+  examples: [
+    ['vdisk resize disk.qcow2 40G', 'to this size'],
+    ['vdisk resize disk.vhdx +10G', 'by this much'],
+    ['vdisk resize disk.qcow2 20G --shrink', 'smaller: what lies behind is lost'],
+  ],
+  options: (yargs) =>
+    openOptions(yargs)
+      .positional('image', { type: 'string', demandOption: true })
+      .positional('size', { type: 'string', demandOption: true, describe: 'such as 40G, +10G or -5G' })
+      .option('shrink', { type: 'boolean', default: false, describe: 'allow the disk to become smaller' })
+      .option('force', { type: 'boolean', default: false, describe: 'although other images are built upon this one' }),
+  async run({ args, out }) {
+    const sign = /^[+-]/.exec(args.size)?.[0]
+    const amount = toSize(args.size.replace(/^[+-]/, ''), 'size')
+    const size =
+      sign === undefined ? amount : (before: number) => Math.max(0, sign === '+' ? before + amount : before - amount)
+    const result = await resizeDisk(args.image, size, {
+      ...toOpenOptions(args),
+      shrink: args.shrink,
+      force: args.force,
+    })
+    out.document({ image: args.image, ...result })
+    out.line(`${args.image}: ${formatSize(result.before)} \u2192 ${formatSize(result.after)}`)
+    return EXIT.ok
+  },
+})

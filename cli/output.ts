@@ -1,0 +1,134 @@
+import type { MultiBar, SingleBar } from 'cli-progress'
+import { finish, formatSize, type Job, messageOf, type Progress, VdiskError } from '../lib/index.ts'
+
+/** Version of every JSON document that is printed; it rises when a field changes its meaning. */
+export const SCHEMA_VERSION = 1
+
+export interface OutputOptions {
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly color: boolean
+  /** 'auto': a bar on a terminal, else nothing; 'json': a line for each step; 'none' */
+  readonly progress: 'auto' | 'json' | 'none'
+}
+
+const STYLES = {
+  bold: [1, 22],
+  dim: [2, 22],
+  red: [31, 39],
+  green: [32, 39],
+  yellow: [33, 39],
+  cyan: [36, 39],
+} as const
+export type Style = keyof typeof STYLES
+
+/**
+ * Everything that is printed. Results go to standard output, progress and messages to standard error; with --json
+ * exactly one document goes to standard output, whatever happens.
+ */
+export class Output {
+  readonly json: boolean
+  private readonly options: OutputOptions
+
+  constructor(options: OutputOptions) {
+    this.options = options
+    this.json = options.json
+  }
+
+  /** A line of the result, for people. */
+  line(text = ''): void {
+    if (!this.json) process.stdout.write(`${text}\n`)
+  }
+
+  /** The one document of a result, for programs. */
+  document(content: object): void {
+    if (this.json)
+      process.stdout.write(`${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...content }, undefined, 2)}\n`)
+  }
+
+  /** Something worth knowing that is no result. */
+  note(text: string): void {
+    if (!this.options.quiet) process.stderr.write(`${this.paint('yellow', 'note:', process.stderr)} ${text}\n`)
+  }
+
+  /** An error in the three parts that help: what, where to look, what to do next. */
+  error(error: unknown): void {
+    const known = error instanceof VdiskError ? error : undefined
+    if (this.json) {
+      const content = known
+        ? { code: known.code, message: known.message, where: known.where, advice: known.advice }
+        : { code: 'INTERNAL', message: messageOf(error) }
+      this.document({ error: content })
+    }
+    process.stderr.write(`${this.paint('red', 'vdisk:', process.stderr)} ${printable(messageOf(error))}\n`)
+    if (known?.advice) process.stderr.write(`       ${printable(known.advice)}\n`)
+    if (!known && error instanceof Error && process.env.VDISK_DEBUG) process.stderr.write(`${error.stack}\n`)
+  }
+
+  paint(style: Style, text: string, stream: { isTTY?: boolean } = process.stdout): string {
+    if (!this.options.color || !stream.isTTY) return text
+    const [open, close] = STYLES[style]
+    return `\u001b[${open}m${text}\u001b[${close}m`
+  }
+
+  /** Names and values in two columns; values that are undefined are left out. */
+  pairs(rows: readonly (readonly [string, string | undefined])[]): void {
+    const shown = rows.filter((row): row is readonly [string, string] => row[1] !== undefined)
+    const width = Math.max(...shown.map(([name]) => name.length))
+    for (const [name, value] of shown) this.line(`${this.paint('dim', name.padEnd(width))}  ${printable(value)}`)
+  }
+
+  /** Runs a job and shows how far it is. */
+  async follow<R>(job: Job<R>): Promise<R> {
+    if (this.options.progress === 'json') {
+      return await finish(job, (progress) => process.stderr.write(`${JSON.stringify(progress)}\n`))
+    }
+    const shows = this.options.progress === 'auto' && process.stderr.isTTY && !this.options.quiet
+    if (!shows) return await finish(job)
+    const bar = await newBar()
+    try {
+      return await finish(job, (progress) => bar.show(progress))
+    } finally {
+      bar.stop()
+    }
+  }
+}
+
+/** Both forms of a size: `1.5 GiB (1610612736 bytes)`. */
+export function fullSize(bytes: number): string {
+  return bytes < 1024 ? `${bytes} bytes` : `${formatSize(bytes)} (${bytes} bytes)`
+}
+
+/** Text from a file must not reach a terminal with its control characters. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
+  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '?')
+}
+
+/** A bar on standard error; the library is loaded only where somebody looks. */
+async function newBar(): Promise<{ show(progress: Progress): void; stop(): void }> {
+  const { default: progressLibrary } = (await import('cli-progress')) as unknown as {
+    default: { SingleBar: new (options: object) => SingleBar; MultiBar: typeof MultiBar }
+  }
+  const bar = new progressLibrary.SingleBar({
+    format: '{phase} {bar} {percentage}%  {doneText} of {totalText}  {eta_formatted} left',
+    stream: process.stderr,
+    hideCursor: true,
+    clearOnComplete: true,
+    etaBuffer: 50,
+    fps: 5,
+  })
+  let started = false
+  return {
+    show({ phase, done, total }) {
+      const payload =
+        total > 1
+          ? { phase, doneText: formatSize(done), totalText: formatSize(total) }
+          : { phase, doneText: '', totalText: '' }
+      if (!started) bar.start(total, done, payload)
+      else bar.update(done, payload)
+      started = true
+    },
+    stop: () => bar.stop(),
+  }
+}
