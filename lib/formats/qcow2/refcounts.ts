@@ -38,6 +38,7 @@ export class Refcounts {
   private readonly cache: TableCache
   private readonly entryBits: number
   private readonly blockEntries: number
+  private readonly perPage: number
   /** the highest count that an entry can hold */
   readonly maxCount: number
   /** below this cluster nothing is free, as far as is known */
@@ -63,6 +64,7 @@ export class Refcounts {
     this.blockEntries = (header.clusterSize * 8) / this.entryBits
     this.maxCount = this.entryBits === 64 ? Number.MAX_SAFE_INTEGER : 2 ** this.entryBits - 1
     this.cache = new TableCache(store, { pageSize: Math.min(MAX_PAGE, header.clusterSize), capacity: CACHE })
+    this.perPage = (this.cache.pageSize * 8) / this.entryBits
     this.pristine = roundUp(space.end, header.clusterSize)
     this.space = space
   }
@@ -236,15 +238,17 @@ export class Refcounts {
 
   /** All counts of the run change, or none. */
   private *changeNow(run: Run, delta: number): Io<void> {
-    for (let number = run.first; number < run.first + run.count; number++) {
+    const end = run.first + run.count
+    for (let number = run.first; number < end; ) {
       const place = this.entryAt(number)
       const page = place && (yield* this.cache.load(place.page))
+      const changed = page
+        ? this.changeWithin(page, place.index, Math.min(end - number, this.perPage - place.index), delta)
+        : 0
+      if (delta < 0 && changed > 0 && number < this.hint) this.hint = number
+      number += changed
+      if (changed > 0) continue
       const next = page ? this.read(page, place.index) + delta : -1
-      if (page && next >= 0 && next <= this.maxCount) {
-        this.write(page, place.index, next)
-        if (next === 0 && number < this.hint) this.hint = number
-        continue
-      }
       yield* this.changeNow({ first: run.first, count: number - run.first }, -delta)
       if (next < 0) throw this.corrupt(number, 'it is used more often than it is counted')
       throw new VdiskError('LIMIT_EXCEEDED', {
@@ -253,6 +257,20 @@ export class Refcounts {
         advice: 'Convert the image to one with wider counts: vdisk convert ... -o refcount_bits=16',
       })
     }
+  }
+
+  /** Changes counts of one page as far as they can change. @returns how many did */
+  private changeWithin(page: Page, index: number, count: number, delta: number): number {
+    let done = 0
+    for (; done < count; done++) {
+      const next = readCount(page.view, index + done, this.entryBits) + delta
+      if (next < 0 || next > this.maxCount) break
+      writeCount(page.view, index + done, this.entryBits, next)
+    }
+    const first = Math.floor((index * this.entryBits) / 8)
+    const last = Math.ceil(((index + done) * this.entryBits) / 8)
+    if (done > 0) this.cache.touch(page, first, last - first)
+    return done
   }
 
   private *retireNow(): Io<Run[]> {
@@ -298,35 +316,35 @@ export class Refcounts {
       const place = this.entryAt(number)
       if (!place) return number
       const page = yield* this.cache.load(place.page)
-      const perPage = (this.cache.pageSize * 8) / this.entryBits
-      const free = this.findZero(page, place.index, perPage)
+      const free = this.findZero(page, place.index)
       if (free !== undefined) return number + (free - place.index)
-      number += perPage - place.index
+      number += this.perPage - place.index
     }
   }
 
   private *freeLength(from: number, count: number): Io<number> {
-    let length = 0
-    while (length < count) {
+    for (let length = 0; length < count; ) {
       const place = this.entryAt(from + length)
       if (!place) {
         // The rest of this block's range is free, and so are the ranges of blocks that do not exist.
-        length = Math.min(count, length + this.blockEntries - ((from + length) % this.blockEntries))
+        length += this.blockEntries - ((from + length) % this.blockEntries)
         continue
       }
-      if (this.read(yield* this.cache.load(place.page), place.index) !== 0) break
-      length++
+      const page = yield* this.cache.load(place.page)
+      for (let index = place.index; index < this.perPage; index++, length++) {
+        if (length >= count || this.read(page, index) !== 0) return Math.min(length, count)
+      }
     }
-    return length
+    return count
   }
 
-  private findZero(page: Page, index: number, perPage: number): number | undefined {
+  private findZero(page: Page, index: number): number | undefined {
     if (this.entryBits === 16) {
       // Zero is zero in either byte order.
-      const found = new Uint16Array(page.bytes.buffer, page.bytes.byteOffset, perPage).indexOf(0, index)
+      const found = new Uint16Array(page.bytes.buffer, page.bytes.byteOffset, this.perPage).indexOf(0, index)
       return found === -1 ? undefined : found
     }
-    for (let i = index; i < perPage; i++) if (this.read(page, i) === 0) return i
+    for (let i = index; i < this.perPage; i++) if (this.read(page, i) === 0) return i
     return undefined
   }
 
