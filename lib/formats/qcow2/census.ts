@@ -1,8 +1,8 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { NewFinding } from '../../contracts/check-report.ts'
 import { breathe, type Io, settle } from '../../io/io.ts'
-import type { Qcow2Parts } from './layer.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
+import type { Qcow2Parts } from './parts.ts'
 import { readCount } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
 

@@ -1,7 +1,7 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { Census, type CensusWindow, COUNT_MASK, WINDOW } from './census.ts'
-import type { Qcow2Parts } from './layer.ts'
+import type { Qcow2Parts } from './parts.ts'
 import { RootTable } from './root-table.ts'
 
 /** Wrong clusters whose guest ranges are looked up in a second walk. */

@@ -1,7 +1,6 @@
 import { randomGuid } from '../../bytes/guid.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, NewParent, ParentLink } from '../../contracts/identity.ts'
-import type { Image } from '../../contracts/image.ts'
 import type {
   InternalSnapshots,
   Json,
@@ -17,29 +16,20 @@ import { Allocation } from './allocation.ts'
 import type { Bitmaps } from './bitmaps.ts'
 import { CompressedWriter } from './compressed-writer.ts'
 import { ALGORITHMS, packerOf } from './compression.ts'
+import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
 import { COMPATIBLE, EXTENSION } from './layout.ts'
 import { Linkage } from './linkage.ts'
 import type { Mapping } from './mapping.ts'
+import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
 import type { WalkParts } from './references.ts'
 import { resizeImage } from './resize.ts'
 import { Session } from './session.ts'
-import type { Snapshots } from './snapshots.ts'
 import { WriteBack } from './write-back.ts'
 
 /** Bytes of changed tables after which they are written back without being asked. */
 const CHANGES = 16 << 20
-
-/** The parts of an open image. */
-export interface Qcow2Parts {
-  readonly image: Image
-  readonly header: Header
-  readonly mapping: Mapping
-  readonly linkage: Linkage | undefined
-  readonly bitmaps: Bitmaps
-  readonly snapshots: Snapshots
-}
 
 /** Which snapshot a layer shows. */
 export interface SnapshotView {
@@ -114,7 +104,7 @@ export class Qcow2Layer implements Layer {
  *
  * The order in which things become durable is told in `WriteBack`; what precedes the first change, in `Session`.
  */
-export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer {
+export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qcow2Editor {
   readonly links: LinkEditor
   readonly refcounts: Refcounts
   readonly allocation: Allocation

@@ -1,7 +1,7 @@
 import { type Io, settle } from '../../io/io.ts'
 import { Census, COUNT_MASK, WINDOW } from './census.ts'
-import type { Qcow2Parts } from './layer.ts'
 import { INCOMPATIBLE } from './layout.ts'
+import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
 
 /**

@@ -1,8 +1,9 @@
 import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
-import type { Qcow2Parts, WritableQcow2Layer } from './layer.ts'
+import type { Qcow2Editor } from './editor.ts'
 import { LIMIT } from './layout.ts'
+import type { Qcow2Parts } from './parts.ts'
 import { RootTable } from './root-table.ts'
 
 /**
@@ -11,7 +12,7 @@ import { RootTable } from './root-table.ts'
  * What lies past the old size, left over by whoever shrank the disk before, is made unreachable before the disk
  * grows over it; what lies past the new size is given up after the disk has shrunk.
  */
-export function* resizeImage(layer: WritableQcow2Layer, parts: Qcow2Parts, size: number, parentSize: number): Io<void> {
+export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number, parentSize: number): Io<void> {
   const { header, bitmaps } = parts
   const { size: before } = header
   if (size === before) return
@@ -51,7 +52,7 @@ export function* resizeImage(layer: WritableQcow2Layer, parts: Qcow2Parts, size:
 }
 
 /** Copies the L1 table to a larger place and works with the copy; the header follows with the size. */
-function* growL1(layer: WritableQcow2Layer, parts: Qcow2Parts, entries: number): Io<void> {
+function* growL1(layer: Qcow2Editor, parts: Qcow2Parts, entries: number): Io<void> {
   const { header, mapping } = parts
   yield* layer.flush()
   const old = mapping.l1
@@ -65,7 +66,7 @@ function* growL1(layer: WritableQcow2Layer, parts: Qcow2Parts, entries: number):
 }
 
 /** Zeros what the last cluster holds behind the end of the disk. */
-function* clearTail(layer: WritableQcow2Layer, parts: Qcow2Parts, size: number): Io<void> {
+function* clearTail(layer: Qcow2Editor, parts: Qcow2Parts, size: number): Io<void> {
   const { clusterSize } = parts.header
   const start = roundDown(size, clusterSize)
   if (start === size) return
@@ -85,7 +86,7 @@ function* clearTail(layer: WritableQcow2Layer, parts: Qcow2Parts, size: number):
 }
 
 /** Reads what this layer itself holds; where it is silent, zeros. */
-function* readOwn(layer: WritableQcow2Layer, offset: number, target: Uint8Array): Io<void> {
+function* readOwn(layer: Qcow2Editor, offset: number, target: Uint8Array): Io<void> {
   for (let done = 0; done < target.length; ) {
     const extent = yield* layer.map(offset + done, target.length - done)
     const part = target.subarray(done, done + extent.length)
@@ -100,7 +101,7 @@ function* readOwn(layer: WritableQcow2Layer, offset: number, target: Uint8Array)
 }
 
 /** Makes a range past the old end read as zero where the parent would show. */
-function* hideParent(layer: WritableQcow2Layer, from: number, to: number): Io<void> {
+function* hideParent(layer: Qcow2Editor, from: number, to: number): Io<void> {
   const end = roundUp(to, layer.granularity)
   for (let at = from; at < end; ) {
     const erased = yield* layer.allocation.erase(at, end - at, 'zero')
@@ -111,7 +112,7 @@ function* hideParent(layer: WritableQcow2Layer, from: number, to: number): Io<vo
 }
 
 /** Version 2 has no mark for zeros: there they are written. */
-function* writeZeroCluster(layer: WritableQcow2Layer, at: number, length: number): Io<number> {
+function* writeZeroCluster(layer: Qcow2Editor, at: number, length: number): Io<number> {
   const room = yield* layer.allocation.reserve(at, Math.min(length, layer.granularity))
   if (!room.zeroed) yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
   yield* room.publish()
@@ -119,7 +120,7 @@ function* writeZeroCluster(layer: WritableQcow2Layer, at: number, length: number
 }
 
 /** Unmaps whole clusters. */
-function* eraseRange(layer: WritableQcow2Layer, from: number, to: number): Io<void> {
+function* eraseRange(layer: Qcow2Editor, from: number, to: number): Io<void> {
   const end = roundUp(to, layer.granularity)
   for (let at = from; at < end; ) {
     at += yield* layer.allocation.erase(at, end - at, 'parent')
@@ -138,7 +139,7 @@ function* fitDataFile(parts: Qcow2Parts, size: number): Io<void> {
   yield* settle(dataStore.flush())
 }
 
-function refuse(layer: WritableQcow2Layer, why: string, advice: string): VdiskError {
+function refuse(layer: Qcow2Editor, why: string, advice: string): VdiskError {
   return new VdiskError('UNSUPPORTED', {
     message: `Cannot resize ${layer.name}: ${why}`,
     where: { file: layer.name },

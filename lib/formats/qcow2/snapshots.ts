@@ -3,8 +3,8 @@ import type { InternalSnapshots, Layer, SnapshotInfo } from '../../contracts/lay
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
+import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
-import type { WritableQcow2Layer } from './layer.ts'
 import { LIMIT, snapshotEntry, snapshotExtra } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import { changeReferences, setCopiedFlags } from './references.ts'
@@ -55,7 +55,7 @@ export class Snapshots implements InternalSnapshots {
   }
 
   /** From here on snapshots can be made, reverted to and deleted. */
-  attach(layer: WritableQcow2Layer): void {
+  attach(layer: Qcow2Editor): void {
     // Clusters in a data file are not counted, so they cannot be shared. ["External data file bit"]
     if (this.header.hasDataFile) return
     this.edit = {
@@ -90,7 +90,7 @@ export class Snapshots implements InternalSnapshots {
     return (this.view as View)(yield* this.readL1(snapshot), snapshot)
   }
 
-  private *create(layer: WritableQcow2Layer, name: string): Io<SnapshotInfo> {
+  private *create(layer: Qcow2Editor, name: string): Io<SnapshotInfo> {
     const { refcounts, mapping } = layer.walk
     if (name === '' || Buffer.byteLength(name) > 255) throw this.refuse(name, 'a name has 1 to 255 bytes')
     if (this.snapshots.length >= LIMIT.snapshots) throw this.refuse(name, `there are ${this.snapshots.length} already`)
@@ -128,7 +128,7 @@ export class Snapshots implements InternalSnapshots {
     return this.list().at(-1) as SnapshotInfo
   }
 
-  private *revert(layer: WritableQcow2Layer, idOrName: string): Io<void> {
+  private *revert(layer: Qcow2Editor, idOrName: string): Io<void> {
     const { mapping, refcounts } = layer.walk
     const snapshot = this.find(idOrName)
     yield* layer.session.beginContent()
@@ -160,7 +160,7 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.flush()
   }
 
-  private *delete(layer: WritableQcow2Layer, idOrName: string): Io<void> {
+  private *delete(layer: Qcow2Editor, idOrName: string): Io<void> {
     const { mapping, refcounts } = layer.walk
     const snapshot = this.find(idOrName)
     yield* layer.session.beginMetadata()
@@ -180,7 +180,7 @@ export class Snapshots implements InternalSnapshots {
   }
 
   /** The new table is durable, then the header points at it, then the old one is given up. */
-  private *switchTable(layer: WritableQcow2Layer, snapshots: Snapshot[]): Io<void> {
+  private *switchTable(layer: Qcow2Editor, snapshots: Snapshot[]): Io<void> {
     const { refcounts } = layer.walk
     const old = { at: this.header.snapshotsOffset, length: this.tableLength }
     const table = Buffer.concat(snapshots.map(({ bytes }) => bytes))
