@@ -122,6 +122,10 @@ export class HostFile implements ByteStore {
     this.attempt('resize', size, () => fs.ftruncateSync(this.fd, size))
   }
 
+  grow(size: number): void {
+    if (size > this.size()) this.truncate(size)
+  }
+
   flush(): Awaitable<void> {
     if (this.poison) throw this.poison
     if (!this.writable) return

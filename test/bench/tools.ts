@@ -58,23 +58,23 @@ export async function merge(): Promise<void> {
   const folder = benchFolder()
   const at = (name: string): string => path.join(folder, name)
   try {
+    fs.mkdirSync(at('originals'))
     {
-      await using base = await createDisk(at('base.orig'), { format: 'qcow2', size: GIB })
+      await using base = await createDisk(at('originals/base.qcow2'), { format: 'qcow2', size: GIB })
       const block = Buffer.alloc(4 << 20, 1)
       for (let offset = 0; offset < base.size; offset += block.length) await base.write(offset, block)
     }
-    fs.copyFileSync(at('base.orig'), at('base.qcow2'))
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top.orig'], {
-      cwd: folder,
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2'], {
+      cwd: at('originals'),
     })
     {
-      await using top = await openDisk(at('top.orig'), { writable: true })
+      await using top = await openDisk(at('originals/top.qcow2'), { writable: true })
       for (let number = 0; number < 300; number++)
         await top.write(((number * 7) % 1024) << 20, Buffer.alloc(1 << 20, number + 1))
     }
     const fresh = (): void => {
-      fs.copyFileSync(at('base.orig'), at('base.qcow2'))
-      fs.copyFileSync(at('top.orig'), at('top.qcow2'))
+      fs.copyFileSync(at('originals/base.qcow2'), at('base.qcow2'))
+      fs.copyFileSync(at('originals/top.qcow2'), at('top.qcow2'))
     }
     const times = interleave(ROUNDS, {
       vdisk: () => {

@@ -20,6 +20,7 @@ export function watchedStore(inner: ByteStore, before: Before): ByteStore {
     read: (at, target) => after(before({ kind: 'read', at, length: target.length }), () => inner.read(at, target)),
     write: (at, source) => after(before({ kind: 'write', at, length: source.length }), () => inner.write(at, source)),
     truncate: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.truncate(size)),
+    grow: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.grow(size)),
     flush: () => after(before({ kind: 'flush', at: 0, length: 0 }), () => inner.flush()),
     close: () => inner.close(),
     ...(inner.deallocate
@@ -113,6 +114,10 @@ export class RecordingStore implements ByteStore {
   truncate(size: number): Awaitable<void> {
     this.log.push({ kind: 'truncate', size })
     return this.inner.truncate(size)
+  }
+
+  grow(size: number): Awaitable<void> {
+    if (size > (this.inner.size() as number)) return this.truncate(size)
   }
 
   deallocate(at: number, length: number): Awaitable<void> {

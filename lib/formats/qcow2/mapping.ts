@@ -210,7 +210,7 @@ export class Mapping {
   private dataExtent(at: number, cluster: number, start: number, length: number): Extent {
     if ((at - start) % this.clusterSize !== 0) throw this.badEntry(cluster, 'is not aligned to a cluster')
     if (this.header.hasDataFile) return this.externalExtent(at, cluster, start, length)
-    const { end } = this.space
+    const { length: end } = this.space
     if (at + length <= end) return { kind: 'data', length, store: this.store, at }
     if (at < end) return { kind: 'data', length: end - at, store: this.store, at }
     if (at - start < end) return { kind: 'zero', length: Math.min(length, this.clusterSize - start) }
@@ -232,7 +232,7 @@ export class Mapping {
       throw this.badEntry(cluster, 'is compressed, which an image with a data file cannot have')
     const { at, storedLength } = decodeCompressed(high, low, this.header.clusterBits)
     // The length counts whole sectors; the file may end inside the last one.
-    const present = Math.min(storedLength, this.space.end - at)
+    const present = Math.min(storedLength, this.space.length - at)
     if (present <= 0 || at < this.clusterSize) throw this.badEntry(cluster, 'lies past the end of the file')
     const packed = { store: this.store, at, storedLength: present, length: this.clusterSize, unpack: this.unpack }
     return { kind: 'packed', length: Math.min(length, this.clusterSize - start), packed, skip: start }
