@@ -1,5 +1,5 @@
 import { VdiskError } from '../../lib/errors.ts'
-import { type Awaitable, run, settle } from '../../lib/io/io.ts'
+import { type Awaitable, runSync, settle } from '../../lib/io/io.ts'
 import type { ByteStore, Segment } from '../../lib/io/store.ts'
 
 /** What a wrapper sees of each call, before it happens. */
@@ -135,6 +135,6 @@ export class RecordingStore implements ByteStore {
 /** Copies a whole store into memory again and again is slow; this reads it once. */
 export function contentOf(store: ByteStore): Uint8Array {
   const bytes = new Uint8Array(store.size() as number)
-  run(settle(store.read(0, bytes)))
+  runSync(settle(store.read(0, bytes)))
   return bytes
 }

@@ -88,8 +88,7 @@ function* openParts(image: Image, access: Access): Io<Qcow2Parts> {
   const snapshots = yield* Snapshots.open(header, store)
   const parts = { image, header, mapping, linkage, bitmaps, snapshots }
   snapshots.showBy((view, snapshot) => {
-    const own = new Mapping({ ...mapping, l1: view })
-    return new Qcow2Layer({ ...parts, mapping: own, bitmaps: Bitmaps.none(header, store) }, snapshot)
+    return new Qcow2Layer({ ...parts, mapping: mapping.through(view), bitmaps: Bitmaps.none(header, store) }, snapshot)
   })
   return parts
 }

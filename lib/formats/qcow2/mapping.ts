@@ -71,6 +71,12 @@ export class Mapping {
     return new RootTable(at, bytes)
   }
 
+  /** The same image seen through another L1 table: a snapshot's. Caches and stores are shared. */
+  through(l1: RootTable): Mapping {
+    const { store, dataStore, header, space, tables } = this
+    return new Mapping({ store, dataStore, header, space, tables, l1 })
+  }
+
   *map(offset: number, length: number): Io<Extent> {
     const cluster = Math.floor(offset / this.clusterSize)
     const l1Index = Math.floor(cluster / this.tableEntries)

@@ -47,7 +47,7 @@ async function codeOf(work: () => Promise<unknown>): Promise<string | undefined>
   try {
     await work()
   } catch (error) {
-    return isVdiskError(error) ? error.code : `untyped: ${error}`
+    return isVdiskError(error) ? error.code : `untyped: ${String(error)}`
   }
   return undefined
 }
