@@ -425,7 +425,12 @@ function isMixture(sector: Uint8Array, states: readonly Uint8Array[], at: number
 }
 
 /** The medium after a crash: all that was flushed, and sectors of the rest as chance has it. */
-function crashState(start: Uint8Array, log: readonly Recorded[], end: number, random: () => number): MemoryStore {
+export function crashState(
+  start: Uint8Array,
+  log: readonly Recorded[],
+  end: number,
+  random: () => number,
+): MemoryStore {
   const medium = new MemoryStore('a', { content: start })
   const done = log.slice(0, end)
   const flushed = done.findLastIndex(({ kind }) => kind === 'flush')
@@ -444,7 +449,7 @@ function crashState(start: Uint8Array, log: readonly Recorded[], end: number, ra
   return medium
 }
 
-function generator(seed: number): () => number {
+export function generator(seed: number): () => number {
   let state = seed >>> 0
   return () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0

@@ -182,15 +182,17 @@ function relativePath(file: string, path: string): string {
 }
 
 /**
- * The form that the key demands, where the path is one of Windows at all.
+ * The last place to look: an extended-length path. [2.6.2.6.3]
  *
- * Elsewhere nothing is written: the key must hold a Win32 path, and a path of another system in its clothes would be
- * taken for one of Windows wherever the file is opened.
+ * A path of another system gets the same form. Windows finds nothing under it, as it should; libvhdi knows this key
+ * alone and takes the last part of it; and vdisk finds the file by it where the user maps its beginning.
  */
 function win32Path(path: string): string | undefined {
+  if (path.startsWith('\\\\?\\')) return path
   if (/^[a-z]:[\\/]/i.test(path)) return `\\\\?\\${path.replaceAll('/', '\\')}`
-  if (/^\\\\[^\\?.]/.test(path)) return `\\\\?\\UNC\\${path.slice(2)}`
-  return path.startsWith('\\\\?\\') ? path : undefined
+  if (path.startsWith('\\\\')) return `\\\\?\\UNC\\${path.slice(2)}`
+  // A backslash in a name of another system would be taken for a border between names.
+  return path.includes('\\') ? undefined : `\\\\?\\${path.replaceAll('/', '\\')}`
 }
 
 // --- vdisk_link and its kin: small JSON documents, read with distrust. ---
