@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../../lib/chain/chain.ts'
 import type { NewParent } from '../../../../lib/contracts/identity.ts'
 import type { Layer } from '../../../../lib/contracts/layer.ts'
+import { VdiskError } from '../../../../lib/errors.ts'
 import { raw } from '../../../../lib/formats/raw/driver.ts'
 import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../../lib/io/io.ts'
@@ -10,6 +11,7 @@ import type { ByteStore } from '../../../../lib/io/store.ts'
 import { checkLayer } from '../../../contract/driver-contract.ts'
 import { patternFor } from '../../../model/history.ts'
 import { MemoryFolder } from '../../../support/memory-image.ts'
+import { watchedStore } from '../../../support/stores.ts'
 import { MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
 const SIZE = 4 * MIB
@@ -188,6 +190,29 @@ describe('room in the file', () => {
     const found = await contentOf(chain)
     expect(found.findIndex((byte, i) => byte !== 0 && i > 2 * MIB)).toBe(-1)
     await promised(chain.close())
+  })
+
+  test('that was given up is nobody’s while the tables that say so cannot be written', async () => {
+    const file = await VhdxFile.make(SIZE)
+    let failing = false
+    file.wrap((store) =>
+      watchedStore(store, ({ kind, at }) => {
+        const isLog = kind === 'write' && at >= MIB && at < 2 * MIB
+        if (failing && isLog) throw new VdiskError('NO_SPACE', { message: 'a test says so' })
+      }),
+    )
+    const chain = new Chain([await file.write()])
+    await promised(chain.write(0, new Uint8Array(MIB).fill(1)))
+    await promised(chain.flush())
+    const old = place(file.entry(0))
+    await promised(chain.erase(0, MIB))
+    failing = true
+    for (let i = 0; i < 3; i++) await expect(promised(chain.flush())).rejects.toMatchObject({ code: 'NO_SPACE' })
+    await promised(chain.write(2 * MIB, new Uint8Array(MIB).fill(2)))
+    expect(file.bytes(old, MIB).every((byte) => byte === 1)).toBe(true)
+    failing = false
+    await promised(chain.close())
+    expect((await checkLayer(vhdx, await file.read())).findings).toEqual([])
   })
 
   test('is found by the next session too, and what a crash left there is not seen', async () => {

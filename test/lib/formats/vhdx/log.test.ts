@@ -257,6 +257,20 @@ describe('a log that was left behind', () => {
     expect(await firstByte(file, MIB)).toBe(2)
   })
 
+  test('forgets what it wrote where it zeroes afterwards', async () => {
+    const { file, end, rooms } = await fileWithRoom()
+    const bat = file.bat.at
+    for (const zeros of [4096, 1 << 20]) {
+      const updates = [
+        { at: bat, bytes: batPage(0, rooms[0] as number) },
+        { at: bat, zeros },
+      ]
+      const bytes = logEntry({ guid: GUID, sequence: 1, tail: 0, updates, flushed: end, last: end })
+      file.setLog(GUID, [{ at: 0, bytes }])
+      expect(await firstByte(file, 0)).toBe(0)
+    }
+  })
+
   test('may hold region tables: they change through the log', async () => {
     const { file, end } = await fileWithRoom()
     const table = file.bytes(192 * 1024, 65536)
