@@ -1,6 +1,6 @@
 import { roundUp } from '../../bytes/align.ts'
 import { type Io, settle } from '../../io/io.ts'
-import type { WritableVhdxLayer } from './layer.ts'
+import type { VhdxEditor } from './editor.ts'
 import { BAT_ENTRY, MIB } from './layout.ts'
 import { locatorIn } from './locator.ts'
 import { Metadata } from './metadata.ts'
@@ -25,7 +25,7 @@ const STRIDE = 1 << 17
  *
  * @param entries how many the new BAT has; those past the end of the old one begin as zero
  */
-export function* copyBat(layer: WritableVhdxLayer, entries: number, rewrite: Rewrite): Io<NewBat> {
+export function* copyBat(layer: VhdxEditor, entries: number, rewrite: Rewrite): Io<NewBat> {
   const { bat } = layer.structure
   const length = Math.max(MIB, roundUp(entries * BAT_ENTRY, MIB))
   const at = yield* layer.space.allocate(length)
@@ -55,7 +55,7 @@ export function* copyBat(layer: WritableVhdxLayer, entries: number, rewrite: Rew
  *
  * On failure the tables in memory are as they were.
  */
-export function* adopt(layer: WritableVhdxLayer, patches: readonly Patch[], bat?: NewBat): Io<void> {
+export function* adopt(layer: VhdxEditor, patches: readonly Patch[], bat?: NewBat): Io<void> {
   const { structure: parts, space, store, name } = layer
   const old = parts.bat.regions.bat
   yield* change(layer, [...(bat ? parts.bat.regions.moveBat(bat.at, bat.length) : []), ...patches], bat)
@@ -69,7 +69,7 @@ export function* adopt(layer: WritableVhdxLayer, patches: readonly Patch[], bat?
   space.release(old.at, old.length)
 }
 
-function* change(layer: WritableVhdxLayer, patches: readonly Patch[], bat: NewBat | undefined): Io<void> {
+function* change(layer: VhdxEditor, patches: readonly Patch[], bat: NewBat | undefined): Io<void> {
   let before: readonly Patch[] | undefined
   try {
     before = yield* layer.edits.patch(patches)

@@ -3,9 +3,9 @@ import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { BatCensus, takesRoom } from './census.ts'
-import type { VhdxParts } from './layer.ts'
 import { HEADER_PLACES, PAYLOAD, REGION_TABLE_PLACES } from './layout.ts'
 import { complaintsAbout } from './linkage.ts'
+import type { VhdxParts } from './parts.ts'
 
 /**
  * Looks at everything that a file says of itself, as its log leaves it.

@@ -104,7 +104,7 @@ export function* createVhdx(
   const { store, name } = image
   const metadata = { at: HEADER_SECTION + plan.logLength, length: METADATA_LENGTH }
   const region = { name: 'metadata', ...metadata }
-  yield* settle(store.truncate(metadata.at + metadata.length))
+  yield* settle(store.grow(metadata.at + metadata.length))
   yield* settle(store.write(metadata.at, metadataOf(name, plan, shape)))
   const geometry = new Geometry(yield* Metadata.read(name, store, region))
   const bat = {
@@ -189,7 +189,7 @@ function metadataOf(file: string, plan: Plan, shape: CreateShape): Uint8Array {
 function* writeBat(store: ByteStore, plan: Plan, geometry: Geometry, bat: { at: number; length: number }): Io<void> {
   const blocksAt = bat.at + bat.length
   const length = plan.fixed ? geometry.blocks * plan.blockSize : 0
-  yield* settle(store.truncate(blocksAt + length))
+  yield* settle(store.grow(blocksAt + length))
   if (plan.preallocation === 'falloc') yield* settle(store.allocate?.(blocksAt, length))
   const zeros = new Uint8Array(MIB)
   for (let done = 0; plan.preallocation === 'full' && done < length; done += MIB) {

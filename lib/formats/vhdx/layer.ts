@@ -1,39 +1,20 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
-import type { Image } from '../../contracts/image.ts'
 import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Allocation } from './allocation.ts'
-import type { Bat } from './bat.ts'
+import type { VhdxEditor } from './editor.ts'
 import { Edits } from './edits.ts'
-import type { Geometry } from './geometry.ts'
-import type { Headers } from './header.ts'
 import { linkEditor } from './link-editor.ts'
 import { mergedMarkOf, parentLinkOf } from './linkage.ts'
-import type { ParentLocator } from './locator.ts'
-import type { PendingLog } from './log.ts'
 import { LogWriter } from './log-writer.ts'
-import type { Metadata } from './metadata.ts'
+import type { VhdxParts } from './parts.ts'
 import { resizeImage } from './resize.ts'
 import { Session } from './session.ts'
 import type { Space } from './space.ts'
 import { StructureLock } from './structure-lock.ts'
 import { WriteBack } from './write-back.ts'
-
-/** The parts of an open image. */
-export interface VhdxParts {
-  readonly image: Image
-  readonly headers: Headers
-  readonly geometry: Geometry
-  readonly bat: Bat
-  /** replaced when it changes */
-  metadata: Metadata
-  /** undefined where there is no parent */
-  locator: ParentLocator | undefined
-  /** a log that was not replayed on the medium: it is laid over the file in memory */
-  readonly pendingLog: PendingLog | undefined
-}
 
 /** A VHDX image for reading. */
 export class VhdxLayer implements Layer {
@@ -102,7 +83,7 @@ export class VhdxLayer implements Layer {
  *
  * The order in which things become durable is told in `WriteBack`; what precedes the first change, in `Session`.
  */
-export class WritableVhdxLayer extends VhdxLayer implements WritableLayer {
+export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxEditor {
   readonly links: LinkEditor
   readonly session: Session
   readonly edits: Edits
@@ -154,7 +135,6 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer {
     if (this.session.hasBegun) yield* this.writeBack.flush()
   }
 
-  /** Everything so far is durable, but nothing that was given up becomes free: readers may still be on the way there. */
   *commit(): Io<void> {
     yield* this.writeBack.relieve()
   }

@@ -2,13 +2,13 @@ import type { NewParent } from '../../contracts/identity.ts'
 import type { LinkEditor } from '../../contracts/layer.ts'
 import type { Io } from '../../io/io.ts'
 import { adopt, copyBat } from './bat-move.ts'
-import type { WritableVhdxLayer } from './layer.ts'
+import type { VhdxEditor } from './editor.ts'
 import { BAT_ENTRY, BITMAP, MIB, PAYLOAD, placeOf, setBatEntry, stateOf } from './layout.ts'
 import { beginMerge, endMerge, locatorFor } from './linkage.ts'
 import type { ParentLocator } from './locator.ts'
 
 /** Changes of the parent locator, each in one log entry. [2.6.2.6] */
-export function linkEditor(layer: WritableVhdxLayer): LinkEditor {
+export function linkEditor(layer: VhdxEditor): LinkEditor {
   const change = function* (work: () => Io<void>): Io<void> {
     yield* layer.session.beginMetadata()
     yield* layer.lock.alone(work)
@@ -20,14 +20,14 @@ export function linkEditor(layer: WritableVhdxLayer): LinkEditor {
   }
 }
 
-function* relabel(layer: WritableVhdxLayer, edit: (locator: ParentLocator) => ParentLocator): Io<void> {
+function* relabel(layer: VhdxEditor, edit: (locator: ParentLocator) => ParentLocator): Io<void> {
   const { metadata, locator } = layer.structure
   if (!locator) throw new TypeError(`${layer.name} has no parent that it could be merged into`)
   yield* adopt(layer, metadata.withLocator(edit(locator).encode(layer.name)))
 }
 
 /** A file that had no parent becomes a differencing one: what is not present in it is the parent's from then on. */
-function* link(layer: WritableVhdxLayer, parent: NewParent): Io<void> {
+function* link(layer: VhdxEditor, parent: NewParent): Io<void> {
   const { metadata, locator, geometry, bat } = layer.structure
   const patches = metadata.withLocator(locatorFor(layer.name, parent, locator).encode(layer.name))
   // Only with a parent does the BAT reach to the entry of its last sector bitmap. [2.5]
@@ -47,7 +47,7 @@ function* link(layer: WritableVhdxLayer, parent: NewParent): Io<void> {
  * they would lie, which nobody can see yet; and a new BAT, in which the blocks are fully present, becomes true together
  * with the metadata. [2.5.1.1, 2.5.1.2]
  */
-function* unlink(layer: WritableVhdxLayer): Io<void> {
+function* unlink(layer: VhdxEditor): Io<void> {
   const { metadata, geometry } = layer.structure
   if (!geometry.hasParent) return
   const bitmaps = yield* completeBlocks(layer)
@@ -76,7 +76,7 @@ function* unlink(layer: WritableVhdxLayer): Io<void> {
 const STRIDE = 1 << 16
 
 /** Zeros in all sectors that partially present blocks do not have. @returns places of the sector bitmap blocks */
-function* completeBlocks(layer: WritableVhdxLayer): Io<number[]> {
+function* completeBlocks(layer: VhdxEditor): Io<number[]> {
   const { bat, geometry } = layer.structure
   const bitmaps: number[] = []
   const entries = geometry.entryCount()
@@ -98,7 +98,7 @@ function* completeBlocks(layer: WritableVhdxLayer): Io<number[]> {
   return bitmaps
 }
 
-function* completeBlock(layer: WritableVhdxLayer, block: number): Io<void> {
+function* completeBlock(layer: VhdxEditor, block: number): Io<void> {
   const { bat, geometry } = layer.structure
   const start = block * geometry.blockSize
   const end = start + geometry.usedOf(block)

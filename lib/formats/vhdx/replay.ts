@@ -9,8 +9,7 @@ const STEPS = 1 << 26
 
 /** Writes what a log holds to its places, durably. Done twice, it is the same. [2.3.3] */
 export function* replayOnto(store: ByteStore, log: PendingLog): Io<void> {
-  const size = yield* settle(store.size())
-  if (size < log.fileEnd) yield* settle(store.truncate(log.fileEnd))
+  yield* settle(store.grow(log.fileEnd))
   for (const update of log.updates) {
     if (update.kind === 'data') yield* settle(store.write(update.at, update.bytes))
     else yield* zero(store, update.at, update.length)
@@ -75,6 +74,10 @@ export class ReplayedStore implements ByteStore {
   }
 
   truncate(): void {
+    throw readOnly(this.name)
+  }
+
+  grow(): void {
     throw readOnly(this.name)
   }
 

@@ -3,7 +3,7 @@ import { formatSize } from '../../bytes/size.ts'
 import { VdiskError } from '../../errors.ts'
 import type { Io } from '../../io/io.ts'
 import { adopt, copyBat, type NewBat } from './bat-move.ts'
-import type { WritableVhdxLayer } from './layer.ts'
+import type { VhdxEditor } from './editor.ts'
 import { BAT_ENTRY, LIMIT, PAYLOAD, setBatEntry } from './layout.ts'
 
 /**
@@ -13,7 +13,7 @@ import { BAT_ENTRY, LIMIT, PAYLOAD, setBatEntry } from './layout.ts'
  * What lies past the old size, left over by whoever shrank the disk before, is made to say nothing before the disk
  * grows over it; what lies past the new size is given up after the disk has shrunk.
  */
-export function* resizeImage(layer: WritableVhdxLayer, size: number, parentSize: number): Io<void> {
+export function* resizeImage(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
   const { geometry } = layer.structure
   if (size === geometry.size) return
   refuseImpossible(layer, size)
@@ -22,7 +22,7 @@ export function* resizeImage(layer: WritableVhdxLayer, size: number, parentSize:
   else yield* shrink(layer, size)
 }
 
-function* grow(layer: WritableVhdxLayer, size: number, parentSize: number): Io<void> {
+function* grow(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
   const { geometry, bat, metadata } = layer.structure
   const { blockSize } = geometry
   const first = geometry.blocks
@@ -60,7 +60,7 @@ function* grow(layer: WritableVhdxLayer, size: number, parentSize: number): Io<v
 }
 
 /** What the last block holds behind the end of the disk becomes zero, and its own. */
-function* coverTail(layer: WritableVhdxLayer, size: number, parentSize: number): Io<void> {
+function* coverTail(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
   const { geometry, bat } = layer.structure
   const { blockSize, sectorSize } = geometry
   const before = geometry.size
@@ -80,7 +80,7 @@ function* coverTail(layer: WritableVhdxLayer, size: number, parentSize: number):
   }
 }
 
-function* shrink(layer: WritableVhdxLayer, size: number): Io<void> {
+function* shrink(layer: VhdxEditor, size: number): Io<void> {
   const { geometry, bat, metadata } = layer.structure
   const { blockSize, sectorSize, chunkRatio, hasParent } = geometry
   const end = geometry.blocks
@@ -100,7 +100,7 @@ function* shrink(layer: WritableVhdxLayer, size: number): Io<void> {
   yield* layer.commit()
 }
 
-function refuseImpossible(layer: WritableVhdxLayer, size: number): void {
+function refuseImpossible(layer: VhdxEditor, size: number): void {
   const { sectorSize } = layer.structure.geometry
   if (size > LIMIT.diskBytes) {
     throw new VdiskError('REFUSED', {

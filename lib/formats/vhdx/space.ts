@@ -152,7 +152,7 @@ export class Space implements FileEnd {
   private *alignNow(): Io<void> {
     const size = yield* settle(this.store.size())
     const end = roundUp(this.end, MIB)
-    if (size < end) yield* settle(this.store.truncate(end))
+    if (size < end) yield* settle(this.store.grow(end))
     this.grow(end)
   }
 
@@ -164,7 +164,7 @@ export class Space implements FileEnd {
     // What lies there may be of a block that was given up, or that a crash left behind.
     if (present > 0) yield* this.blank(at, present)
     if (at + length > this.end) {
-      yield* settle(this.store.truncate(at + length))
+      yield* settle(this.store.grow(at + length))
       this.grow(at + length)
     }
     this.used.fill(first, first + count)

@@ -241,6 +241,7 @@ describe('room in the file', () => {
         read: (at, target) => store.read(at, target),
         write: (at, source) => store.write(at, source),
         truncate: (size) => store.truncate(size),
+        grow: (size) => store.grow(size),
         flush: () => store.flush(),
         close: () => store.close(),
       }),
