@@ -66,7 +66,7 @@ function checkHeaderSection({ headers, bat, pendingLog }: VhdxParts, report: Che
 }
 
 function checkMetadata({ metadata, locator }: VhdxParts, report: CheckReport): void {
-  const { at } = metadata.region
+  const { locatorAt: at } = metadata
   for (const complaint of locator ? complaintsAbout(locator) : []) {
     report.add({
       code: 'PARENT_LOCATOR_INVALID',

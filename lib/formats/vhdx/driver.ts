@@ -70,7 +70,7 @@ function* openForReading(image: Image): Io<VhdxLayer> {
 function* openForWriting(image: Image): Io<WritableVhdxLayer> {
   const { name, store } = image
   const headers = yield* Headers.read(name, store)
-  refuseWithoutLog(name, headers, yield* settle(store.size()))
+  refuseUnusableLog(name, headers, yield* settle(store.size()))
   const fileWriteGuid = randomGuid()
   const pendingLog = yield* readPendingLog(name, store, headers)
   if (pendingLog) yield* replay(store, headers, pendingLog, fileWriteGuid)
@@ -114,12 +114,18 @@ function refuseShortBat(file: string, { bat }: Regions, geometry: Geometry, { en
   }
 }
 
-/** All changes of tables pass through the log: without one a file can only be read. */
-function refuseWithoutLog(file: string, headers: Headers, size: number): void {
+/** All changes of tables pass through the log: without one that could be replayed, a file can only be read. */
+function refuseUnusableLog(file: string, headers: Headers, size: number): void {
   const { logOffset, logLength } = headers
-  if (logLength >= MIB && logOffset + logLength <= size) return
+  const why =
+    logLength < MIB || logOffset + logLength > size
+      ? 'it has no log, through which its tables would have to be changed'
+      : logLength > LIMIT.replayedLogBytes
+        ? `its log of ${logLength} bytes is larger than what vdisk replays after a crash`
+        : undefined
+  if (why === undefined) return
   throw new VdiskError('UNSUPPORTED', {
-    message: `Cannot write ${file}: it has no log, through which its tables would have to be changed`,
+    message: `Cannot write ${file}: ${why}`,
     where: spotIn(file, { structure: 'header', at: headers.at, section: '2.3' }),
     advice: 'It can be read and converted: vdisk convert IMAGE COPY --format vhdx',
   })

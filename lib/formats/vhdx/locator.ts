@@ -97,8 +97,8 @@ export class ParentLocator {
 
 /** The locator of a file with a parent. @throws VdiskError CORRUPT, UNSUPPORTED */
 export function locatorIn(file: string, metadata: Metadata): ParentLocator | undefined {
-  const { hasParent, locator, region } = metadata
-  return hasParent && locator ? ParentLocator.parse(file, locator, region.at) : undefined
+  const { hasParent, locator, locatorAt } = metadata
+  return hasParent && locator ? ParentLocator.parse(file, locator, locatorAt) : undefined
 }
 
 /** Text should not end in a zero, but some writers let it. */

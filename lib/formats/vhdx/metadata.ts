@@ -53,6 +53,8 @@ export class Metadata {
   readonly physicalSectorSize: number
   /** the parent locator as it stands; undefined if there is none */
   readonly locator: Uint8Array | undefined
+  /** bytes in the file; the start of the region if there is none */
+  readonly locatorAt: number
   private readonly file: string
 
   private constructor(file: string, region: Region, items: readonly MetadataItem[], contents: Contents) {
@@ -68,6 +70,7 @@ export class Metadata {
     this.logicalSectorSize = narrow(contents.logical)
     this.physicalSectorSize = narrow(contents.physical)
     this.locator = contents.locator
+    this.locatorAt = region.at + (this.system(ITEM.parentLocator)?.offset ?? 0)
     this.check(parameters.flags)
   }
 

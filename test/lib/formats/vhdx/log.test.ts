@@ -352,6 +352,19 @@ describe('a log that was left behind', () => {
     expect(read).toBeLessThan(65536)
   })
 
+  test('that is missing, or that nobody could replay, keeps the file from being written, not from being read', async () => {
+    for (const length of [0, 128 * MIB]) {
+      const { file } = await fileWithRoom()
+      file.store.truncate(256 * MIB)
+      file.editHeaders((view) => {
+        view.setUint32(68, length, true)
+        view.setUint32(72, 64 * MIB, true)
+      })
+      expect((await file.read()).size).toBe(SIZE)
+      expect((await refusal(file.write())).code).toBe('UNSUPPORTED')
+    }
+  })
+
   test('of entries that lie on top of each other costs no more than a few times its length', async () => {
     const { file, end } = await fileWithRoom()
     // Each sector begins an entry that counts all others behind it as padding of its own.
@@ -394,6 +407,30 @@ describe('the log that vdisk writes', () => {
     expect(crashed.header.log).not.toBe(ZERO_GUID)
     expect(await firstByte(crashed, MIB + 5)).toBe(42)
     expect(await firstByte(crashed, MIB + 4)).toBe(0)
+  })
+
+  test('states the size of the file, in whole MiB, also of a file that was not so before', async () => {
+    const file = await VhdxFile.make(SIZE - 512, { subformat: 'fixed' })
+    // As QEMU leaves fixed files: cut off where the disk ends.
+    const end = file.store.size()
+    file.store.truncate(end - 512)
+    const recorder = new RecordingStore(file.copy().store)
+    const scratch = new VhdxFile()
+    scratch.wrap(() => recorder)
+    const layer = await scratch.write()
+    await promised(layer.resize(SIZE - 1024, 0))
+    const entry = recorder.log.find(({ kind, ...rest }) => kind === 'write' && (rest as { at: number }).at === MIB)
+    const bytes = (entry as { bytes: Uint8Array }).bytes
+    const view = new DataView(bytes.buffer, bytes.byteOffset)
+    expect([view.getBigUint64(48, true), view.getBigUint64(56, true)]).toEqual([BigInt(end), BigInt(end)])
+    // What was durable when the log was written is enough to open the file.
+    const crashed = file.copy()
+    const last = recorder.log.findLastIndex(({ kind }) => kind === 'flush')
+    for (const done of recorder.log.slice(0, last)) {
+      if (done.kind === 'write') crashed.put(done.at, done.bytes)
+      if (done.kind === 'truncate') crashed.store.truncate(done.size)
+    }
+    expect((await crashed.read()).size).toBe(SIZE - 1024)
   })
 
   test('is written before a header names it: a LogGuid without an entry would be a corrupt file', async () => {
