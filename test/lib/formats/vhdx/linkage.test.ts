@@ -9,7 +9,7 @@ import { promised } from '../../../../lib/io/io.ts'
 import { MemoryStore } from '../../../../lib/io/memory.ts'
 import { checkLayer, crashState, generator } from '../../../contract/driver-contract.ts'
 import { patternFor } from '../../../model/history.ts'
-import { contentOf, failingStore, RecordingStore } from '../../../support/stores.ts'
+import { contentOf, delayedStore, failingStore, RecordingStore } from '../../../support/stores.ts'
 import { KIB, MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
 const LOCATOR = 'a8d35f2d-b30b-454d-abf7-d3d84834ab0c'
@@ -443,6 +443,16 @@ describe('the identity', () => {
     expect(file.header.fileWrite).not.toBe(before.fileWrite)
     expect(file.guid(64 * KIB + 32)).toBe(file.guid(128 * KIB + 32))
     expect(file.guid(64 * KIB + 16)).toBe(file.guid(128 * KIB + 16))
+  })
+
+  test('changes once, however many begin to write at the same time', async () => {
+    const file = await VhdxFile.make(4 * MIB, { subformat: 'fixed' })
+    const { sequence } = file.header
+    file.wrap((store) => delayedStore(store, 7))
+    const chain = new Chain([await file.write()])
+    await Promise.all([0, 1, 2, 3].map((block) => promised(chain.write(block * MIB, Uint8Array.of(block)))))
+    expect(file.header.sequence).toBe(sequence + 2n)
+    await promised(chain.close())
   })
 
   test('changes with the size, and before it', async () => {
