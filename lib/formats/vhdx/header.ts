@@ -9,7 +9,7 @@ import { FILE_SIGNATURE, HEADER_PLACES, HEADER_SECTION, header as layout, MIB } 
 type Fields = ReturnType<typeof layout.decode>
 
 /** What an update of the headers may change. */
-export type HeaderChange = Partial<Pick<Fields, 'fileWriteGuid' | 'dataWriteGuid' | 'logGuid'>>
+export type HeaderChange = Partial<Pick<Fields, 'fileWriteGuid' | 'dataWriteGuid' | 'logGuid' | 'logVersion'>>
 
 const SIGNATURE = 'head'
 const LAST_SEQUENCE = 2n ** 64n - 1n

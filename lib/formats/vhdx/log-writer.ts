@@ -57,7 +57,9 @@ export class LogWriter {
     yield* settle(this.store.write(this.headers.logOffset + place, entry))
     yield* settle(this.store.flush())
     this.sequenceNumber = sequenceNumber
-    if (!this.headers.hasLog) yield* this.headers.update(this.store, { logGuid: this.guid })
+    if (this.headers.hasLog) return
+    // Whatever version the last log had, this one is ours.
+    yield* this.headers.update(this.store, { logGuid: this.guid, logVersion: 0 })
   }
 
   /** Everything is in its place, durably: there is nothing to replay. */

@@ -77,6 +77,25 @@ describe('a block of a differencing file', () => {
     await promised(layer.close())
   })
 
+  test('brings along zeros too, where its room holds what nobody may see', async () => {
+    const zeros = new MemoryStore('base', { content: new Uint8Array(SIZE), writable: false })
+    const folder = new MemoryFolder()
+    folder.files.set('base', zeros)
+    const base = await promised(raw.open(folder.image('base'), 'read'))
+    const file = await VhdxFile.make(SIZE, { logical_sector_size: '4096' }, parentOf())
+    const layer = await file.write()
+    const chain = new Chain([base, layer])
+    await promised(chain.write(MIB, new Uint8Array(16384).fill(0xaa)))
+    expect(await promised(layer.erase(MIB + 4096, 4096, 'parent'))).toBe(4096)
+    await promised(chain.write(MIB + 5000, Uint8Array.of(7)))
+    const found = new Uint8Array(4096)
+    await promised(chain.read(MIB + 4096, found))
+    const wanted = new Uint8Array(4096)
+    wanted[904] = 7
+    expect(Buffer.compare(found, wanted)).toBe(0)
+    await promised(chain.close())
+  })
+
   test('whose last missing sector is written becomes fully present', async () => {
     const file = await VhdxFile.make(SIZE, {}, parentOf())
     const chain = new Chain([(await baseOf()).layer, await file.write()])

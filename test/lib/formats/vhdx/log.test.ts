@@ -334,6 +334,16 @@ describe('a log that was left behind', () => {
     expect((await refusal(file.read())).code).toBe('UNSUPPORTED')
   })
 
+  test('of another version is followed by one of ours', async () => {
+    const { file } = await fileWithRoom()
+    file.editHeaders((view) => view.setUint16(64, 1, true))
+    const chain = new Chain([await file.write()])
+    await promised(chain.write(0, Uint8Array.of(77)))
+    await promised(chain.flush())
+    expect(await firstByte(file.copy())).toBe(77)
+    await promised(chain.close())
+  })
+
   test('that is larger than anything that could be replayed in memory is refused before it is read', async () => {
     const { file } = await fileWithRoom()
     file.store.truncate(2 ** 33)

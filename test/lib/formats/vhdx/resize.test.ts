@@ -240,6 +240,20 @@ describe('the end of the disk', () => {
     expect((await checkLayer(vhdx, await file.read())).findings).toEqual([])
   })
 
+  test('may be its beginning: then nothing is left, and what comes back is zero', async () => {
+    for (const parent of [undefined, parentOf(4 * MIB)]) {
+      const file = await VhdxFile.make(4 * MIB, {}, parent)
+      const layer = await file.write()
+      for (const offset of [0, 3 * MIB + 512]) await promised((await promised(layer.reserve(offset, 512))).publish())
+      await promised(layer.resize(0, 4 * MIB))
+      await promised(layer.resize(4 * MIB, 4 * MIB))
+      await promised(layer.close())
+      const again = await file.read()
+      expect(await kindsIn(again, 0, 4 * MIB)).toEqual(['zero'])
+      expect((await checkLayer(vhdx, again)).findings).toEqual([])
+    }
+  })
+
   test('entries that somebody left behind it are gone when the disk grows over them', async () => {
     const file = await VhdxFile.make(4 * MIB)
     file.store.truncate(8 * MIB)
