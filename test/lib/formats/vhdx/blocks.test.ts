@@ -159,6 +159,17 @@ describe('a block of a differencing file', () => {
     expect((await checkLayer(vhdx, await file.read())).findings).toEqual([])
   })
 
+  test('at the end of the disk, revealed in part, has no bits behind it', async () => {
+    const file = await VhdxFile.make(SIZE - 512, {}, parentOf())
+    const layer = await file.write()
+    const chain = new Chain([(await baseOf()).layer, layer])
+    await promised(chain.write(3 * MIB, new Uint8Array(MIB - 512).fill(1)))
+    expect(await promised(layer.erase(3 * MIB + 512, 512, 'parent'))).toBe(512)
+    await promised(chain.close())
+    expect(state(file.entry(3))).toBe(7)
+    expect((await checkLayer(vhdx, await file.read())).findings).toEqual([])
+  })
+
   test('erased as a whole reads as zero, whatever the parent has; revealed, it is the parent’s again', async () => {
     const base = await baseOf()
     const file = await VhdxFile.make(SIZE, {}, parentOf())
@@ -338,6 +349,22 @@ describe('mapping', () => {
       expect(byte[0]).toBe(i + 1)
     }
     expect((await checkLayer(vhdx, again.layers[0] as Layer)).findings).toEqual([])
+  })
+
+  test('changes the entries of blocks on both sides of such a border, and not its own', async () => {
+    const file = await VhdxFile.make(8192 * MIB)
+    const chain = new Chain([await file.write()])
+    // One request, from the last block of the first chunk into the second.
+    await promised(chain.write(4095 * MIB + 1000, new Uint8Array(2 * MIB).fill(5)))
+    await promised(chain.flush())
+    expect([4094, 4095, 4096, 4097, 4098, 4099].map((index) => state(file.entry(index)))).toEqual([0, 6, 0, 6, 6, 0])
+    await promised(chain.erase(4095 * MIB, 2 * MIB))
+    await promised(chain.flush())
+    expect([4094, 4095, 4096, 4097, 4098, 4099].map((index) => state(file.entry(index)))).toEqual([0, 2, 0, 2, 6, 0])
+    const found = new Uint8Array(1000)
+    await promised(chain.read(4097 * MIB, found))
+    expect(found.every((byte) => byte === 5)).toBe(true)
+    await promised(chain.close())
   })
 
   test('keeps bits of blocks of 256 MiB, whose bitmaps have many pages', async () => {
