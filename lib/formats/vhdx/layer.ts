@@ -1,0 +1,175 @@
+import type { Extent } from '../../contracts/extent.ts'
+import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
+import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
+import { type Io, settle } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { Allocation } from './allocation.ts'
+import type { VhdxEditor } from './editor.ts'
+import { Edits } from './edits.ts'
+import { linkEditor } from './link-editor.ts'
+import { mergedMarkOf, parentLinkOf } from './linkage.ts'
+import { LogWriter } from './log-writer.ts'
+import type { VhdxParts } from './parts.ts'
+import { resizeImage } from './resize.ts'
+import { Session } from './session.ts'
+import type { Space } from './space.ts'
+import { StructureLock } from './structure-lock.ts'
+import { WriteBack } from './write-back.ts'
+
+/** A VHDX image for reading. */
+export class VhdxLayer implements Layer {
+  readonly format = 'vhdx'
+  readonly name: string
+  readonly store: ByteStore
+  protected readonly parts: VhdxParts
+
+  constructor(parts: VhdxParts) {
+    this.parts = parts
+    this.name = parts.image.name
+    this.store = parts.image.store
+  }
+
+  get size(): number {
+    return this.parts.geometry.size
+  }
+
+  get granularity(): number {
+    return this.parts.geometry.blockSize
+  }
+
+  /** The current header's: another writer may have left a different one in the other. [2.2.2] */
+  get identity(): Identity | undefined {
+    return { kind: 'guid', value: this.parts.headers.dataWriteGuid, current: true }
+  }
+
+  get parent(): ParentLink | undefined {
+    return this.parts.locator && parentLinkOf(this.parts.locator)
+  }
+
+  get merged(): MergedMark | undefined {
+    return this.parts.locator && mergedMarkOf(this.parts.locator)
+  }
+
+  get details(): { readonly [key: string]: Json } {
+    const { metadata, headers, pendingLog } = this.parts
+    return {
+      type: metadata.hasParent ? 'differencing' : metadata.leavesBlocksAllocated ? 'fixed' : 'dynamic',
+      blockSize: metadata.blockSize,
+      logicalSectorSize: metadata.logicalSectorSize,
+      physicalSectorSize: metadata.physicalSectorSize,
+      virtualDiskId: metadata.virtualDiskId,
+      fileWriteGuid: headers.fileWriteGuid,
+      logSize: headers.logLength,
+      ...(pendingLog ? { pendingLogEntries: pendingLog.entries } : {}),
+    }
+  }
+
+  /** For the check: it reads tables past what `map` shows. */
+  get structure(): VhdxParts {
+    return this.parts
+  }
+
+  map(offset: number, length: number): Io<Extent> {
+    return this.parts.bat.map(offset, length)
+  }
+
+  *close(): Io<void> {
+    yield* settle(this.store.close())
+  }
+}
+
+/**
+ * A VHDX image for reading and writing.
+ *
+ * The order in which things become durable is told in `WriteBack`; what precedes the first change, in `Session`.
+ */
+export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxEditor {
+  readonly links: LinkEditor
+  readonly session: Session
+  readonly edits: Edits
+  readonly space: Space
+  readonly allocation: Allocation
+  readonly lock = new StructureLock()
+  private readonly writeBack: WriteBack
+
+  /** @param fileWriteGuid what this session calls itself in the headers */
+  constructor(parts: VhdxParts, space: Space, fileWriteGuid: string) {
+    super(parts)
+    const { bat, headers } = parts
+    this.space = space
+    this.session = new Session(headers, this.store, space, fileWriteGuid)
+    this.writeBack = new WriteBack(this.store, bat.tables, space, new LogWriter(this.store, headers))
+    this.edits = new Edits(bat.tables, this.writeBack)
+    this.allocation = new Allocation(bat, this.edits, space, this.store)
+    this.links = linkEditor(this)
+  }
+
+  get nextIdentity(): Identity {
+    return this.session.nextIdentity
+  }
+
+  *reserve(offset: number, length: number): Io<Reservation> {
+    yield* this.session.beginContent()
+    yield* this.lock.enter()
+    try {
+      return this.counted(yield* this.allocation.reserve(offset, length))
+    } catch (error) {
+      this.lock.leave()
+      throw error
+    }
+  }
+
+  *erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
+    const untouched = yield* this.allocation.untouched(offset, length, reveal)
+    if (untouched > 0) return untouched
+    yield* this.session.beginContent()
+    yield* this.lock.enter()
+    try {
+      return yield* this.allocation.erase(offset, length, reveal)
+    } finally {
+      this.lock.leave()
+    }
+  }
+
+  *flush(): Io<void> {
+    if (this.session.hasBegun) yield* this.writeBack.flush()
+  }
+
+  *commit(): Io<void> {
+    yield* this.writeBack.relieve()
+  }
+
+  *resize(size: number, parentSize: number): Io<void> {
+    yield* this.lock.alone(() => resizeImage(this, size, parentSize))
+  }
+
+  override *close(): Io<void> {
+    try {
+      if (this.session.hasBegun) yield* this.writeBack.end()
+    } finally {
+      yield* super.close()
+    }
+  }
+
+  /** A use of the structure ends when the reservation does, however that is. */
+  private counted(room: Reservation): Reservation {
+    const { lock } = this
+    const ending = function* (end: Io<void>): Io<void> {
+      try {
+        yield* end
+      } finally {
+        lock.leave()
+      }
+    }
+    const { length, store, at, zeroed, fills } = room
+    return {
+      length,
+      store,
+      at,
+      zeroed,
+      fills,
+      publish: () => ending(room.publish()),
+      abandon: () => ending(room.abandon()),
+    }
+  }
+}

@@ -1,0 +1,269 @@
+import { namedGuid, normalizeGuid, ZERO_GUID } from '../../bytes/guid.ts'
+import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
+import type { Json } from '../../contracts/layer.ts'
+import { VdiskError } from '../../errors.ts'
+import type { FileStamp } from '../../io/store.ts'
+import { spotIn } from './damage.ts'
+import { ParentLocator } from './locator.ts'
+
+/**
+ * What the keys of a parent locator say. [2.6.2.6.3]
+ *
+ * `parent_linkage` is the DataWriteGuid that the parent had when the child was made; `parent_linkage2` is a second one
+ * that is accepted while the child is merged into the parent, because the parent's changes then. [note 12] Windows
+ * fills the second in with zeros when it mounts a child; that says nothing.
+ *
+ * Over a parent of another format stands a key of ours, `vdisk_link`, with what that format cannot say. Only vdisk
+ * opens such a child. Keys of ours besides: `vdisk_merged`, `vdisk_replaced`. docs/vhdx-parent-keys.md
+ */
+const KEY = {
+  linkage: 'parent_linkage',
+  linkage2: 'parent_linkage2',
+  relativePath: 'relative_path',
+  volumePath: 'volume_path',
+  absolutePath: 'absolute_win32_path',
+  link: 'vdisk_link',
+  merged: 'vdisk_merged',
+  replaced: 'vdisk_replaced',
+} as const
+
+/** In the order in which they are to be tried. */
+const PATHS = [KEY.relativePath, KEY.volumePath, KEY.absolutePath] as const
+
+const LINK_VERSION = 1
+
+/** A parent of another format, as `vdisk_link` has it. */
+interface ForeignLink {
+  readonly format: string
+  readonly identity: Identity | undefined
+  /** also accepted, while a merge is under way */
+  readonly next: Identity | undefined
+  readonly merging: boolean
+  readonly record: ParentRecord
+}
+
+/** Who the parent is, as the child has it. */
+export function parentLinkOf(locator: ParentLocator): ParentLink {
+  const references = PATHS.map((key) => locator.get(key)).filter((path) => path !== undefined && path !== '')
+  const common = { references: references as string[], replaced: decodeIdentity(parseJson(locator.get(KEY.replaced))) }
+  const written = locator.get(KEY.link)
+  if (written === undefined) {
+    const linkage = guidIn(locator, KEY.linkage)
+    const linkage2 = guidIn(locator, KEY.linkage2)
+    const expects = [linkage, linkage2 === linkage ? undefined : linkage2].flatMap((value) =>
+      value === undefined ? [] : [guidIdentity(value)],
+    )
+    return { ...common, format: 'vhdx', expects, record: undefined, merging: expects.length > 1 }
+  }
+  const link = decodeLink(written)
+  // A record that cannot be read says nothing of the format; and nothing is guessed.
+  if (!link) return { ...common, format: undefined, expects: [], record: undefined, merging: false }
+  const expects = [link.identity, link.next].filter((one) => one !== undefined)
+  return { ...common, format: link.format, expects, record: link.record, merging: link.merging }
+}
+
+/** Whether the content went elsewhere. */
+export function mergedMarkOf(locator: ParentLocator): MergedMark | undefined {
+  const mark = parseJson(locator.get(KEY.merged))
+  if (!isObject(mark) || typeof mark.into !== 'string' || typeof mark.at !== 'number') return undefined
+  return { into: mark.into, at: mark.at }
+}
+
+/** What is wrong with the keys, in words; for the check. */
+export function complaintsAbout(locator: ParentLocator): string[] {
+  const complaints: string[] = []
+  if (guidIn(locator, KEY.linkage) === undefined) complaints.push(`it has no ${KEY.linkage} that is a GUID`)
+  if (!PATHS.some((key) => locator.get(key))) complaints.push('it has no path to the parent')
+  const link = locator.get(KEY.link)
+  if (link !== undefined && !decodeLink(link)) complaints.push(`its ${KEY.link} cannot be read`)
+  return complaints
+}
+
+/**
+ * A locator that points at `parent`.
+ *
+ * @param before what stood there; that a layer was merged away stays true whoever its parent is
+ */
+export function locatorFor(file: string, parent: NewParent, before: ParentLocator | undefined): ParentLocator {
+  const isVhdx = parent.format === 'vhdx'
+  if (isVhdx && parent.identity?.kind !== 'guid') throw new TypeError('A VHDX parent is known by a GUID')
+  const link = isVhdx
+    ? undefined
+    : { format: parent.format, identity: parent.identity, next: undefined, merging: false, record: parent.record }
+  return new ParentLocator(new Map()).with({
+    [KEY.linkage]: braced(isVhdx ? (parent.identity as Identity).value : standIn(parent.identity, parent.record)),
+    [KEY.relativePath]: relativePath(file, parent.path),
+    [KEY.absolutePath]: win32Path(parent.absolutePath),
+    [KEY.link]: link && encodeLink(link),
+    [KEY.merged]: before?.get(KEY.merged),
+    [KEY.replaced]: parent.replaces && JSON.stringify(encodeIdentity(parent.replaces)),
+  })
+}
+
+/** From now on the parent is accepted as it is now, and as `next`. */
+export function beginMerge(
+  locator: ParentLocator,
+  now: Identity | undefined,
+  next: Identity | undefined,
+): ParentLocator {
+  const link = foreignLink(locator)
+  if (link) {
+    return locator.with({
+      [KEY.linkage]: braced(standIn(now, link.record)),
+      [KEY.link]: encodeLink({ ...link, identity: now, next, merging: true }),
+    })
+  }
+  if (now?.kind !== 'guid' || next?.kind !== 'guid') throw new TypeError('A VHDX parent is known by a GUID')
+  return locator.with({ [KEY.linkage]: braced(now.value), [KEY.linkage2]: braced(next.value) })
+}
+
+/** The parent is what the merge left, and the content of this layer is history. */
+export function endMerge(locator: ParentLocator, mark: MergedMark): ParentLocator {
+  const merged = JSON.stringify({ into: mark.into, at: mark.at })
+  const link = foreignLink(locator)
+  if (link) {
+    const identity = link.next ?? link.identity
+    return locator.with({
+      [KEY.linkage]: braced(standIn(identity, link.record)),
+      [KEY.link]: encodeLink({ ...link, identity, next: undefined, merging: false }),
+      [KEY.merged]: merged,
+    })
+  }
+  const next = guidIn(locator, KEY.linkage2)
+  return locator.with({
+    ...(next === undefined ? {} : { [KEY.linkage]: braced(next) }),
+    [KEY.linkage2]: undefined,
+    [KEY.merged]: merged,
+  })
+}
+
+/** The link to a parent of another format; undefined over a VHDX parent. */
+function foreignLink(locator: ParentLocator): ForeignLink | undefined {
+  const written = locator.get(KEY.link)
+  const link = written === undefined ? undefined : decodeLink(written)
+  if (written === undefined || link) return link
+  throw new VdiskError('CORRUPT', {
+    message: `Cannot change the link to the parent: its ${KEY.link} cannot be read`,
+    where: { structure: 'parent locator' },
+    advice: 'Point the image at its parent again: vdisk relink IMAGE --parent FILE',
+  })
+}
+
+function guidIn(locator: ParentLocator, key: string): string | undefined {
+  const guid = normalizeGuid(locator.get(key) ?? '')
+  return guid === ZERO_GUID ? undefined : guid
+}
+
+function guidIdentity(value: string): Identity {
+  return { kind: 'guid', value, current: true }
+}
+
+/** Lower case in braces. [2.6.2.6.3] */
+function braced(guid: string): string {
+  return `{${guid}}`
+}
+
+/** `parent_linkage` must be there; over another format it is a GUID made of what is known, and nobody compares it. */
+function standIn(identity: Identity | undefined, record: ParentRecord): string {
+  return namedGuid(identity ? `${identity.kind} ${identity.value}` : `sample ${record.size} ${record.sample ?? ''}`)
+}
+
+/** With backslashes, and a first part that makes plain that it is a path. [2.6.2.6.3] */
+function relativePath(file: string, path: string): string {
+  if (path.includes('\\')) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot link ${file} to "${path}": a path in a VHDX file cannot hold a backslash`,
+      where: spotIn(file, { structure: 'parent locator', section: '2.6.2.6.3' }),
+      advice: 'Rename the parent, or the folder it is in.',
+    })
+  }
+  const windows = path.replaceAll('/', '\\')
+  return windows.startsWith('..\\') ? windows : `.\\${windows}`
+}
+
+/**
+ * The last place to look: an extended-length path. [2.6.2.6.3]
+ *
+ * A path of another system gets the same form. Windows finds nothing under it, as it should; libvhdi knows this key
+ * alone and takes the last part of it; and vdisk finds the file by it where the user maps its beginning.
+ */
+function win32Path(path: string): string | undefined {
+  if (path.startsWith('\\\\?\\')) return path
+  if (/^[a-z]:[\\/]/i.test(path)) return `\\\\?\\${path.replaceAll('/', '\\')}`
+  if (path.startsWith('\\\\')) return `\\\\?\\UNC\\${path.slice(2)}`
+  // A backslash in a name of another system would be taken for a border between names.
+  return path.includes('\\') ? undefined : `\\\\?\\${path.replaceAll('/', '\\')}`
+}
+
+// --- vdisk_link and its kin: small JSON documents, read with distrust. ---
+
+type Parsed = Json | undefined
+
+function encodeLink(link: ForeignLink): string {
+  const { size, stamp, sample } = link.record
+  return JSON.stringify({
+    version: LINK_VERSION,
+    format: link.format,
+    identity: encodeIdentity(link.identity),
+    size,
+    stamp: stamp ? encodeStamp(stamp) : null,
+    sample: sample ?? null,
+    ...(link.merging ? { merging: true, next: encodeIdentity(link.next) } : {}),
+  })
+}
+
+function decodeLink(text: string): ForeignLink | undefined {
+  const link = parseJson(text)
+  if (!isObject(link) || link.version !== LINK_VERSION) return undefined
+  const { format, size, sample } = link
+  if (typeof format !== 'string' || typeof size !== 'number' || !Number.isSafeInteger(size)) return undefined
+  const stamp = decodeStamp(link.stamp)
+  return {
+    format,
+    identity: decodeIdentity(link.identity),
+    next: decodeIdentity(link.next),
+    merging: link.merging === true,
+    record: { size, stamp, sample: typeof sample === 'string' ? sample : undefined },
+  }
+}
+
+function encodeIdentity(identity: Identity | undefined): Json {
+  return identity ? { kind: identity.kind, value: identity.value } : null
+}
+
+function decodeIdentity(value: Parsed): Identity | undefined {
+  if (!isObject(value) || typeof value.value !== 'string') return undefined
+  const { kind } = value
+  if (kind !== 'guid' && kind !== 'cid' && kind !== 'generation') return undefined
+  return { kind, value: value.value, current: true }
+}
+
+/** Nanoseconds need more digits than a JSON number keeps: they are texts. */
+function encodeStamp(stamp: FileStamp): Json {
+  const { size, modified, inode, born } = stamp
+  return { size, modified: `${modified}`, inode: `${inode}`, born: `${born}` }
+}
+
+function decodeStamp(value: Parsed): FileStamp | undefined {
+  if (!isObject(value) || typeof value.size !== 'number') return undefined
+  const [modified, inode, born] = [value.modified, value.inode, value.born].map(decodeInteger)
+  if (modified === undefined || inode === undefined || born === undefined) return undefined
+  return { size: value.size, modified, inode, born }
+}
+
+function decodeInteger(value: Parsed): bigint | undefined {
+  return typeof value === 'string' && /^-?\d{1,30}$/.test(value) ? BigInt(value) : undefined
+}
+
+function parseJson(text: string | undefined): Parsed {
+  if (text === undefined) return undefined
+  try {
+    return JSON.parse(text) as Json
+  } catch {
+    return undefined
+  }
+}
+
+function isObject(value: Parsed): value is { readonly [key: string]: Json } {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -1,0 +1,265 @@
+import { crc32c } from '../../bytes/crc32c.ts'
+import { type Io, settle } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { corrupt, tooLarge } from './damage.ts'
+import type { Headers } from './header.ts'
+import {
+  DATA_DESCRIPTOR,
+  DATA_SECTOR,
+  descriptorSectors,
+  LEADING,
+  LIMIT,
+  LOG_DESCRIPTOR,
+  LOG_SECTOR,
+  LOGGED_FROM,
+  logEntryHeader,
+  TRAILING,
+  ZERO_DESCRIPTOR,
+} from './layout.ts'
+
+/**
+ * Reading a log: which updates were promised and may not have reached their places. [2.3]
+ *
+ * A log is a ring of 4 KiB sectors. Entries are found by trying every sector; what makes one valid are its marks,
+ * its sequence number in each of its sectors, and a checksum over all of it. The newest complete sequence counts, and
+ * nothing else. [2.3.3]
+ */
+
+/** One 4 KiB sector to be written, or a range to be zeroed. Places are bytes in the file. */
+export type LogUpdate =
+  | { readonly kind: 'data'; readonly at: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'zero'; readonly at: number; readonly length: number }
+
+/** What a log holds that must still be done. */
+export interface PendingLog {
+  /** from the oldest to the newest */
+  readonly updates: readonly LogUpdate[]
+  readonly entries: number
+  /** bytes that the file must have afterwards */
+  readonly fileEnd: number
+}
+
+interface Entry {
+  /** bytes from the start of the log */
+  readonly at: number
+  readonly length: number
+  readonly tail: number
+  readonly sequenceNumber: bigint
+  readonly descriptorCount: number
+  readonly flushedFileOffset: number
+  readonly lastFileOffset: number
+}
+
+/** All bytes whose checksums are computed, as a multiple of the log: entries that do not overlap need one. */
+const CHECKED = 4
+
+/**
+ * Reads the updates that a log holds; undefined if the file was closed well.
+ *
+ * @throws VdiskError CORRUPT if no sequence is complete, the file was cut short, or an update goes where none may
+ */
+export function* readPendingLog(file: string, store: ByteStore, headers: Headers): Io<PendingLog | undefined> {
+  if (!headers.hasLog) return undefined
+  if (headers.logLength > LIMIT.replayedLogBytes) {
+    throw tooLarge(file, `it was not closed, and its log of ${headers.logLength} bytes is too large to be replayed`, {
+      structure: 'log',
+      at: headers.logOffset,
+      section: '2.2.2',
+    })
+  }
+  const bytes = new Uint8Array(headers.logLength)
+  yield* settle(store.read(headers.logOffset, bytes))
+  const log = new Log(file, bytes, headers)
+  const sequence = log.activeSequence()
+  const head = sequence.at(-1)
+  if (!head) {
+    throw corrupt(
+      file,
+      'it was not closed, and its log has no entry that is whole',
+      { structure: 'log', at: headers.logOffset, section: '2.3.3' },
+      'The log holds changes of the tables that may be missing now. If there is a backup, use it.',
+    )
+  }
+  const size = yield* settle(store.size())
+  if (size < head.flushedFileOffset) {
+    throw corrupt(
+      file,
+      `it was cut short: it has ${size} bytes, and had ${head.flushedFileOffset} when its log was written`,
+      { structure: 'log', at: headers.logOffset + head.at, section: '2.3.3' },
+      'If you have it, copy the file again from its source.',
+    )
+  }
+  const fileEnd = Math.max(size, head.lastFileOffset)
+  if (fileEnd > LIMIT.fileBytes) {
+    throw tooLarge(file, `its log says that the file ends at ${head.lastFileOffset}, larger than any can be`, {
+      structure: 'log',
+      at: headers.logOffset + head.at,
+      section: '2.3.1.1',
+    })
+  }
+  return { updates: log.updatesOf(sequence, fileEnd), entries: sequence.length, fileEnd }
+}
+
+class Log {
+  private readonly file: string
+  private readonly bytes: Uint8Array
+  private readonly view: DataView
+  private readonly headers: Headers
+  private readonly known = new Map<number, Entry | undefined>()
+  private checked = 0
+
+  constructor(file: string, bytes: Uint8Array, headers: Headers) {
+    this.file = file
+    this.bytes = bytes
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.headers = headers
+  }
+
+  /** The newest sequence that is valid and complete, from its tail to its head; empty if there is none. [2.3.2, 2.3.3] */
+  activeSequence(): readonly Entry[] {
+    let active: readonly Entry[] = []
+    // An entry of a sequence whose head points past its beginning: no sequence that begins later has it either.
+    const hopeless = new Set<number>()
+    for (let tail = 0; tail < this.bytes.length; ) {
+      const sequence = hopeless.has(tail) ? [] : this.sequenceFrom(tail)
+      const head = sequence.at(-1)
+      const start = head ? sequence.findIndex(({ at }) => at === head.tail) : -1
+      if (!head || start === -1) {
+        for (const { at } of sequence) hopeless.add(at)
+        tail += LOG_SECTOR
+        continue
+      }
+      const best = active.at(-1)
+      if (!best || head.sequenceNumber > best.sequenceNumber) active = sequence.slice(start)
+      const next = (head.at + head.length) % this.bytes.length
+      if (next <= tail) break
+      tail = next
+    }
+    return active
+  }
+
+  /** What the entries of a sequence update. @throws VdiskError CORRUPT for a place that the log may not touch */
+  updatesOf(sequence: readonly Entry[], fileEnd: number): LogUpdate[] {
+    const updates: LogUpdate[] = []
+    for (const entry of sequence) {
+      let dataAt = entry.at + descriptorSectors(entry.descriptorCount) * LOG_SECTOR
+      for (let i = 0; i < entry.descriptorCount; i++) {
+        const descriptor = this.descriptorAt(entry, i)
+        const at = this.wide(descriptor + 16)
+        if (this.view.getUint32(descriptor, true) === ZERO_DESCRIPTOR) {
+          const length = this.wide(descriptor + 8)
+          this.checkTarget(entry, at, length, fileEnd)
+          if (length > 0) updates.push({ kind: 'zero', at, length })
+        } else {
+          this.checkTarget(entry, at, LOG_SECTOR, fileEnd)
+          updates.push({ kind: 'data', at, bytes: this.restored(descriptor, dataAt % this.bytes.length) })
+          dataAt += LOG_SECTOR
+        }
+      }
+    }
+    return updates
+  }
+
+  /** Valid entries one after the other, each with a sequence number one higher than the one before. */
+  private sequenceFrom(tail: number): Entry[] {
+    const sequence: Entry[] = []
+    for (let at = tail; ; ) {
+      const entry = this.entryAt(at)
+      const last = sequence.at(-1)
+      if (!entry || (last && entry.sequenceNumber !== last.sequenceNumber + 1n)) return sequence
+      sequence.push(entry)
+      at = (at + entry.length) % this.bytes.length
+    }
+  }
+
+  private entryAt(at: number): Entry | undefined {
+    if (!this.known.has(at)) this.known.set(at, this.validEntry(at))
+    return this.known.get(at)
+  }
+
+  /** Everything that is cheap to check comes before the checksum, so that a hostile log costs little. */
+  private validEntry(at: number): Entry | undefined {
+    const { bytes, headers } = this
+    const sector = bytes.subarray(at, at + LOG_SECTOR)
+    const fields = logEntryHeader.decode(sector)
+    if (fields.signature !== 'loge' || fields.logGuid !== headers.logGuid || fields.sequenceNumber === 0n)
+      return undefined
+    const { entryLength: length, tail, sequenceNumber, descriptorCount } = fields
+    if (length === 0 || length % LOG_SECTOR !== 0 || length > bytes.length) return undefined
+    if (tail % LOG_SECTOR !== 0 || tail >= bytes.length) return undefined
+    const { flushedFileOffset, lastFileOffset } = fields
+    const entry = { at, length, tail, sequenceNumber, descriptorCount, flushedFileOffset, lastFileOffset }
+    if (descriptorSectors(descriptorCount) * LOG_SECTOR > length || !this.hasValidSectors(entry)) return undefined
+    return this.checksumOf(entry) === fields.checksum ? entry : undefined
+  }
+
+  /** Whether descriptors and data sectors are what they should be, each with the sequence number of the entry. */
+  private hasValidSectors(entry: Entry): boolean {
+    const { view, bytes } = this
+    const low = Number(entry.sequenceNumber & 0xffffffffn)
+    const high = Number(entry.sequenceNumber >> 32n)
+    const end = entry.at + entry.length
+    let dataAt = entry.at + descriptorSectors(entry.descriptorCount) * LOG_SECTOR
+    for (let i = 0; i < entry.descriptorCount; i++) {
+      const at = this.descriptorAt(entry, i)
+      const kind = view.getUint32(at, true)
+      if (view.getUint32(at + 24, true) !== low || view.getUint32(at + 28, true) !== high) return false
+      if (view.getUint32(at + 16, true) % LOG_SECTOR !== 0) return false
+      if (kind === ZERO_DESCRIPTOR) {
+        if (view.getUint32(at + 8, true) % LOG_SECTOR !== 0) return false
+        continue
+      }
+      if (kind !== DATA_DESCRIPTOR || dataAt + LOG_SECTOR > end) return false
+      const sector = dataAt % bytes.length
+      if (view.getUint32(sector, true) !== DATA_SECTOR || view.getUint32(sector + 4, true) !== high) return false
+      if (view.getUint32(sector + LOG_SECTOR - 4, true) !== low) return false
+      dataAt += LOG_SECTOR
+    }
+    return true
+  }
+
+  private checksumOf(entry: Entry): number {
+    this.checked += entry.length
+    if (this.checked > this.bytes.length * CHECKED) {
+      throw corrupt(this.file, 'the entries of its log lie on top of each other', {
+        structure: 'log',
+        at: this.headers.logOffset + entry.at,
+        section: '2.3.1',
+      })
+    }
+    const first = this.bytes.slice(entry.at, entry.at + LOG_SECTOR)
+    logEntryHeader.patch(first, { checksum: 0 })
+    const rest = entry.length - LOG_SECTOR
+    const start = entry.at + LOG_SECTOR
+    const toEnd = Math.min(rest, this.bytes.length - start)
+    const sum = crc32c(this.bytes.subarray(start, start + toEnd), crc32c(first))
+    return crc32c(this.bytes.subarray(0, rest - toEnd), sum)
+  }
+
+  /** Bytes from the start of the log of a descriptor. The first sector begins with the header, as large as two. */
+  private descriptorAt(entry: Entry, index: number): number {
+    return (entry.at + (index + 2) * LOG_DESCRIPTOR) % this.bytes.length
+  }
+
+  /** An update as it is to be written: its ends are in the descriptor. [2.3.1.3] */
+  private restored(descriptor: number, sector: number): Uint8Array {
+    const update = this.bytes.slice(sector, sector + LOG_SECTOR)
+    update.set(this.bytes.subarray(descriptor + 8, descriptor + 8 + LEADING))
+    update.set(this.bytes.subarray(descriptor + 4, descriptor + 4 + TRAILING), LOG_SECTOR - TRAILING)
+    return update
+  }
+
+  private checkTarget(entry: Entry, at: number, length: number, fileEnd: number): void {
+    const { logOffset, logLength } = this.headers
+    const spot = { structure: 'log', at: logOffset + entry.at, section: '2.3' }
+    if (length > LIMIT.zeroedBytes) throw tooLarge(this.file, `its log zeroes ${length} bytes at ${at}`, spot)
+    const where =
+      at < LOGGED_FROM ? 'the headers' : at < logOffset + logLength && at + length > logOffset ? 'the log' : ''
+    if (where !== '') throw corrupt(this.file, `its log writes over ${where}, at ${at}`, spot)
+    if (at + length > fileEnd) throw corrupt(this.file, `its log writes at ${at}, past the end of the file`, spot)
+  }
+
+  private wide(at: number): number {
+    return this.view.getUint32(at + 4, true) * 2 ** 32 + this.view.getUint32(at, true)
+  }
+}
