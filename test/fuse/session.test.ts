@@ -486,6 +486,19 @@ describe('durability', () => {
     expect(flushes(device)).toBe(2)
   })
 
+  test('a write that ends while a flush runs is covered by the next', async () => {
+    const { session, ask, device } = makeSession()
+    const end = deferred()
+    device.before = (call) => (call === 'flush' ? end.promise : undefined)
+    const flushing = run(session.handle(frameOf(sync)))
+    ask(write)
+    end.resolve()
+    await flushing
+    device.before = () => undefined
+    ask(close)
+    expect(flushes(device)).toBe(2)
+  })
+
   test('DESTROY flushes what was written', () => {
     const { ask, device } = makeSession()
     expect(errorOf(ask(requestBytes(OPCODE.DESTROY, 0)))).toBe(0)
