@@ -53,6 +53,9 @@ const GLANCE = 10
 /** How long a server may go on serving after its mount is gone, in milliseconds, before we say that it does. */
 const PATIENCE = 30_000
 
+/** How long a mount may take to answer before it is taken for busy, in milliseconds. */
+const ANSWER_TIME = 1000
+
 /** A log beyond this many bytes starts anew with the next mount. */
 const LOG_LIMIT = 1 << 20
 
@@ -144,7 +147,8 @@ export async function unmountAt(mountpoint: string): Promise<Unmounted> {
       where: { file: mountpoint },
     })
   }
-  if (mounted) await unmount(place)
+  // Where nobody answers any more, whoever has a file open there has lost it already, and must not keep the place.
+  if (mounted) await unmount(place, (record ? !isServed(record) : await isAbandoned(place)) ? 'lazy' : 'now')
   if (!record) return { mountpoint: place, image: mounted?.source, ended: 'unknown' }
   await untilEnded(record)
   return { mountpoint: place, image: record.image, ended: settleRecord(record) }
@@ -173,6 +177,15 @@ function stateOf(record: MountRecord, mounted: boolean): MountStatus['state'] {
   if (!isServed(record)) return record.state === 'failed' ? 'failed' : 'dead'
   if (record.state !== 'serving') return 'closing'
   return mounted ? 'serving' : 'detached'
+}
+
+/** Whether a mount of which we have no record has lost its server. Where that hangs it is there, and we do not wait. */
+async function isAbandoned(place: string): Promise<boolean> {
+  const asked = fs.promises.statfs(place).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN',
+  )
+  return await Promise.race([asked, sleep(ANSWER_TIME, false, { ref: false })])
 }
 
 /** Waits for the end of the process behind a record. Making much durable takes as long as it takes. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { VdiskError } from '../lib/index.ts'
+import { isVdiskError, VdiskError } from '../lib/index.ts'
 import type { Fault } from './fault.ts'
 import { processStart } from './process-start.ts'
 
@@ -88,20 +88,33 @@ function folderIn(parent: string | undefined): string {
 /**
  * A folder of ours, made if need be, that nobody else can look into.
  *
- * Where everybody may make folders somebody else may have been there first, and would then decide what we read.
+ * Where everybody may make folders somebody else may have been there first, and would then decide what we read. It is
+ * looked at and changed through one descriptor that follows no link: a path could mean something else the next moment.
  */
 function ownFolder(folder: string): string {
   fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const stat = fs.lstatSync(folder)
-  if (!stat.isDirectory() || stat.uid !== process.geteuid?.()) {
-    throw new VdiskError('REFUSED', {
-      message: `Cannot use ${folder}: it is not a directory of yours`,
-      where: { file: folder },
-      advice: 'Look at who made it, and remove it; or name another place in VDISK_RUNTIME_DIR.',
-    })
+  const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = fs.constants
+  let fd: number | undefined
+  try {
+    fd = fs.openSync(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    const stat = fs.fstatSync(fd)
+    if (stat.uid !== process.geteuid?.()) throw notOurs(folder)
+    if ((stat.mode & 0o077) !== 0) fs.fchmodSync(fd, 0o700)
+    return folder
+  } catch (error) {
+    throw isVdiskError(error) ? error : notOurs(folder, error)
+  } finally {
+    if (fd !== undefined) fs.closeSync(fd)
   }
-  if ((stat.mode & 0o077) !== 0) fs.chmodSync(folder, 0o700)
-  return folder
+}
+
+function notOurs(folder: string, cause?: unknown): VdiskError {
+  return new VdiskError('REFUSED', {
+    message: `Cannot use ${folder}: it is not a directory of yours`,
+    where: { file: folder },
+    advice: 'Look at who made it, and remove it; or name another place in VDISK_RUNTIME_DIR.',
+    cause,
+  })
 }
 
 function fileOf(mountpoint: string): string {

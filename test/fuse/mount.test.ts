@@ -394,15 +394,30 @@ describeIf(noMounts, 'the end of a mount', () => {
     process.kill(mounted.pid, 'SIGKILL')
     await until(() => !isRunning(mounted.pid))
     expect(() => fs.writeSync(file, noise(512), 0, 512, 0)).toThrow('ENOTCONN')
-    expect(() => fs.closeSync(file)).toThrow('ENOTCONN')
     expect(listMounts()).toMatchObject([{ mountpoint: mounted.mountpoint, state: 'dead' }])
     await expect(bench.mount({ image, mountpoint: mounted.mountpoint })).rejects.toMatchObject({ code: 'IN_USE' })
+    // Cleaned even though the file is still open: it is lost already.
     expect((await unmountAt(mounted.mountpoint)).ended).toBe('died')
+    expect(() => fs.closeSync(file)).toThrow('ENOTCONN')
     expect(mountedAt(mounted.mountpoint)).toBeUndefined()
     expect(listMounts()).toEqual([])
     const findings = (await findingsOf(image)) as { severity: string }[]
     expect(findings.filter(({ severity }) => severity !== 'leak')).toEqual([])
     await bench.mount({ image, mountpoint: mounted.mountpoint })
+  })
+
+  test('by SIGKILL is cleaned even where the record is lost and a file is open', async () => {
+    const image = await makeImage('qcow2', MIB)
+    const mounted = await bench.mount({ image })
+    const file = fs.openSync(mounted.disk, 'r')
+    fs.rmSync(path.join(process.env.VDISK_RUNTIME_DIR as string, 'vdisk'), { recursive: true })
+    expect(listMounts()).toMatchObject([{ mountpoint: mounted.mountpoint, image, state: 'unknown', pid: undefined }])
+    await expect(unmountAt(mounted.mountpoint)).rejects.toMatchObject({ code: 'IN_USE' })
+    process.kill(mounted.pid, 'SIGKILL')
+    await until(() => !isRunning(mounted.pid))
+    expect((await unmountAt(mounted.mountpoint)).ended).toBe('unknown')
+    expect(mountedAt(mounted.mountpoint)).toBeUndefined()
+    expect(() => fs.closeSync(file)).toThrow('ENOTCONN')
   })
 
   test('tells whoever unmounts that the last bytes could not be made durable', async () => {
@@ -472,7 +487,12 @@ describeIf(noMounts, 'a mount that cannot be', () => {
 
   test('unmounted where nothing is, or something else, is said so', async () => {
     await expect(unmountAt(bench.directory())).rejects.toMatchObject({ code: 'NOT_FOUND' })
-    await expect(unmountAt('/proc')).rejects.toMatchObject({ code: 'REFUSED' })
+    // A mount of this test alone: should the check ever be broken, nothing else is lost.
+    const stranger = bench.directory()
+    must('mount', '-t', 'tmpfs', '-o', 'size=64k', 'stranger', stranger)
+    bench.onClean(() => execute('umount', stranger))
+    await expect(unmountAt(stranger)).rejects.toMatchObject({ code: 'REFUSED' })
+    expect(mountedAt(stranger)?.type).toBe('tmpfs')
   })
 })
 

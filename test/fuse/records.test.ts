@@ -81,9 +81,12 @@ describe.skipIf(process.platform !== 'linux')('records', () => {
   })
 
   test('are not looked for in a folder that somebody else made', () => {
-    fs.mkdirSync(folder, { recursive: true })
-    fs.symlinkSync('/tmp', path.join(folder, 'vdisk'))
+    // The link leads to a folder of this test alone: should the check ever be broken, nothing else is changed.
+    const elsewhere = path.join(folder, 'elsewhere')
+    fs.mkdirSync(elsewhere, { recursive: true, mode: 0o755 })
+    fs.symlinkSync(elsewhere, path.join(folder, 'vdisk'))
     expect(() => readRecords()).toThrow('it is not a directory of yours')
+    expect(fs.statSync(elsewhere).mode & 0o777).toBe(0o755)
     if (process.getuid?.() !== 0) return
     fs.rmSync(path.join(folder, 'vdisk'))
     fs.mkdirSync(path.join(folder, 'vdisk'))

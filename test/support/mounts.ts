@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { listMounts, type Mounted, type MountOptions, startDaemon, unmountAt } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
+import { processStart } from '../../fuse/process-start.ts'
 
 /** The repository. */
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -146,17 +147,16 @@ export class Bench {
   }
 
   private async endMount({ mountpoint, pid }: Mounted): Promise<void> {
-    if (listMounts().some((mount) => mount.mountpoint === mountpoint)) await unmountAt(mountpoint).catch(() => {})
+    const isKnown = (): boolean => listMounts().some((mount) => mount.mountpoint === mountpoint)
+    if (isKnown()) await unmountAt(mountpoint).catch(() => {})
     if (mountedAt(mountpoint)) execute('umount', '-l', mountpoint)
     if (isRunning(pid)) process.kill(pid, 'SIGKILL')
+    await until(() => !isRunning(pid))
+    if (isKnown()) await unmountAt(mountpoint).catch(() => {})
   }
 }
 
-/** Whether a process runs. One that has ended but was not asked for its status does not. */
+/** Whether a process runs, or something of it is left that holds files. */
 export function isRunning(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(fs.readFileSync(`/proc/${pid}/status`, 'latin1'))
-  } catch {
-    return false
-  }
+  return processStart(pid) !== undefined
 }
