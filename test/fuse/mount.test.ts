@@ -98,6 +98,22 @@ describeIf(noMounts, 'a mounted disk', () => {
     expect((await readBack(image, 0, MIB)).equals(noise(MIB))).toBe(true)
   })
 
+  test('of two layers leaves the parent alone, and the child as one that was closed well', async () => {
+    const parent = await makeImage('qcow2', MIB, 'parent.qcow2')
+    const child = path.join(path.dirname(parent), 'child.qcow2')
+    await (await createDisk(child, { format: 'qcow2', parent })).close()
+    const before = hashOf(parent)
+    // Named as a user would: seen from where he is, which is not where the server is.
+    const mounted = await bench.mount({ image: path.relative(process.cwd(), child) })
+    fs.writeFileSync(mounted.disk, noise(MIB), { flag: 'r+' })
+    await unmountAt(mounted.mountpoint)
+    expect(hashOf(parent)).toBe(before)
+    expect((await readBack(child, 0, MIB)).equals(noise(MIB))).toBe(true)
+    // The last thing that closing does is to set a time of whole seconds, by which the image is known again.
+    expect(fs.statSync(child, { bigint: true }).mtimeNs % 1_000_000_000n).toBe(0n)
+    expect(await findingsOf(child)).toEqual([])
+  })
+
   test('takes the place of its own image', async () => {
     const image = await makeImage('qcow2', MIB)
     await bench.mount({ image, mountpoint: image })
@@ -482,7 +498,9 @@ describeIf(noMounts, 'a mount that cannot be', () => {
       code: 'IN_USE',
       message: expect.stringContaining('mounted there already'),
     })
-    await expect(bench.mount({ image, mountpoint: '/dev/null' })).rejects.toMatchObject({ code: 'REFUSED' })
+    const pipe = bench.place('pipe')
+    must('mkfifo', pipe)
+    await expect(bench.mount({ image, mountpoint: pipe })).rejects.toMatchObject({ code: 'REFUSED' })
   })
 
   test('unmounted where nothing is, or something else, is said so', async () => {
