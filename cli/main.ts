@@ -74,7 +74,7 @@ function parserFor(
 ): Argv {
   return commonOptions(yargs(argv as string[]))
     .scriptName(`vdisk ${name}`)
-    .command(`$0 ${command.usage}`, false, (of: Argv) => command.options(of), take)
+    .command(`$0 ${command.usage}`.trimEnd(), false, (of: Argv) => command.options(of), take)
 }
 
 function asksForHelp(argv: readonly string[]): boolean {
@@ -133,7 +133,7 @@ function usageOf(name: string, command: AnyCommand): string {
   const examples = command.examples.map(([line, what]) => `  ${line}\n      ${what}`).join('\n')
   const exits = command.exitCodes ? `\n\nExit codes of this verb: ${command.exitCodes}.` : ''
   const words = command.usage.toUpperCase().replace(/[<>]/g, '')
-  return `Usage: vdisk ${name} ${words} [options]\n\nExamples:\n${examples}\n\n${command.describe}${exits}`
+  return `Usage: vdisk ${[name, words].filter((word) => word !== '').join(' ')} [options]\n\nExamples:\n${examples}\n\n${command.describe}${exits}`
 }
 
 function outputOptions(

@@ -22,7 +22,7 @@ export const command = defineCommand({
         choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
       })
       .option('compress', { type: 'string', choices: ['zlib', 'zstd'], describe: 'compress with this method' })
-      .option('flatten', { type: 'boolean', default: false, describe: 'no parent: the result holds everything' })
+      .option('flatten', { type: 'boolean', describe: 'no parent: the result holds everything' })
       .option('parent', { type: 'string', describe: 'the result is a child of this image', conflicts: 'flatten' })
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
   async run({ args, out, signal }) {

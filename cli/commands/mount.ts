@@ -8,9 +8,9 @@ export const command = defineCommand({
   describe:
     'Mounts a disk: at an empty directory it appears as one file in it, at a file it takes its place. For every user who may\nuse FUSE. A program in the background serves it until `vdisk unmount`; then everything written is on the medium.',
   examples: [
-    ['vdisk mount server.vhdx dir', 'dir/server.vhdx.raw is the disk'],
+    ['vdisk mount server.vhdx dir', 'dir/server.raw is the disk'],
     ['vdisk mount server.qcow2 dir --read-only', 'only to look'],
-    ['vdisk mount leaf.avhdx dir && sudo losetup -fP --show dir/leaf.avhdx.raw', 'partitions as devices of the kernel'],
+    ['vdisk mount leaf.avhdx dir && sudo losetup -fP --show dir/leaf.raw', 'partitions as devices of the kernel'],
     ['vdisk unmount dir', 'the end of it'],
   ],
   options: (yargs) =>

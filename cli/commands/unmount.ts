@@ -14,7 +14,10 @@ export const command = defineCommand({
     out.document({ unmounted: result })
     if (result.ended === 'durable') out.line(`Unmounted ${result.mountpoint}; everything is on the medium.`)
     else if (result.ended === 'unknown') out.line(`Unmounted ${result.mountpoint}.`)
-    else out.note(`its server had ended before: what it had not made durable is lost. Check ${result.image ?? 'the image'}: vdisk check`)
+    else
+      out.note(
+        `its server had ended before: what it had not made durable is lost. Check ${result.image ?? 'the image'}: vdisk check`,
+      )
     return result.ended === 'died' ? EXIT.failed : EXIT.ok
   },
 })

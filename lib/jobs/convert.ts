@@ -10,6 +10,10 @@ import { type Copied, copyDisk } from './copy.ts'
 import { createImage, type FileOptions, openImage } from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
 
+/** Bytes compared at a time, and the blocks of them that are written. */
+const PIECE = 1 << 20
+const BLOCK = 4096
+
 export interface ConvertOptions extends FileOptions, JobOptions {
   readonly format: string
   /** as for creating: cluster_size, compat ... */
@@ -99,14 +103,13 @@ function sharedDepth(source: Chain, to: Chain): number | undefined {
   return depth === -1 ? undefined : depth
 }
 
-/** The parent is another file: only what reads differently through it is written. */
+/** The parent is another file: only blocks that read differently through it are written. */
 async function* copyDifferences(source: Chain, to: Chain, options: ConvertOptions): Job<Copied> {
-  const piece = Math.max(65536, Math.min(to.granularity, 1 << 20))
-  const [wanted, present] = [Buffer.alloc(piece), Buffer.alloc(piece)]
+  const [wanted, present] = [Buffer.alloc(PIECE), Buffer.alloc(PIECE)]
   const copied = { read: 0, written: 0, erased: 0 }
   for (let offset = 0, told = 0; offset < source.size; ) {
     throwIfCancelled(options.signal)
-    const length = Math.min(piece - (offset % piece), source.size - offset)
+    const length = Math.min(PIECE - (offset % PIECE), source.size - offset)
     const skip = Math.min(await zeroRun(source, offset), await zeroRun(to, offset))
     if (skip >= length) {
       offset += skip
@@ -116,9 +119,9 @@ async function* copyDifferences(source: Chain, to: Chain, options: ConvertOption
     await promised(source.read(offset, a))
     await promised(to.read(offset, b))
     copied.read += length
-    if (!a.equals(b)) {
-      await promised(to.write(offset, a))
-      copied.written += length
+    for (const { start, end } of differingRuns(a, b)) {
+      await promised(to.write(offset + start, a.subarray(start, end)))
+      copied.written += end - start
     }
     offset += length
     if (Date.now() - told < 100) continue
@@ -126,6 +129,20 @@ async function* copyDifferences(source: Chain, to: Chain, options: ConvertOption
     told = Date.now()
   }
   return copied
+}
+
+/** Runs of blocks in which two pieces differ. */
+function differingRuns(a: Buffer, b: Buffer): { start: number; end: number }[] {
+  if (a.equals(b)) return []
+  const runs: { start: number; end: number }[] = []
+  for (let start = 0; start < a.length; start += BLOCK) {
+    const end = Math.min(a.length, start + BLOCK)
+    if (a.compare(b, start, end, start, end) === 0) continue
+    const last = runs.at(-1)
+    if (last?.end === start) last.end = end
+    else runs.push({ start, end })
+  }
+  return runs
 }
 
 /** How many bytes from `offset` on are known to be zero without reading them. */
