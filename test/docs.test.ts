@@ -15,14 +15,15 @@ function examplesOf(page: string): [string, string][] {
   return [...text.matchAll(/```ts\n(.*?)```/gs)].map((match, i) => [`${page}, example ${i + 1}`, match[1] as string])
 }
 
-/** Examples in doc comments; their imports go without saying. */
+/** Examples in doc comments; their imports go without saying, and for methods the disk too. */
 function commentExamplesOf(file: string): [string, string][] {
   const text = fs.readFileSync(path.join(root, file), 'utf8')
   const blocks = [...text.matchAll(/@example\n((?: *\* [^@/].*\n)+)/g)]
-  return blocks.map((match, i) => [
-    `${file}, example ${i + 1}`,
-    `import { createDisk, openDisk } from 'vdisk'\n${(match[1] as string).replace(/^ *\* /gm, '')}`,
-  ])
+  return blocks.map((match, i) => {
+    const code = (match[1] as string).replace(/^ *\* /gm, '')
+    const disk = code.includes('disk = ') ? '' : "await using disk = await openDisk('overlay.qcow2')\n"
+    return [`${file}, example ${i + 1}`, `import { createDisk, openDisk } from 'vdisk'\n${disk}${code}`]
+  })
 }
 
 async function run(name: string, code: string): Promise<void> {

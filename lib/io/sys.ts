@@ -98,12 +98,13 @@ function load(): Sys | null {
   } catch {
     return null
   }
-  koffi.struct('vdisk_flock', { type: 'short', whence: 'short', start: 'int64_t', len: 'int64_t', pid: 'int' })
-  koffi.struct('vdisk_iovec', { base: 'void *', len: 'size_t' })
-  koffi.struct('vdisk_msghdr', {
+  // Without names: koffi keeps those for the whole process, which may load this file twice.
+  const flock = koffi.struct({ type: 'short', whence: 'short', start: 'int64_t', len: 'int64_t', pid: 'int' })
+  const iovecType = koffi.struct({ base: 'void *', len: 'size_t' })
+  const msghdr = koffi.struct({
     name: 'void *',
     namelen: 'uint32_t',
-    iov: 'vdisk_iovec *',
+    iov: koffi.pointer(iovecType),
     iovlen: 'size_t',
     control: 'void *',
     controllen: 'size_t',
@@ -115,11 +116,11 @@ function load(): Sys | null {
   const copyFileRange: NativeAsync = libc.func(
     'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
   )
-  const fcntlLock: Native = libc.func('fcntl', 'int', ['int', 'int', '_Inout_ vdisk_flock *'])
+  const fcntlLock: Native = libc.func('fcntl', 'int', ['int', 'int', koffi.inout(koffi.pointer(flock))])
   const fcntl: Native = libc.func('fcntl', 'int', ['int', 'int', 'int'])
   const read: Native = libc.func('int64_t read(int fd, void *buffer, size_t count)')
   const socketpair: Native = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)')
-  const recvmsg: NativeAsync = libc.func('int64_t recvmsg(int fd, _Inout_ vdisk_msghdr *message, int flags)')
+  const recvmsg: NativeAsync = libc.func('recvmsg', 'int64_t', ['int', koffi.inout(koffi.pointer(msghdr)), 'int'])
 
   const orErrno = (result: number): number => (Number(result) < 0 ? -koffi.errno() : Number(result))
   /** An asynchronous call runs on a thread of the pool; its errno is read in the callback, where koffi keeps it. */
