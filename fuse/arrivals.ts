@@ -9,8 +9,8 @@ const LOOK_ANYWAY = 1000
 /**
  * Waits for something to arrive on a descriptor, without a thread.
  *
- * The kernel sends a signal, which Node hands to the event loop. A thread of the pool that sits in `poll` takes twice
- * as long to tell, is missing for transfers, and holds up the end of the process.
+ * The kernel sends a signal, which Node hands to the event loop. A thread of the pool that sits in `poll` takes longer
+ * to tell and more of the processor, is missing for transfers, and holds up the end of the process.
  */
 export class Arrivals {
   private readonly fd: number
