@@ -16,6 +16,10 @@ const VERBS: readonly (readonly [string, string, () => Promise<{ command: AnyCom
   ['snapshot', 'keep, list, go back to or drop states of a disk', () => import('./commands/snapshot.ts')],
   ['merge', 'merge an image into its parent, or several layers at once', () => import('./commands/merge.ts')],
   ['relink', 'point a child at its parent\u2019s new place', () => import('./commands/relink.ts')],
+  ['mount', 'show a disk as a file, for reading and writing', () => import('./commands/mount.ts')],
+  ['unmount', 'end that, with everything on the medium', () => import('./commands/unmount.ts')],
+  ['mounts', 'what is mounted', () => import('./commands/mounts.ts')],
+  ['tour', 'a short guided tour on a bundled chain of images', () => import('./commands/tour.ts')],
 ]
 
 const COMMON_EXITS = '0 done, 1 failed, 2 wrong usage, 130 interrupted'

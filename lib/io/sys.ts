@@ -1,3 +1,4 @@
+import { constants } from 'node:fs'
 import { createRequire } from 'node:module'
 
 /**
@@ -22,13 +23,21 @@ export interface Sys {
   lockByte(fd: number, byte: number, take: boolean): number
   /** Whether somebody else's lock stands against an exclusive lock of this byte. */
   byteIsHeld(fd: number, byte: number): boolean
-  /** Waits until `fd` can be read. @returns 0 or -errno */
-  waitReadable(fd: number): Promise<number>
   /** read(2). @returns bytes, or -errno */
   read(fd: number, target: Uint8Array): number
-  /** A connected pair of Unix sockets. */
+  /**
+   * From now on `read` answers -EAGAIN where it would have to wait. With `signal`, what arrives from now on raises a
+   * SIGIO besides, for which there must be a handler: without one it ends the process.
+   *
+   * @returns 0 or -errno
+   */
+  setNonBlocking(fd: number, signal: boolean): number
+  /** A connected pair of Unix sockets, neither of which a child inherits unless it is handed over. */
   socketPair(): [number, number]
-  /** Receives one byte and the file descriptor sent with it; undefined if the other side closed without sending. */
+  /**
+   * Receives one byte and the file descriptor sent with it, which no child inherits; undefined if the other side closed
+   * without sending.
+   */
   receiveDescriptor(socket: number): Promise<number | undefined>
 }
 
@@ -65,9 +74,13 @@ const F_OFD_SETLK = 37
 const F_RDLCK = 0
 const F_WRLCK = 1
 const F_UNLCK = 2
-const POLLIN = 1
 const AF_UNIX = 1
 const SOCK_STREAM = 1
+const SOCK_CLOEXEC = 0x80000
+const MSG_CMSG_CLOEXEC = 0x40000000
+const F_SETFL = 4
+const F_SETOWN = 8
+const O_ASYNC = 0x2000
 /** A control message holding one descriptor: a header of 16 bytes, then the descriptor. [cmsg(3), 64-bit] */
 const CMSG_DESCRIPTOR_AT = 16
 
@@ -86,7 +99,6 @@ function load(): Sys | null {
     return null
   }
   koffi.struct('vdisk_flock', { type: 'short', whence: 'short', start: 'int64_t', len: 'int64_t', pid: 'int' })
-  koffi.struct('vdisk_pollfd', { fd: 'int', events: 'short', revents: 'short' })
   koffi.struct('vdisk_iovec', { base: 'void *', len: 'size_t' })
   koffi.struct('vdisk_msghdr', {
     name: 'void *',
@@ -104,7 +116,7 @@ function load(): Sys | null {
     'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
   )
   const fcntlLock: Native = libc.func('fcntl', 'int', ['int', 'int', '_Inout_ vdisk_flock *'])
-  const poll: NativeAsync = libc.func('int poll(_Inout_ vdisk_pollfd *fds, uint64_t count, int timeout)')
+  const fcntl: Native = libc.func('fcntl', 'int', ['int', 'int', 'int'])
   const read: Native = libc.func('int64_t read(int fd, void *buffer, size_t count)')
   const socketpair: Native = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)')
   const recvmsg: NativeAsync = libc.func('int64_t recvmsg(int fd, _Inout_ vdisk_msghdr *message, int flags)')
@@ -140,11 +152,14 @@ function load(): Sys | null {
       const lock = { type: F_WRLCK, whence: 0, start: byte, len: 1, pid: 0 }
       return fcntlLock(fd, F_OFD_GETLK, lock) === 0 && lock.type !== F_UNLCK
     },
-    waitReadable: async (fd) => Math.min(0, await later(poll, [{ fd, events: POLLIN, revents: 0 }], 1, -1)),
     read: (fd, target) => orErrno(read(fd, target, target.length)),
+    setNonBlocking(fd, signal) {
+      if (signal) orErrno(fcntl(fd, F_SETOWN, process.pid))
+      return orErrno(fcntl(fd, F_SETFL, constants.O_NONBLOCK | (signal ? O_ASYNC : 0)))
+    },
     socketPair() {
       const pair = [-1, -1]
-      const result = orErrno(socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+      const result = orErrno(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
       if (result < 0) throw new Error(`socketpair failed with errno ${-result}`)
       return pair as [number, number]
     },
@@ -159,7 +174,7 @@ function load(): Sys | null {
         controllen: control.length,
         flags: 0,
       }
-      const received = await later(recvmsg, socket, message, 0)
+      const received = await later(recvmsg, socket, message, MSG_CMSG_CLOEXEC)
       if (received < 0) throw new Error(`recvmsg failed with errno ${-received}`)
       return received === 0 || message.controllen < CMSG_DESCRIPTOR_AT + 4
         ? undefined

@@ -1,0 +1,20 @@
+import { listMounts } from '../../fuse/daemon.ts'
+import { defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
+
+export const command = defineCommand({
+  usage: '',
+  describe: 'Lists the disks that are mounted.',
+  examples: [['vdisk mounts', 'image, mountpoint, state']],
+  options: (yargs) => yargs,
+  async run({ out }) {
+    const mounts = listMounts()
+    out.document({ mounts })
+    if (mounts.length === 0) out.line('Nothing is mounted.')
+    for (const { image, mountpoint, readOnly, state, pid } of mounts) {
+      const process = pid === undefined ? '' : `, process ${pid}`
+      out.line(`${printable(mountpoint)}  ${printable(image)}  ${state}${readOnly ? ', read-only' : ''}${process}`)
+    }
+    return EXIT.ok
+  },
+})

@@ -1,0 +1,44 @@
+/** A message of the protocol in a buffer that is used again: a request as it came, or a reply as it leaves. */
+export class Frame {
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  /** bytes of the message */
+  length = 0
+
+  constructor(room: number) {
+    this.bytes = new Uint8Array(room)
+    this.view = new DataView(this.bytes.buffer)
+  }
+
+  /** Part of the buffer. Whoever is given it may use it until the frame goes back to its pool, and no longer. */
+  part(at: number, length: number): Uint8Array {
+    return new Uint8Array(this.bytes.buffer, at, length)
+  }
+}
+
+/**
+ * Frames of one size, last in first out: what was used just now is still in the processor's cache.
+ *
+ * A frame belongs to one request from `take` until `give`. Giving it back too early would let a stranger's bytes into
+ * an answer or onto the disk, so it is given back in one place only: when its request has been answered.
+ */
+export class FramePool {
+  /** bytes in each frame */
+  readonly room: number
+  private readonly keep: number
+  private readonly free: Frame[] = []
+
+  /** @param keep how many idle frames are held; more are left to the garbage collector */
+  constructor(room: number, keep: number) {
+    this.room = room
+    this.keep = keep
+  }
+
+  take(): Frame {
+    return this.free.pop() ?? new Frame(this.room)
+  }
+
+  give(frame: Frame): void {
+    if (this.free.length < this.keep) this.free.push(frame)
+  }
+}

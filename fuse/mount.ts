@@ -1,0 +1,249 @@
+import { spawn } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import { VdiskError } from '../lib/index.ts'
+import { sys } from '../lib/io/sys.ts'
+import { isOurs, mountedAt, placeOf, SUBTYPE } from './mount-table.ts'
+import { TYPE } from './protocol.ts'
+
+/** A place that can be mounted on. */
+export interface Mountpoint {
+  /** absolute, without symbolic links */
+  readonly path: string
+  readonly kind: 'directory' | 'file'
+}
+
+export interface MountFlags {
+  /** shown as the source of the mount: the image */
+  readonly source: string
+  readonly readOnly: boolean
+  /** users other than the one who mounts may look in */
+  readonly allowOther: boolean
+}
+
+/**
+ * Finds out whether a place can be mounted on.
+ *
+ * A directory must be empty: what it holds would be hidden for as long as the mount lasts.
+ *
+ * @throws VdiskError NOT_FOUND, IN_USE, REFUSED
+ */
+export function inspectMountpoint(given: string): Mountpoint {
+  const place = placeOf(given)
+  const mounted = mountedAt(place)
+  if (mounted && isOurs(mounted)) {
+    throw new VdiskError('IN_USE', {
+      message: `Cannot mount on ${given}: ${mounted.source} is mounted there already`,
+      where: { file: given },
+      advice: `Run: vdisk unmount ${given}`,
+    })
+  }
+  const refuse = (why: string, advice: string): VdiskError =>
+    new VdiskError('REFUSED', { message: `Cannot mount on ${given}: ${why}`, where: { file: given }, advice })
+  let stat: fs.Stats
+  try {
+    stat = fs.statSync(place)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') {
+      throw new VdiskError('NOT_FOUND', {
+        message: `Cannot mount on ${given}: it does not exist`,
+        where: { file: given },
+        advice: `Make it first, with: mkdir ${given}`,
+      })
+    }
+    throw refuse(message, 'Choose another mountpoint.')
+  }
+  if (stat.isFile()) return { path: place, kind: 'file' }
+  if (!stat.isDirectory()) throw refuse('it is neither a directory nor a regular file', 'Choose an empty directory.')
+  if (fs.readdirSync(place).length > 0) {
+    throw refuse('the directory is not empty, and the mount would hide what it holds', 'Choose an empty directory.')
+  }
+  return { path: place, kind: 'directory' }
+}
+
+/**
+ * Mounts and gives the descriptor on which the kernel sends its requests.
+ *
+ * Root opens the device and runs `mount`; nothing native is needed. Everybody else asks `fusermount3`, which is
+ * allowed to mount for them and hands the descriptor back through a socket.
+ *
+ * @throws VdiskError UNSUPPORTED where something is missing that mounting needs, REFUSED if the system says no
+ */
+export async function mount(mountpoint: Mountpoint, flags: MountFlags): Promise<number> {
+  if (process.platform !== 'linux' || os.endianness() !== 'LE') {
+    throw unsupported(mountpoint, `it needs FUSE as little-endian Linux has it, this is ${process.platform}`)
+  }
+  if (!fs.existsSync(DEVICE)) {
+    throw unsupported(
+      mountpoint,
+      `${DEVICE} is missing`,
+      'Load the kernel module with: modprobe fuse. In a container, pass --device /dev/fuse.',
+    )
+  }
+  return isRoot() ? await mountAsRoot(mountpoint, flags) : await mountAsUser(mountpoint, flags)
+}
+
+/**
+ * Unmounts.
+ *
+ * @param how lazy: the place is free at once, and whoever has a file open there may finish
+ * @throws VdiskError IN_USE if a program uses the mount; then nothing has changed
+ */
+export async function unmount(mountpoint: string, how: 'now' | 'lazy' = 'now'): Promise<void> {
+  const tool = isRoot() ? UMOUNT : FUSERMOUNT
+  const flags = isRoot() ? (how === 'lazy' ? ['-l'] : []) : how === 'lazy' ? ['-u', '-z'] : ['-u']
+  const { status, words } = await runTool(tool, [...flags, '--', mountpoint])
+  if (status === 0) return
+  const busy = /busy/i.test(words)
+  throw new VdiskError(busy ? 'IN_USE' : status === MISSING ? 'UNSUPPORTED' : 'REFUSED', {
+    message: `Cannot unmount ${mountpoint}: ${busy ? 'it is in use' : words}`,
+    where: { file: mountpoint },
+    advice: busy
+      ? `Close what uses it, then try again; this shows who does: fuser -vm ${mountpoint}`
+      : status === MISSING
+        ? `Run: apt install ${tool.package}`
+        : undefined,
+  })
+}
+
+/** Whether the system lets this process mount by itself. */
+export function isRoot(): boolean {
+  return process.geteuid?.() === 0
+}
+
+/** The descriptor is opened before it has a mount; `mount` is told its number and finds it open. */
+async function mountAsRoot(mountpoint: Mountpoint, flags: MountFlags): Promise<number> {
+  const type = mountpoint.kind === 'file' ? TYPE.FILE : TYPE.DIRECTORY
+  const options = [
+    `fd=${HANDED_OVER},rootmode=${type.toString(8)},user_id=0,group_id=0,nosuid,nodev`,
+    ...sharedOptions(flags),
+  ].join(',')
+  const fd = fs.openSync(DEVICE, 'r+')
+  // -i: without a helper program that would want to serve the mount itself.
+  const args = ['-i', '-t', `fuse.${SUBTYPE}`, '-o', options, flags.source, mountpoint.path]
+  const done = await runTool(MOUNT, args, fd)
+  if (done.status === 0) return fd
+  fs.closeSync(fd)
+  throw refusal(mountpoint, MOUNT, done)
+}
+
+/** `fusermount3` opens the device, mounts, and sends the descriptor through the socket it is given. */
+async function mountAsUser(mountpoint: Mountpoint, flags: MountFlags): Promise<number> {
+  const native = sys()
+  if (!native) {
+    throw unsupported(
+      mountpoint,
+      'mounting as an ordinary user needs the koffi package',
+      'Run: npm install koffi. Or mount as root.',
+    )
+  }
+  const options = [`fsname=${escapeOption(flags.source)},subtype=${SUBTYPE}`, ...sharedOptions(flags)].join(',')
+  const [ours, theirs] = native.socketPair()
+  const running = runTool(FUSERMOUNT, ['-o', options, '--', mountpoint.path], theirs, {
+    _FUSE_COMMFD: String(HANDED_OVER),
+  })
+  // The program has its own copy by now. While we held one, we would not notice that it ended without an answer.
+  fs.closeSync(theirs)
+  try {
+    const fd = await native.receiveDescriptor(ours)
+    const done = await running
+    if (fd === undefined) throw refusal(mountpoint, FUSERMOUNT, done)
+    return fd
+  } finally {
+    fs.closeSync(ours)
+  }
+}
+
+/** The kernel checks permission bits, so that read-only files and other users are refused before we are asked. */
+function sharedOptions({ readOnly, allowOther }: MountFlags): string[] {
+  return ['default_permissions', ...(allowOther ? ['allow_other'] : []), ...(readOnly ? ['ro'] : [])]
+}
+
+/** In `fusermount3 -o`, a comma ends an option and a backslash protects what follows it. */
+function escapeOption(value: string): string {
+  return value.replace(/[\\,]/g, '\\$&')
+}
+
+const DEVICE = '/dev/fuse'
+
+/** The number under which a child gets the descriptor that is handed to it. */
+const HANDED_OVER = 3
+
+/** The status of a program that could not be started, as shells have it. */
+const MISSING = 127
+
+interface Tool {
+  readonly command: string
+  /** the Debian package it is in */
+  readonly package: string
+}
+
+const MOUNT: Tool = { command: 'mount', package: 'mount' }
+const UMOUNT: Tool = { command: 'umount', package: 'mount' }
+const FUSERMOUNT: Tool = { command: 'fusermount3', package: 'fuse3' }
+
+interface ToolResult {
+  readonly status: number
+  /** what it said about its failure, on one line */
+  readonly words: string
+}
+
+/** Runs a program to its end. Never in the foreground: it may ask the very mount that this process serves. */
+function runTool(
+  tool: Tool,
+  args: readonly string[],
+  handedOver?: number,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<ToolResult> {
+  return new Promise((resolve) => {
+    const child = spawn(tool.command, args, {
+      stdio: ['ignore', 'ignore', 'pipe', ...(handedOver === undefined ? [] : [handedOver])],
+      // Its words are looked at: they should not be translated.
+      env: { ...process.env, LC_ALL: 'C', ...environment },
+    })
+    let words = ''
+    child.stderr?.setEncoding('utf8').on('data', (text) => {
+      words += text
+    })
+    child.on('error', (error: NodeJS.ErrnoException) =>
+      resolve({
+        status: MISSING,
+        words: error.code === 'ENOENT' ? `${tool.command} is not installed` : error.message,
+      }),
+    )
+    child.on('close', (status) => {
+      const plain = words.trim().replace(/\s*\n\s*/g, '; ')
+      resolve({ status: status ?? 1, words: plain || `${tool.command} ended with status ${status}` })
+    })
+  })
+}
+
+function refusal(mountpoint: Mountpoint, tool: Tool, { status, words }: ToolResult): VdiskError {
+  if (status === MISSING) return unsupported(mountpoint, words, `Run: apt install ${tool.package}`)
+  return new VdiskError('REFUSED', {
+    message: `Cannot mount on ${mountpoint.path}: ${words}`,
+    where: { file: mountpoint.path },
+    advice: adviceFor(words),
+  })
+}
+
+/** What lies behind the usual refusals of `mount` and `fusermount3`. */
+function adviceFor(words: string): string | undefined {
+  if (words.includes('user_allow_other')) return 'Add the line user_allow_other to /etc/fuse.conf, or mount as root.'
+  if (words.includes(DEVICE)) return `Ask root for: chmod 666 ${DEVICE}`
+  if (/permission denied|not permitted|no write access|not owned/i.test(words)) {
+    return isRoot()
+      ? 'In a container, mounting needs --cap-add SYS_ADMIN.'
+      : 'The mountpoint must belong to you, and you must be allowed to write to it.'
+  }
+  return undefined
+}
+
+function unsupported(mountpoint: Mountpoint, why: string, advice?: string): VdiskError {
+  return new VdiskError('UNSUPPORTED', {
+    message: `Cannot mount on ${mountpoint.path}: ${why}`,
+    where: { file: mountpoint.path },
+    advice,
+  })
+}

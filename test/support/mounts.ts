@@ -1,0 +1,162 @@
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import { listMounts, type Mounted, type MountOptions, startDaemon, unmountAt } from '../../fuse/daemon.ts'
+import { mountedAt } from '../../fuse/mount-table.ts'
+import { processStart } from '../../fuse/process-start.ts'
+
+/** The repository. */
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+/**
+ * Why nothing can be mounted here, or undefined.
+ *
+ * It is tried, not guessed: containers have the device and forbid its use, or the other way round.
+ */
+export function whyNoMounts(): string | undefined {
+  if (process.platform !== 'linux') return 'FUSE as Linux has it is needed'
+  if (process.getuid?.() !== 0) return 'root is needed'
+  if (!fs.existsSync('/dev/fuse')) return '/dev/fuse is missing'
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-probe-'))
+  const fd = fs.openSync('/dev/fuse', 'r+')
+  try {
+    const options = 'fd=3,rootmode=40000,user_id=0,group_id=0'
+    const stdio: (number | 'ignore' | 'pipe')[] = ['ignore', 'ignore', 'pipe', fd]
+    const { status, stderr } = spawnSync('mount', ['-i', '-t', 'fuse', '-o', options, 'probe', folder], { stdio })
+    if (status !== 0) return `mounting is not allowed: ${String(stderr).trim()}`
+    spawnSync('umount', ['-l', folder])
+    return undefined
+  } finally {
+    fs.closeSync(fd)
+    fs.rmdirSync(folder)
+  }
+}
+
+/** Which of these programs is missing, with the line that brings it; or undefined. */
+export function whyNoPrograms(...programs: { name: string; package: string }[]): string | undefined {
+  const missing = programs.find(({ name }) => spawnSync('sh', ['-c', `command -v ${name}`]).status !== 0)
+  return missing && `${missing.name} is missing: apt install ${missing.package}`
+}
+
+/** Whether a user may look into this repository: the built server runs from it. */
+export function whyNotReachable(uid: number): string | undefined {
+  const { status } = spawnSync('setpriv', [
+    '--reuid',
+    String(uid),
+    '--clear-groups',
+    'test',
+    '-r',
+    `${ROOT}/node_modules`,
+  ])
+  return status === 0 ? undefined : `user ${uid} may not read ${ROOT}`
+}
+
+/** Runs a program to its end. Not for the process that serves a mount. */
+export function execute(command: string, ...args: string[]): SpawnSyncReturns<string> {
+  return spawnSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20, env: { ...process.env, LC_ALL: 'C' } })
+}
+
+/** As `execute`, for what must work. @returns what it printed */
+export function must(command: string, ...args: string[]): string {
+  const { status, stdout, stderr, error } = execute(command, ...args)
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed (${status}): ${stderr}${error ?? ''}`)
+  return stdout
+}
+
+/** Waits for a condition. A test that waits in vain ends by its time limit. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await sleep(5)
+}
+
+/** Places, mounts and processes of a test file; all of them are gone after `clean`, whatever happened in between. */
+export class Bench {
+  /** the built server */
+  readonly entry: string
+  /** the same code as a library, for processes of other users */
+  readonly library: string
+  private readonly folder: string
+  private readonly cleaners: (() => unknown)[] = []
+  private count = 0
+
+  private constructor(folder: string) {
+    this.folder = folder
+    this.entry = path.join(folder, 'daemon-main.js')
+    this.library = path.join(folder, 'daemon.js')
+  }
+
+  /** Builds the server from the sources as they are, outside of the repository. */
+  static async make(): Promise<Bench> {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-mounts-'))
+    fs.chmodSync(folder, 0o755)
+    fs.symlinkSync(path.join(ROOT, 'node_modules'), path.join(folder, 'node_modules'))
+    fs.writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }')
+    await build({
+      entryPoints: [path.join(ROOT, 'fuse/daemon-main.ts'), path.join(ROOT, 'fuse/daemon.ts')],
+      outdir: folder,
+      bundle: true,
+      splitting: true,
+      platform: 'node',
+      format: 'esm',
+      packages: 'external',
+      logLevel: 'error',
+    })
+    process.env.VDISK_RUNTIME_DIR = path.join(folder, 'run')
+    process.env.XDG_STATE_HOME = path.join(folder, 'state')
+    return new Bench(folder)
+  }
+
+  /** A path that nothing is at yet. */
+  place(name: string): string {
+    const folder = path.join(this.folder, String(++this.count))
+    fs.mkdirSync(folder)
+    return path.join(folder, name)
+  }
+
+  /** An empty directory. */
+  directory(name = 'mnt'): string {
+    const directory = this.place(name)
+    fs.mkdirSync(directory)
+    return directory
+  }
+
+  /** Mounts in the background, and sees to it that it is undone. */
+  async mount(options: Omit<MountOptions, 'mountpoint'> & { mountpoint?: string }): Promise<Mounted> {
+    const mountpoint = options.mountpoint ?? this.directory()
+    const mounted = await startDaemon({ ...options, mountpoint }, this.entry)
+    this.onClean(() => this.endMount(mounted))
+    return mounted
+  }
+
+  /** Runs at the end of the test, last first. */
+  onClean(work: () => unknown): void {
+    this.cleaners.push(work)
+  }
+
+  async clean(): Promise<void> {
+    for (const work of this.cleaners.splice(0).reverse()) await work()
+  }
+
+  /** At the end of the file. */
+  async dispose(): Promise<void> {
+    await this.clean()
+    fs.rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  private async endMount({ mountpoint, pid }: Mounted): Promise<void> {
+    const isKnown = (): boolean => listMounts().some((mount) => mount.mountpoint === mountpoint)
+    if (isKnown()) await unmountAt(mountpoint).catch(() => {})
+    if (mountedAt(mountpoint)) execute('umount', '-l', mountpoint)
+    if (isRunning(pid)) process.kill(pid, 'SIGKILL')
+    await until(() => !isRunning(pid))
+    if (isKnown()) await unmountAt(mountpoint).catch(() => {})
+  }
+}
+
+/** Whether a process runs, or something of it is left that holds files. */
+export function isRunning(pid: number): boolean {
+  return processStart(pid) !== undefined
+}
