@@ -41,6 +41,8 @@ export interface NewParent {
   readonly format: string
   readonly identity: Identity | undefined
   readonly record: ParentRecord
+  /** what the parent's layer says in its `details`: a child of the same format takes over what belongs to the disk */
+  readonly details?: { readonly [key: string]: unknown } | undefined
   /** what the child expected, where a user accepts this parent in spite of it */
   readonly replaces: Identity | undefined
 }

@@ -131,6 +131,7 @@ export function* newParentOf(
       format: top.format,
       identity: top.identity,
       record: { size: top.size, stamp: top.store.stamp?.(), sample: yield* sampleContent(chain) },
+      details: top.details,
       replaces: undefined,
     }
   } finally {

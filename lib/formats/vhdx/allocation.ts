@@ -64,8 +64,10 @@ export class Allocation {
     const start = offset - block * blockSize
     const end = offset + length === size ? offset + length : roundDown(offset + length, blockSize)
     const state = reveal === 'parent' && hasParent ? PAYLOAD.notPresent : PAYLOAD.zero
-    if (!isFixed && start === 0 && end > offset)
-      return yield* this.eraseBlocks(block, ceilDiv(end, blockSize), state, end)
+    if (!isFixed && start === 0 && end > offset) {
+      const next = yield* this.setBlocks(block, ceilDiv(end, blockSize), state)
+      return Math.min(next * blockSize, end) - offset
+    }
     // Beyond the end of this block, blocks that can be given up as a whole may follow.
     const within = isFixed ? length : Math.min(length, blockSize - start)
     return state === PAYLOAD.zero
@@ -252,12 +254,6 @@ export class Allocation {
     }
   }
 
-  private *eraseBlocks(first: number, end: number, state: number, until: number): Io<number> {
-    const { blockSize } = this.geometry
-    const next = yield* this.setBlocks(first, end, state)
-    return Math.min(next * blockSize, until) - first * blockSize
-  }
-
   /** Zeros in the room that a block has: where there is none it reads as zero already, or the parent must be hidden. */
   private *eraseInPlace(offset: number, length: number): Io<number> {
     const extent = yield* this.bat.map(offset, length)
@@ -360,7 +356,8 @@ export class Allocation {
   }
 }
 
-const nothing = (): Io<void> => just(undefined)
+/** The end of a reservation that has nothing to publish: the room is the block's already. */
+export const nothing = (): Io<void> => just(undefined)
 
 /** The bytes of the file that hold the bits of sectors from .. to-1. */
 function spanOfBits(bitsAt: number, from: number, to: number): Span {

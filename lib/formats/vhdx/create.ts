@@ -2,6 +2,7 @@ import { isPowerOfTwo, roundUp } from '../../bytes/align.ts'
 import { guidToMixedEndian, randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import { CreateOptions } from '../../contracts/create-options.ts'
 import type { CreateOption, CreateShape } from '../../contracts/driver.ts'
+import type { NewParent } from '../../contracts/identity.ts'
 import type { Image } from '../../contracts/image.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -54,14 +55,14 @@ export const createOptions: readonly CreateOption[] = [
   {
     name: 'logical_sector_size',
     values: ['512', '4096'],
-    initial: '512',
-    help: 'what the guest reads at least; a child of a VHDX must have that of its parent',
+    initial: undefined,
+    help: 'what the guest reads at least; default 512, for a child of a VHDX what that has',
   },
   {
     name: 'physical_sector_size',
     values: ['512', '4096'],
-    initial: '4096',
-    help: 'what the guest should write at least',
+    initial: undefined,
+    help: 'what the guest should write at least; default 4096, for a child of a VHDX what that has',
   },
   {
     name: 'block_state_zero',
@@ -83,6 +84,7 @@ interface Plan {
   readonly logLength: number
   readonly logicalSectorSize: number
   readonly physicalSectorSize: number
+  readonly virtualDiskId: string
   readonly fixed: boolean
   readonly preallocation: string
   /** the state of all blocks of a file that is not fixed */
@@ -133,7 +135,7 @@ export function* createVhdx(
 function makePlan(shape: CreateShape): Plan {
   const options = new CreateOptions('vhdx', createOptions, shape.options)
   const { parent } = shape
-  const logicalSectorSize = Number(options.text('logical_sector_size'))
+  const { logicalSectorSize, physicalSectorSize, virtualDiskId } = diskOf(options, parent)
   const size = roundUp(shape.size, logicalSectorSize)
   const blockSize = options.has('block_size')
     ? options.size('block_size')
@@ -159,10 +161,31 @@ function makePlan(shape: CreateShape): Plan {
     blockSize,
     logLength,
     logicalSectorSize,
-    physicalSectorSize: Number(options.text('physical_sector_size')),
+    physicalSectorSize,
+    virtualDiskId,
     fixed,
     preallocation,
     state: options.on('block_state_zero') ? PAYLOAD.zero : PAYLOAD.notPresent,
+  }
+}
+
+/** What belongs to the disk and not to the file: the child of a VHDX has it from its parent. [2.6.1.2, IsVirtualDisk] */
+function diskOf(
+  options: CreateOptions,
+  parent: NewParent | undefined,
+): Pick<Plan, 'logicalSectorSize' | 'physicalSectorSize' | 'virtualDiskId'> {
+  const { logicalSectorSize, physicalSectorSize, virtualDiskId } =
+    parent?.format === 'vhdx' ? (parent.details ?? {}) : {}
+  const chosen = (name: string, inherited: unknown, initial: number): number =>
+    options.has(name) ? Number(options.text(name)) : typeof inherited === 'number' ? inherited : initial
+  const logical = chosen('logical_sector_size', logicalSectorSize, 512)
+  if (typeof logicalSectorSize === 'number' && logical !== logicalSectorSize) {
+    options.refuse(`logical_sector_size must be that of its parent, ${logicalSectorSize}`, 'Leave the option away.')
+  }
+  return {
+    logicalSectorSize: logical,
+    physicalSectorSize: chosen('physical_sector_size', physicalSectorSize, 4096),
+    virtualDiskId: typeof virtualDiskId === 'string' ? virtualDiskId : randomGuid(),
   }
 }
 
@@ -174,7 +197,7 @@ function metadataOf(file: string, plan: Plan, shape: CreateShape): Uint8Array {
   const items: { id: string; bytes: Uint8Array; flags: number }[] = [
     { id: ITEM.fileParameters, bytes: parameters, flags: isRequired },
     { id: ITEM.virtualDiskSize, bytes: encodeWide(plan.size), flags: ofDisk },
-    { id: ITEM.virtualDiskId, bytes: guidToMixedEndian(randomGuid()), flags: ofDisk },
+    { id: ITEM.virtualDiskId, bytes: guidToMixedEndian(plan.virtualDiskId), flags: ofDisk },
     { id: ITEM.logicalSectorSize, bytes: encodeWide(plan.logicalSectorSize).slice(0, 4), flags: ofDisk },
     { id: ITEM.physicalSectorSize, bytes: encodeWide(plan.physicalSectorSize).slice(0, 4), flags: ofDisk },
   ]

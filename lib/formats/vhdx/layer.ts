@@ -1,9 +1,9 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
 import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { Allocation } from './allocation.ts'
+import { Allocation, nothing } from './allocation.ts'
 import type { VhdxEditor } from './editor.ts'
 import { Edits } from './edits.ts'
 import { linkEditor } from './link-editor.ts'
@@ -91,6 +91,8 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
   readonly allocation: Allocation
   readonly lock = new StructureLock()
   private readonly writeBack: WriteBack
+  /** the end of a reservation that publishes nothing */
+  private readonly leave = (): Io<void> => just(this.lock.leave())
 
   /** @param fileWriteGuid what this session calls itself in the headers */
   constructor(parts: VhdxParts, space: Space, fileWriteGuid: string) {
@@ -109,8 +111,8 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
   }
 
   *reserve(offset: number, length: number): Io<Reservation> {
-    yield* this.session.beginContent()
-    yield* this.lock.enter()
+    if (!this.session.contentHasBegun) yield* this.session.beginContent()
+    if (!this.lock.tryEnter()) yield* this.lock.enter()
     try {
       return this.counted(yield* this.allocation.reserve(offset, length))
     } catch (error) {
@@ -153,7 +155,10 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
 
   /** A use of the structure ends when the reservation does, however that is. */
   private counted(room: Reservation): Reservation {
-    const { lock } = this
+    const { lock, leave } = this
+    const { length, store, at, zeroed, fills } = room
+    // Most writes find their room there: they cost no more than they must.
+    if (room.publish === nothing) return { length, store, at, zeroed, fills, publish: leave, abandon: leave }
     const ending = function* (end: Io<void>): Io<void> {
       try {
         yield* end
@@ -161,15 +166,7 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
         lock.leave()
       }
     }
-    const { length, store, at, zeroed, fills } = room
-    return {
-      length,
-      store,
-      at,
-      zeroed,
-      fills,
-      publish: () => ending(room.publish()),
-      abandon: () => ending(room.abandon()),
-    }
+    const publish = (): Io<void> => ending(room.publish())
+    return { length, store, at, zeroed, fills, publish, abandon: () => ending(room.abandon()) }
   }
 }

@@ -33,6 +33,10 @@ export class Session {
     return this.begun !== 'nothing'
   }
 
+  get contentHasBegun(): boolean {
+    return this.begun === 'content'
+  }
+
   /** What the identity will be from the first change of content on. */
   get nextIdentity(): Identity {
     return { kind: 'guid', value: this.dataWriteGuid, current: true }

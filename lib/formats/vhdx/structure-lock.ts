@@ -10,17 +10,23 @@ export class StructureLock {
   private users = 0
   private rebuilding = false
   private readonly turns = new Turns()
-  private waiting: (() => void)[] = [];
+  private waiting: (() => void)[] = []
+
+  /** Begins a use, if that needs no wait. */
+  tryEnter(): boolean {
+    if (this.rebuilding) return false
+    this.users++
+    return true
+  }
 
   /** Begins a use; each ends with `leave`. */
   *enter(): Io<void> {
-    while (this.rebuilding) yield this.changed()
-    this.users++
+    while (!this.tryEnter()) yield this.changed()
   }
 
   leave(): void {
     this.users--
-    if (this.users === 0) this.wake()
+    if (this.users === 0 && this.waiting.length > 0) this.wake()
   }
 
   /** Works while nobody uses the structure. */

@@ -119,6 +119,28 @@ describe('chains with VHDX in them', () => {
     expect(Buffer.compare(await contentOf(child), content)).toBe(0)
   })
 
+  test('a child has the sectors and the disk’s id from its parent, as a fork must', async () => {
+    const folder = path.join(root, String(number++))
+    fs.mkdirSync(folder)
+    const [base, child, other] = ['base', 'child', 'other'].map((name) => path.join(folder, `${name}.vhdx`)) as [
+      string,
+      string,
+      string,
+    ]
+    const options = { logical_sector_size: '4096', physical_sector_size: '4096' }
+    await (await createDisk(base, { format: 'vhdx', size: MIB, options })).close()
+    await (await createDisk(child, { format: 'vhdx', parent: base })).close()
+    const { details } = await inspectImage(base)
+    const { logicalSectorSize, physicalSectorSize, virtualDiskId } = details
+    expect(logicalSectorSize).toBe(4096)
+    const own = (await inspectImage(child)).details
+    expect(own).toMatchObject({ logicalSectorSize, physicalSectorSize, virtualDiskId })
+    const wrong = { format: 'vhdx', parent: base, options: { logical_sector_size: '512' } }
+    await expect(createDisk(other, wrong)).rejects.toMatchObject({ code: 'REFUSED' })
+    await (await createDisk(other, { format: 'vhdx', size: MIB })).close()
+    expect((await inspectImage(other)).details.virtualDiskId).not.toBe(virtualDiskId)
+  })
+
   test('a chain that was moved as a whole is found by its relative paths', async () => {
     const { files, content } = await chainOf(['vhdx', 'vhdx', 'vhdx'])
     const folder = path.dirname(files[0] as string)
