@@ -153,6 +153,9 @@ export class Snapshots implements InternalSnapshots {
     mapping.l1 = next
     refcounts.protect(next.at, next.bytes.length)
     refcounts.unprotect(old.at, old.bytes.length)
+    // Tables that both have stay protected: taken off first, put on again after.
+    for (const at of tablesOf(old)) refcounts.unprotect(at, this.header.clusterSize)
+    for (const at of tablesOf(next)) refcounts.protect(at, this.header.clusterSize)
     layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
     yield* changeReferences(layer.walk, old, -1)
     refcounts.release(old.at, old.bytes.length)
@@ -234,6 +237,11 @@ export class Snapshots implements InternalSnapshots {
       advice,
     })
   }
+}
+
+/** Where the L2 tables below an L1 table lie. */
+function* tablesOf(l1: RootTable): Generator<number> {
+  for (let i = 0; i < l1.length; i++) if (l1.offset(i) !== 0) yield l1.offset(i)
 }
 
 function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
