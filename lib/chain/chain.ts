@@ -127,9 +127,10 @@ export class Chain implements Device {
   *resize(size: number): Io<void> {
     const top = this.assertWritable()
     const parentSize = this.layers.at(-2)?.size ?? 0
-    // The layer can make whole granules zero; the end of the last one shows the parent until it is written.
+    // The layer can make whole granules zero; the last one may show the parent, or share its place with a snapshot,
+    // until its end is written.
     const last = roundDown(top.size, top.granularity)
-    if (size > top.size && last < top.size && parentSize > top.size) {
+    if (size > top.size && last < top.size && this.layers.length > 1) {
       const tail = new Uint8Array(Math.min(512, top.size - last))
       yield* this.readWithin(top.size - tail.length, tail)
       yield* this.write(top.size - tail.length, tail)
