@@ -27,8 +27,8 @@ export function ensurePackages() {
 /** Builds dist/ unless it is newer than all sources. */
 export async function ensureBuild() {
   const built = path.join(root, 'dist', 'cli', 'main.js')
-  const sources = ['lib', 'fuse', 'cli', 'scripts', 'package.json', 'tsconfig.json'].map((name) =>
-    path.join(root, name),
+  const sources = ['lib', 'fuse', 'cli', 'scripts', 'package.json', 'tsconfig.json', 'tsconfig.build.json'].map(
+    (name) => path.join(root, name),
   )
   if (changedAt(built) >= Math.max(...sources.map(newest))) return built
   console.error('vdisk: building')

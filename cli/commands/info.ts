@@ -110,9 +110,10 @@ function camelToWords(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)
 }
 
-function detailText(value: unknown): string | undefined {
-  if (value === false || value === null) return undefined
-  return value === true ? 'yes' : String(value)
+function detailText(value: LayerInfo['details'][string]): string | undefined {
+  if (value === undefined || value === false || value === null) return undefined
+  if (value === true) return 'yes'
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
 
 function dateOf(seconds: number): string {

@@ -54,7 +54,9 @@ export class HostFile implements ByteStore {
 
   /** @throws VdiskError NOT_FOUND, REFUSED, IN_USE, READ_ONLY or IO */
   static open(path: string, options: HostFileOptions = {}): HostFile {
-    const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = fs.constants
+    const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants
+    // Windows knows neither of these two.
+    const [O_NOFOLLOW, O_NONBLOCK] = [fs.constants.O_NOFOLLOW | 0, fs.constants.O_NONBLOCK | 0]
     let flags = options.write ? O_RDWR : O_RDONLY
     if (options.create === 'new') flags |= O_CREAT | O_EXCL
     if (options.create === 'replace') flags |= O_CREAT
@@ -120,6 +122,10 @@ export class HostFile implements ByteStore {
       })
     }
     this.attempt('resize', size, () => fs.ftruncateSync(this.fd, size))
+  }
+
+  grow(size: number): void {
+    if (size > this.size()) this.truncate(size)
   }
 
   flush(): Awaitable<void> {

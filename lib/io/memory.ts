@@ -48,6 +48,10 @@ export class MemoryStore implements ByteStore {
     this.length = size
   }
 
+  grow(size: number): void {
+    if (size > this.length) this.truncate(size)
+  }
+
   deallocate(at: number, length: number): void {
     this.assertWritable()
     this.clear(at, Math.max(0, Math.min(length, this.length - at)))

@@ -34,6 +34,11 @@ export interface ByteStore {
   write(at: number, source: Uint8Array): Awaitable<void>
   /** Makes the store exactly `size` bytes long; new bytes read as zero. */
   truncate(size: number): Awaitable<void>
+  /**
+   * Makes the store at least `size` bytes long; new bytes read as zero. Never cuts anything off, whoever else makes the
+   * store longer meanwhile, as long as no write under way ends behind `size`.
+   */
+  grow(size: number): Awaitable<void>
   /** Everything written so far is durable when this settles. A flush that failed poisons the store: all later ones fail. */
   flush(): Awaitable<void>
   close(): Awaitable<void>

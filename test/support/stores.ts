@@ -1,5 +1,5 @@
 import { VdiskError } from '../../lib/errors.ts'
-import { type Awaitable, run, settle } from '../../lib/io/io.ts'
+import { type Awaitable, runSync, settle } from '../../lib/io/io.ts'
 import type { ByteStore, Segment } from '../../lib/io/store.ts'
 
 /** What a wrapper sees of each call, before it happens. */
@@ -20,6 +20,7 @@ export function watchedStore(inner: ByteStore, before: Before): ByteStore {
     read: (at, target) => after(before({ kind: 'read', at, length: target.length }), () => inner.read(at, target)),
     write: (at, source) => after(before({ kind: 'write', at, length: source.length }), () => inner.write(at, source)),
     truncate: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.truncate(size)),
+    grow: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.grow(size)),
     flush: () => after(before({ kind: 'flush', at: 0, length: 0 }), () => inner.flush()),
     close: () => inner.close(),
     ...(inner.deallocate
@@ -115,6 +116,10 @@ export class RecordingStore implements ByteStore {
     return this.inner.truncate(size)
   }
 
+  grow(size: number): Awaitable<void> {
+    if (size > (this.inner.size() as number)) return this.truncate(size)
+  }
+
   deallocate(at: number, length: number): Awaitable<void> {
     return this.write(at, new Uint8Array(Math.max(0, Math.min(length, (this.inner.size() as number) - at))))
   }
@@ -130,6 +135,6 @@ export class RecordingStore implements ByteStore {
 /** Copies a whole store into memory again and again is slow; this reads it once. */
 export function contentOf(store: ByteStore): Uint8Array {
   const bytes = new Uint8Array(store.size() as number)
-  run(settle(store.read(0, bytes)))
+  runSync(settle(store.read(0, bytes)))
   return bytes
 }

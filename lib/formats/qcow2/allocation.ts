@@ -5,7 +5,7 @@ import type { Page } from '../../io/table-cache.ts'
 import type { Header } from './header.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO } from './layout.ts'
 import type { Mapping } from './mapping.ts'
-import type { Refcounts } from './refcounts.ts'
+import type { Refcounts, Run } from './refcounts.ts'
 
 const ALL_SUBCLUSTERS = 0xffffffff
 const SUBCLUSTERS = 32
@@ -213,7 +213,7 @@ export class Allocation {
       at: room.at + start,
       zeroed: room.zeroed,
       fills: this.fillsFor(cluster, start, end, room.at, unit),
-      publish: () => this.publishRun(cluster, room.count, room.at, start, end, moves ? 'whole' : 'keep'),
+      publish: () => this.publishNew(cluster, room, start, end, moves ? 'whole' : 'keep'),
       abandon: () => just(this.refcounts.release(room.at, room.count * this.clusterSize)),
     }
   }
@@ -241,6 +241,18 @@ export class Allocation {
     if (head > 0) fills.push({ offset: base + start - head, length: head, at: at + start - head })
     if (tail > 0) fills.push({ offset: base + end, length: tail, at: at + end })
     return fills
+  }
+
+  /** The rest of the last cluster must be there when the cluster is: it may be read right after. */
+  private *publishNew(
+    cluster: number,
+    room: Run & { at: number },
+    start: number,
+    end: number,
+    rest: 'keep' | 'whole',
+  ): Io<void> {
+    yield* this.refcounts.lengthen(room.at + end, room.at + room.count * this.clusterSize)
+    yield* this.publishRun(cluster, room.count, room.at, start, end, rest)
   }
 
   /**

@@ -50,7 +50,7 @@ export class Census {
     this.refcountTable = refcountTable
     this.note = note
     this.clusterSize = parts.header.clusterSize
-    this.fileEnd = parts.mapping.space.end
+    this.fileEnd = parts.mapping.space.length
   }
 
   /** clusters of the file, the last one perhaps cut short */

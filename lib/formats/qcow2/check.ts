@@ -16,7 +16,7 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
   const { header, mapping, bitmaps } = parts
   checkFlags(parts, report)
   const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
-  const present = Math.min(bytes.length, mapping.space.end - header.refcountTableOffset)
+  const present = Math.min(bytes.length, mapping.space.length - header.refcountTableOffset)
   yield* settle(mapping.store.read(header.refcountTableOffset, bytes.subarray(0, present)))
   const table = new RootTable(header.refcountTableOffset, bytes)
   const census = new Census(parts, table, (finding) => report.add(finding))

@@ -29,6 +29,7 @@ export class CompressedWriter {
   *put(offset: number, packed: Uint8Array): Io<void> {
     const at = yield* this.turns.take(() => this.takeRoom(packed.length))
     yield* settle(this.store.write(at, packed))
+    yield* this.refcounts.lengthen(at + packed.length, 0)
     const [high, low] = encodeCompressed(at, packed.length, this.header.clusterBits)
     yield* this.allocation.setCompressed(offset, high, low)
   }

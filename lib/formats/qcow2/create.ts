@@ -69,7 +69,7 @@ export function* createQcow2(
   yield* settle(store.write(2 * clusterSize, firstBlock(header)))
   header.refcountTableOffset = clusterSize
   header.refcountTableClusters = 1
-  const refcounts = new Refcounts(store, header, root, { end: 3 * clusterSize })
+  const refcounts = new Refcounts(store, header, root, { length: 3 * clusterSize, end: 3 * clusterSize })
   // An L1 table of no entries still has its place, as QEMU makes it.
   header.l1Size = ceilDiv(size, header.l2Span)
   header.l1TableOffset = (yield* refcounts.allocate(Math.max(1, ceilDiv(header.l1Size * 8, clusterSize)), true)).at

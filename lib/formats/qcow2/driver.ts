@@ -76,7 +76,8 @@ function* openParts(image: Image, access: Access): Io<Qcow2Parts> {
   const { store } = image
   const header = yield* Header.read(store)
   yield* prepareCompression(header)
-  const space = { end: yield* settle(store.size()) }
+  const fileSize = yield* settle(store.size())
+  const space = { length: fileSize, end: fileSize }
   // Who only looks needs neither the map nor any other file. [CVE-2024-4467]
   const inspecting = access === 'inspect'
   const l1 = yield* Mapping.readL1(store, header.l1TableOffset, inspecting ? 0 : header.l1Size)
@@ -87,8 +88,7 @@ function* openParts(image: Image, access: Access): Io<Qcow2Parts> {
   const snapshots = yield* Snapshots.open(header, store)
   const parts = { image, header, mapping, linkage, bitmaps, snapshots }
   snapshots.showBy((view, snapshot) => {
-    const own = new Mapping({ ...mapping, l1: view })
-    return new Qcow2Layer({ ...parts, mapping: own, bitmaps: Bitmaps.none(header, store) }, snapshot)
+    return new Qcow2Layer({ ...parts, mapping: mapping.through(view), bitmaps: Bitmaps.none(header, store) }, snapshot)
   })
   return parts
 }

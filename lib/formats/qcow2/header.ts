@@ -452,7 +452,7 @@ function validateFields(
 function refuseUnknownFeatures(file: string, incompatible: bigint): void {
   const unknown = incompatible & ~KNOWN_INCOMPATIBLE
   if (unknown === 0n) return
-  const bits = [...unknown.toString(2)].reverse().flatMap((bit, index) => (bit === '1' ? [index] : []))
+  const bits = Array.from({ length: 64 }, (_, bit) => bit).filter((bit) => (unknown >> BigInt(bit)) & 1n)
   throw new VdiskError('UNSUPPORTED', {
     message: `Cannot open ${file}: it uses incompatible features that vdisk does not know: bit ${bits.join(', bit ')}`,
     where: {

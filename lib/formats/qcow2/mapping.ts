@@ -71,6 +71,12 @@ export class Mapping {
     return new RootTable(at, bytes)
   }
 
+  /** The same image seen through another L1 table: a snapshot's. Caches and stores are shared. */
+  through(l1: RootTable): Mapping {
+    const { store, dataStore, header, space, tables } = this
+    return new Mapping({ store, dataStore, header, space, tables, l1 })
+  }
+
   *map(offset: number, length: number): Io<Extent> {
     const cluster = Math.floor(offset / this.clusterSize)
     const l1Index = Math.floor(cluster / this.tableEntries)
@@ -210,7 +216,7 @@ export class Mapping {
   private dataExtent(at: number, cluster: number, start: number, length: number): Extent {
     if ((at - start) % this.clusterSize !== 0) throw this.badEntry(cluster, 'is not aligned to a cluster')
     if (this.header.hasDataFile) return this.externalExtent(at, cluster, start, length)
-    const { end } = this.space
+    const { length: end } = this.space
     if (at + length <= end) return { kind: 'data', length, store: this.store, at }
     if (at < end) return { kind: 'data', length: end - at, store: this.store, at }
     if (at - start < end) return { kind: 'zero', length: Math.min(length, this.clusterSize - start) }
@@ -232,7 +238,7 @@ export class Mapping {
       throw this.badEntry(cluster, 'is compressed, which an image with a data file cannot have')
     const { at, storedLength } = decodeCompressed(high, low, this.header.clusterBits)
     // The length counts whole sectors; the file may end inside the last one.
-    const present = Math.min(storedLength, this.space.end - at)
+    const present = Math.min(storedLength, this.space.length - at)
     if (present <= 0 || at < this.clusterSize) throw this.badEntry(cluster, 'lies past the end of the file')
     const packed = { store: this.store, at, storedLength: present, length: this.clusterSize, unpack: this.unpack }
     return { kind: 'packed', length: Math.min(length, this.clusterSize - start), packed, skip: start }

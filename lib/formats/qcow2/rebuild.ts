@@ -16,7 +16,7 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
   const survey = new Census(parts, refcounts.root, () => {})
   yield* survey.count(0, Math.min(1, survey.clusters), () => {})
   const clusters = Math.max(survey.clusters, survey.highest + 1)
-  yield* refcounts.reserveUpTo(clusters)
+  refcounts.reserveUpTo(clusters)
   for (let first = 0; first < clusters; first += WINDOW) {
     const count = Math.min(WINDOW, clusters - first)
     const { counted, stored } = yield* new Census(parts, refcounts.root, () => {}).count(first, count, () => {})

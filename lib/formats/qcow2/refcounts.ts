@@ -13,6 +13,9 @@ const MAX_PAGE = 4096
 
 /** How long the image file is; shared by those who read up to its end and those who move it. */
 export interface FileSpace {
+  /** bytes that the file really has: reads may go up to here */
+  length: number
+  /** where the clusters end that are in use; the file follows when it is written, at the latest with a flush */
   end: number
 }
 
@@ -73,7 +76,7 @@ export class Refcounts {
   static *open(store: ByteStore, header: Header, space: FileSpace): Io<Refcounts> {
     const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
     // The last cluster of a file may be cut short; what is missing has no entries.
-    const present = Math.max(0, Math.min(bytes.length, space.end - header.refcountTableOffset))
+    const present = Math.max(0, Math.min(bytes.length, space.length - header.refcountTableOffset))
     yield* settle(store.read(header.refcountTableOffset, bytes.subarray(0, present)))
     return new Refcounts(store, header, new RootTable(header.refcountTableOffset, bytes), space)
   }
@@ -124,8 +127,8 @@ export class Refcounts {
   }
 
   /** Everything below `clusters` may be referred to: what is made from now on goes behind it. */
-  *reserveUpTo(clusters: number): Io<void> {
-    yield* this.growTo(clusters * this.header.clusterSize)
+  reserveUpTo(clusters: number): void {
+    this.growTo(clusters * this.header.clusterSize)
   }
 
   /** Sets a count to what the references say. A missing block is made at the end of the file. */
@@ -136,7 +139,7 @@ export class Refcounts {
       if (count === 0) return
       const at = roundUp(this.space.end, this.header.clusterSize)
       this.addBlock(index, at)
-      yield* this.growTo(at + this.header.clusterSize)
+      this.growTo(at + this.header.clusterSize)
       yield* this.set(at / this.header.clusterSize, 1)
     }
     const place = this.entryAt(number) as { page: number; index: number }
@@ -185,6 +188,7 @@ export class Refcounts {
 
   /** Step two: counts and table, as they are now. Durable with the next flush. */
   *writeChanges(): Io<void> {
+    yield* this.lengthen(0, this.space.end)
     const batch: Batch = this.cache.take()
     yield* this.cache.write(batch)
     const sectors = this.root.take()
@@ -208,14 +212,24 @@ export class Refcounts {
     }
   }
 
-  /** The file is at least this long from now on. */
-  private *growTo(end: number): Io<void> {
+  /** Clusters up to here are in use from now on. */
+  private growTo(end: number): void {
     if (end > LIMIT.fileBytes) throw this.full(end)
-    if (end > this.space.end) {
-      yield* settle(this.store.truncate(end))
-      this.space.end = end
-    }
-    if (end > this.pristine) this.pristine = end
+    this.space.end = Math.max(this.space.end, end)
+    this.pristine = Math.max(this.pristine, end)
+  }
+
+  /**
+   * Bytes were written up to `written`; what lies between there and `needed` must exist too, as zeros.
+   *
+   * The file grows to the end of all clusters in use: no write under way can be behind that.
+   */
+  *lengthen(written: number, needed: number): Io<void> {
+    this.space.length = Math.max(this.space.length, written)
+    if (this.space.length >= needed) return
+    const { end } = this.space
+    yield* settle(this.store.grow(end))
+    this.space.length = Math.max(this.space.length, end)
   }
 
   private *allocateNow(count: number, exact: boolean): Io<Run & { at: number; zeroed: boolean }> {
@@ -231,7 +245,7 @@ export class Refcounts {
       const { clusterSize } = this.header
       const at = run.first * clusterSize
       const zeroed = at >= this.pristine
-      yield* this.growTo(at + run.count * clusterSize)
+      this.growTo(at + run.count * clusterSize)
       return { ...run, at, zeroed }
     }
   }
@@ -363,7 +377,7 @@ export class Refcounts {
       if (number === 0) throw this.corrupt(0, 'there is no refcount block for the header')
       this.addBlock(index, number * this.header.clusterSize)
       yield* this.changeNow({ first: number, count: 1 }, 1)
-      yield* this.growTo((number + 1) * this.header.clusterSize)
+      this.growTo((number + 1) * this.header.clusterSize)
       made = true
     }
     return made
@@ -406,7 +420,7 @@ export class Refcounts {
     for (let i = 0; i < blocks; i++) {
       this.addBlock(Math.floor(first / this.blockEntries) + i, (first + tableClusters + i) * clusterSize)
     }
-    yield* this.growTo((first + tableClusters + blocks) * clusterSize)
+    this.growTo((first + tableClusters + blocks) * clusterSize)
     yield* this.changeNow({ first, count: tableClusters + blocks }, 1)
     yield* this.writeNewBlocksNow()
     yield* settle(this.store.write(root.at, root.bytes))

@@ -1,0 +1,93 @@
+import { spawnSync } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import Table from 'cli-table3'
+
+/**
+ * Measures side by side: contestants take turns, round by round, so that what disturbs the machine disturbs all of
+ * them; medians are compared, and ratios are what counts.
+ */
+
+export const vdisk = [process.execPath, path.join(process.env.VDISK_ROOT ?? '.', 'dist', 'cli', 'main.js')]
+
+/** What is measured, what it must reach, and what came out. */
+export interface Row {
+  readonly what: string
+  readonly ours: string
+  readonly peer: string
+  readonly ratio: string
+  readonly goal: string
+  readonly reached: boolean
+}
+
+export const rows: Row[] = []
+
+/** A folder for images: in memory where there is room, so that the medium does not speak. */
+export function benchFolder(): string {
+  const base =
+    fs.existsSync('/dev/shm') && fs.statfsSync('/dev/shm').bavail * fs.statfsSync('/dev/shm').bsize > 12 * 2 ** 30
+      ? '/dev/shm'
+      : os.tmpdir()
+  return fs.mkdtempSync(path.join(base, 'vdisk-bench-'))
+}
+
+export function hasPeer(name: string): boolean {
+  return spawnSync(name, ['--version']).status === 0
+}
+
+/** Runs a command to its end. @returns seconds, and MiB of memory at most */
+export function timed(command: readonly string[], cwd: string): { seconds: number; rss: number } {
+  const start = process.hrtime.bigint()
+  const result = spawnSync('/usr/bin/time', ['-f', '%M', ...command], { cwd, encoding: 'utf8' })
+  const seconds = Number(process.hrtime.bigint() - start) / 1e9
+  if (result.status !== 0) throw new Error(`${command.join(' ')} failed: ${result.stderr}`)
+  return { seconds, rss: Number(result.stderr.trim().split('\n').at(-1)) / 1024 }
+}
+
+/** Rounds of all contestants in turn; the first round warms up. @returns the medians */
+export function interleave(rounds: number, contestants: Record<string, () => number>): Record<string, number> {
+  const samples: Record<string, number[]> = Object.fromEntries(Object.keys(contestants).map((name) => [name, []]))
+  for (let round = 0; round <= rounds; round++) {
+    for (const [name, run] of Object.entries(contestants)) {
+      const value = run()
+      if (round > 0) samples[name]?.push(value)
+    }
+  }
+  return Object.fromEntries(Object.entries(samples).map(([name, values]) => [name, median(values)]))
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2
+}
+
+/** Notes a result: how many times as fast as the peer, and whether that is enough. */
+export function compareTimes(what: string, ours: number, peer: number, goal: number, unit = 's'): void {
+  const ratio = peer / ours
+  report({
+    what,
+    ours: `${ours.toFixed(3)} ${unit}`,
+    peer: `${peer.toFixed(3)} ${unit}`,
+    ratio: `${ratio.toFixed(2)}x`,
+    goal: `>= ${goal}x`,
+    reached: ratio >= goal,
+  })
+}
+
+export function report(row: Row): void {
+  rows.push(row)
+  console.log(
+    `${row.reached ? 'reached' : 'MISSED '}  ${row.what}: ${row.ours}, peer ${row.peer}, ${row.ratio} (goal ${row.goal})`,
+  )
+}
+
+export function printTable(): void {
+  const table = new Table({ head: ['what', 'vdisk', 'peer', 'ratio', 'goal', ''], style: { head: [], border: [] } })
+  for (const { what, ours, peer, ratio, goal, reached } of rows)
+    table.push([what, ours, peer, ratio, goal, reached ? 'reached' : 'MISSED'])
+  console.log(`\n${table.toString()}`)
+}

@@ -1,0 +1,174 @@
+import { execFileSync } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { createDisk, openDisk } from '../../lib/index.ts'
+import { benchFolder, compareTimes, interleave, report, timed, vdisk } from './harness.ts'
+
+const ROUNDS = 5
+const GIB = 2 ** 30
+
+/** Whole commands beside qemu-img's. */
+export async function convert(): Promise<void> {
+  const folder = benchFolder()
+  try {
+    const raw = fs.openSync(path.join(folder, 'data.raw'), 'w')
+    const block = Buffer.alloc(16 << 20)
+    for (let i = 0; i < (2 * GIB) / block.length; i++) {
+      for (let at = 0; at < block.length; at += 4)
+        block.writeUInt32LE((Math.imul(i * 4194304 + at, 2654435761) ^ (at >>> 3)) >>> 0, at)
+      fs.writeSync(raw, block)
+    }
+    // Holes between the data, so that both have to find them.
+    fs.ftruncateSync(raw, 3 * GIB)
+    fs.closeSync(raw)
+    execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', 'data.raw', 'source.qcow2'], { cwd: folder })
+    fs.rmSync(path.join(folder, 'data.raw'))
+    for (const format of ['raw', 'qcow2']) {
+      const out = `out.${format}`
+      const clean = (): void => fs.rmSync(path.join(folder, out), { force: true })
+      const blocks: Record<string, number> = {}
+      const one = (name: string, command: readonly string[]): number => {
+        clean()
+        const { seconds } = timed(command, folder)
+        blocks[name] = fs.statSync(path.join(folder, out)).blocks
+        return seconds
+      }
+      const times = interleave(ROUNDS, {
+        vdisk: () => one('vdisk', [...vdisk, 'convert', '-q', 'source.qcow2', out, '--format', format]),
+        peer: () => one('peer', ['qemu-img', 'convert', '-f', 'qcow2', '-O', format, 'source.qcow2', out]),
+      })
+      compareTimes(`convert qcow2 to ${format}, 2 GiB of data`, times.vdisk as number, times.peer as number, 1)
+      report({
+        what: `room that the ${format} output takes`,
+        ours: `${((blocks.vdisk as number) / 2048).toFixed(1)} MiB`,
+        peer: `${((blocks.peer as number) / 2048).toFixed(1)} MiB`,
+        ratio: `${((blocks.peer as number) / (blocks.vdisk as number)).toFixed(3)}x`,
+        goal: '>= 0.99x',
+        reached: (blocks.peer as number) >= (blocks.vdisk as number) * 0.99,
+      })
+      clean()
+    }
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
+
+/** An overlay of 300 MiB over a full base; every round merges fresh copies. */
+export async function merge(): Promise<void> {
+  const folder = benchFolder()
+  const at = (name: string): string => path.join(folder, name)
+  try {
+    fs.mkdirSync(at('originals'))
+    {
+      await using base = await createDisk(at('originals/base.qcow2'), { format: 'qcow2', size: GIB })
+      const block = Buffer.alloc(4 << 20, 1)
+      for (let offset = 0; offset < base.size; offset += block.length) await base.write(offset, block)
+    }
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2'], {
+      cwd: at('originals'),
+    })
+    {
+      await using top = await openDisk(at('originals/top.qcow2'), { writable: true })
+      for (let number = 0; number < 300; number++)
+        await top.write(((number * 7) % 1024) << 20, Buffer.alloc(1 << 20, number + 1))
+    }
+    const fresh = (): void => {
+      fs.copyFileSync(at('originals/base.qcow2'), at('base.qcow2'))
+      fs.copyFileSync(at('originals/top.qcow2'), at('top.qcow2'))
+    }
+    const times = interleave(ROUNDS, {
+      vdisk: () => {
+        fresh()
+        return timed([...vdisk, 'merge', '-q', 'top.qcow2'], folder).seconds
+      },
+      peer: () => {
+        fresh()
+        return timed(['qemu-img', 'commit', '-q', 'top.qcow2'], folder).seconds
+      },
+    })
+    compareTimes('merge an overlay of 300 MiB', times.vdisk as number, times.peer as number, 1.5)
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
+
+export async function check(): Promise<void> {
+  const folder = benchFolder()
+  try {
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', 'big.qcow2', '1T'], {
+      cwd: folder,
+    })
+    let rss = 0
+    const times = interleave(ROUNDS, {
+      vdisk: () => {
+        const result = timed([...vdisk, 'check', '-q', 'big.qcow2'], folder)
+        rss = Math.max(rss, result.rss)
+        return result.seconds
+      },
+      peer: () => timed(['qemu-img', 'check', '-q', 'big.qcow2'], folder).seconds,
+    })
+    compareTimes('check a full qcow2 of 1 TiB', times.vdisk as number, times.peer as number, 1 / 1.5)
+    reportMemory('memory of that check', rss, 200)
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
+
+export async function info(): Promise<void> {
+  const folder = benchFolder()
+  try {
+    execFileSync(vdisk[0] as string, [vdisk[1] as string, 'create', 'x.qcow2', '--format', 'qcow2', '--size', '10G'], {
+      cwd: folder,
+    })
+    const times = interleave(11, {
+      vdisk: () => timed([...vdisk, 'info', 'x.qcow2'], folder).seconds * 1000,
+      node: () => timed([process.execPath, '-e', '0'], folder).seconds * 1000,
+    })
+    const [ours, bare] = [times.vdisk as number, times.node as number]
+    report({
+      what: 'vdisk info, start of Node included',
+      ours: `${ours.toFixed(0)} ms`,
+      peer: `bare node ${bare.toFixed(0)} ms`,
+      ratio: `${(ours / bare).toFixed(2)}x`,
+      goal: '< 150 ms',
+      reached: ours < 150,
+    })
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
+
+/** Memory does not grow with the disk: 64 TiB, all but empty, mapped and converted. */
+export async function large(): Promise<void> {
+  const folder = benchFolder()
+  try {
+    for (const [format, option] of [
+      ['qcow2', 'cluster_size=64K'],
+      ['vhdx', 'block_size=1M'],
+    ] as const) {
+      const file = `huge.${format}`
+      execFileSync(
+        vdisk[0] as string,
+        [vdisk[1] as string, 'create', file, '--format', format, '--size', '64T', '-o', option],
+        { cwd: folder },
+      )
+      {
+        await using disk = await openDisk(path.join(folder, file), { writable: true })
+        for (let i = 0; i < 64; i++) await disk.write(i * 2 ** 40 + 12345, Buffer.alloc(100_000, i + 1))
+      }
+      const mapped = timed([...vdisk, 'map', file], folder)
+      reportMemory(`map a ${format} of 64 TiB (${mapped.seconds.toFixed(1)} s)`, mapped.rss, 150)
+      const converted = timed(
+        [...vdisk, 'convert', '-q', file, `out.${format}`, '--format', format, '-o', option],
+        folder,
+      )
+      reportMemory(`convert a ${format} of 64 TiB (${converted.seconds.toFixed(1)} s)`, converted.rss, 150)
+    }
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
+
+function reportMemory(what: string, rss: number, limit: number): void {
+  report({ what, ours: `${rss.toFixed(0)} MiB`, peer: '-', ratio: '-', goal: `< ${limit} MiB`, reached: rss < limit })
+}

@@ -1,0 +1,106 @@
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { isVdiskError } from '../../../lib/errors.ts'
+import { HostFile } from '../../../lib/io/host-file.ts'
+import { MemoryStore } from '../../../lib/io/memory.ts'
+import { sys } from '../../../lib/io/sys.ts'
+import { storeContract } from '../../contract/store-contract.ts'
+import { delayedStore } from '../../support/stores.ts'
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-stores-'))
+let count = 0
+
+afterAll(() => fs.rmSync(folder, { recursive: true }))
+
+function hostFile(waiting: 'block' | 'defer') {
+  return async () => {
+    const file = path.join(folder, `file-${count++}`)
+    return {
+      store: HostFile.open(file, { write: true, create: 'new', waiting }),
+      readOnly: () => HostFile.open(file, { waiting }),
+      end: () => fs.rmSync(file),
+    }
+  }
+}
+
+storeContract('a file of this machine', hostFile('block'))
+storeContract('a file that does not block its program', hostFile('defer'))
+storeContract('a store in memory', async () => ({
+  store: new MemoryStore('memory'),
+  readOnly: () => new MemoryStore('memory', { content: new Uint8Array(10), writable: false }),
+  end: () => {},
+}))
+storeContract('a slow store', async () => ({
+  store: delayedStore(new MemoryStore('memory'), 7),
+  readOnly: () => delayedStore(new MemoryStore('memory', { content: new Uint8Array(10), writable: false }), 7),
+  end: () => {},
+}))
+
+describe('a file of this machine', () => {
+  const file = path.join(folder, 'named')
+  const codeOf = (work: () => unknown): string | undefined => {
+    try {
+      work()
+    } catch (error) {
+      return isVdiskError(error) ? error.code : 'untyped'
+    }
+    return undefined
+  }
+
+  test('says why it cannot be opened', () => {
+    fs.writeFileSync(file, 'x')
+    fs.symlinkSync(file, `${file}-link`)
+    expect(codeOf(() => HostFile.open(`${file}-missing`))).toBe('NOT_FOUND')
+    expect(codeOf(() => HostFile.open(folder))).toBe('REFUSED')
+    expect(codeOf(() => HostFile.open(file, { write: true, create: 'new' }))).toBe('REFUSED')
+    expect(codeOf(() => HostFile.open(`${file}-link`, { noFollow: true }))).toBe('REFUSED')
+    expect(codeOf(() => HostFile.open('/dev/null'))).toBe('REFUSED')
+  })
+
+  test('is emptied for replacement only after its lock is taken', () => {
+    fs.writeFileSync(file, 'precious')
+    const holder = HostFile.open(file, { write: true, lock: 'write' })
+    const replace = (): unknown => HostFile.open(file, { write: true, create: 'replace', lock: 'write' })
+    if (sys()) {
+      expect(codeOf(replace)).toBe('IN_USE')
+      expect(fs.readFileSync(file, 'utf8')).toBe('precious')
+    }
+    holder.close()
+    HostFile.open(file, { write: true, create: 'replace', lock: 'write' }).close()
+    expect(fs.readFileSync(file, 'utf8')).toBe('')
+  })
+
+  test.skipIf(!sys())('lets readers share it, and keeps readers and writers apart', () => {
+    fs.writeFileSync(file, 'x')
+    const reader = HostFile.open(file, { lock: 'read' })
+    const second = HostFile.open(file, { lock: 'read' })
+    expect(codeOf(() => HostFile.open(file, { write: true, lock: 'write' }))).toBe('IN_USE')
+    reader.close()
+    second.close()
+    const writer = HostFile.open(file, { write: true, lock: 'write' })
+    expect(codeOf(() => HostFile.open(file, { lock: 'read' }))).toBe('IN_USE')
+    writer.close()
+  })
+
+  test.skipIf(!fs.existsSync('/dev/full'))('never succeeds again after a flush that failed', () => {
+    // Flushing a file on a full device cannot be had everywhere; a descriptor closed underneath fails as surely.
+    const store = HostFile.open(file, { write: true })
+    const descriptor = (store as unknown as { fd: number }).fd
+    fs.closeSync(descriptor)
+    expect(codeOf(() => store.flush())).toBe('IO')
+    expect(codeOf(() => store.flush())).toBe('IO')
+  })
+
+  test('stamps a whole second, and tells copies from the file', () => {
+    const store = HostFile.open(file, { write: true })
+    store.restamp(1_600_000_000)
+    expect(store.stamp().modified).toBe(1_600_000_000_000_000_000n)
+    fs.copyFileSync(file, `${file}-copy`)
+    const copy = HostFile.open(`${file}-copy`)
+    expect(copy.fileId()).not.toBe(store.fileId())
+    store.close()
+    copy.close()
+  })
+})

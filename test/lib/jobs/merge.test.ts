@@ -1,0 +1,205 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import { describe, expect, test } from 'vitest'
+import {
+  createDisk,
+  finish,
+  inspectChain,
+  inspectImage,
+  isVdiskError,
+  type MergeOptions,
+  mergeImage,
+  openDisk,
+  planMerge,
+  relink,
+  type VdiskError,
+} from '../../../lib/index.ts'
+import { patternFor } from '../../model/history.ts'
+import { tempFolder } from '../../support/temp.ts'
+
+const root = tempFolder('merge')
+const MIB = 1 << 20
+let number = 0
+
+/** A folder with a chain of four: base, a, b, c; each holds something of its own, zeros among it. */
+async function chain(baseFormat = 'qcow2'): Promise<{ at: (name: string) => string; content: Buffer }> {
+  const folder = path.join(root, String(number++))
+  fs.mkdirSync(folder)
+  const at = (name: string): string => path.join(folder, name)
+  let parent: string | undefined
+  for (const [i, name] of ['base', 'a.qcow2', 'b.qcow2', 'c.qcow2'].entries()) {
+    const format = i === 0 ? baseFormat : 'qcow2'
+    const parentFormat = i === 1 ? baseFormat : undefined
+    await using disk = await createDisk(at(name), { format, size: 4 * MIB, parent, parentFormat })
+    await disk.write(i * 300_000, patternFor(i * 300_000, 700_000, 10 + i))
+    if (i > 0) await disk.erase(i * 500_000, 200_000)
+    parent = at(name)
+  }
+  return { at, content: await contentOf(at('c.qcow2')) }
+}
+
+async function contentOf(file: string, format?: string): Promise<Buffer> {
+  await using disk = await openDisk(file, { format })
+  const bytes = Buffer.alloc(disk.size)
+  await disk.read(0, bytes)
+  return bytes
+}
+
+async function failure(work: () => Promise<unknown>): Promise<VdiskError> {
+  try {
+    await work()
+  } catch (error) {
+    if (isVdiskError(error)) return error
+    throw error
+  }
+  throw new Error('it should have failed')
+}
+
+const merge = (file: string, options: MergeOptions = {}): Promise<unknown> => finish(mergeImage(file, options))
+
+describe('merging', () => {
+  test('the top into its parent: the parent reads as the chain did', async () => {
+    const { at, content } = await chain()
+    await merge(at('c.qcow2'), { compare: true })
+    expect((await contentOf(at('b.qcow2'))).equals(content)).toBe(true)
+    expect((await inspectChain(at('b.qcow2'))).map(({ link }) => link?.level)).toEqual([
+      undefined,
+      'verified',
+      'verified',
+    ])
+  })
+
+  test.each(['qcow2', 'raw'])('all layers into a %s base', async (format) => {
+    const { at, content } = await chain(format)
+    await merge(at('c.qcow2'), { into: at('base') })
+    expect((await contentOf(at('base'), format)).equals(content)).toBe(true)
+  })
+
+  test('a layer in the middle: what is above goes on upon its parent, verified', async () => {
+    const { at, content } = await chain()
+    const plan = await planMerge(at('b.qcow2'))
+    expect(plan).toMatchObject({ into: at('a.qcow2'), merged: [at('b.qcow2')], repointed: [at('c.qcow2')], broken: [] })
+    await merge(at('b.qcow2'))
+    const layers = await inspectChain(at('c.qcow2'))
+    expect(layers.map(({ name }) => path.basename(name))).toEqual(['base', 'a.qcow2', 'c.qcow2'])
+    expect(layers.every(({ link }) => link === undefined || link.level === 'verified')).toBe(true)
+    expect((await contentOf(at('c.qcow2'))).equals(content)).toBe(true)
+  })
+
+  test('merged files say what they were merged into, and are not written any more', async () => {
+    const { at } = await chain()
+    await merge(at('c.qcow2'), { into: at('a.qcow2') })
+    for (const name of ['b.qcow2', 'c.qcow2']) {
+      expect((await inspectImage(at(name))).merged?.into).toBe('a.qcow2')
+    }
+    const history = await openDisk(at('c.qcow2'))
+    await history.close()
+    expect(history.notes.some((note) => note.includes('was merged into a.qcow2'))).toBe(true)
+    const error = await failure(() => openDisk(at('c.qcow2'), { writable: true }))
+    expect([error.code, error.message]).toEqual(['REFUSED', expect.stringContaining('merged into a.qcow2')])
+  })
+
+  test('with delete the merged files are gone', async () => {
+    const { at, content } = await chain()
+    await merge(at('c.qcow2'), { into: at('base'), delete: true })
+    expect(fs.readdirSync(path.dirname(at('x')))).toEqual(['base'])
+    expect((await contentOf(at('base'))).equals(content)).toBe(true)
+  })
+
+  test('another child of a file that changes is named, and nothing happens', async () => {
+    const { at } = await chain()
+    await (await createDisk(at('other.qcow2'), { format: 'qcow2', parent: at('b.qcow2') })).close()
+    const before = await contentOf(at('other.qcow2'))
+    const error = await failure(() => merge(at('c.qcow2')))
+    expect(error.code).toBe('REFUSED')
+    expect(error.message).toContain('other.qcow2')
+    expect((await contentOf(at('other.qcow2'))).equals(before)).toBe(true)
+    await merge(at('c.qcow2'), { force: true })
+    expect((await failure(() => openDisk(at('other.qcow2')))).code).toBe('PARENT_MISMATCH')
+  })
+
+  test('a link that is not sound stops it', async () => {
+    const { at } = await chain()
+    {
+      await using disk = await openDisk(at('b.qcow2'), { writable: true })
+      await disk.write(0, Buffer.from([1]))
+    }
+    const error = await failure(() => merge(at('c.qcow2')))
+    expect(error.code).toBe('PARENT_MISMATCH')
+    expect(error.where.structure).toBe('parent link')
+  })
+
+  test('into what is no ancestor is refused, with the ancestors named', async () => {
+    const { at } = await chain()
+    await (await createDisk(at('stranger.qcow2'), { format: 'qcow2', size: MIB })).close()
+    const error = await failure(() => merge(at('c.qcow2'), { into: at('stranger.qcow2') }))
+    expect(error.code).toBe('REFUSED')
+    expect(error.advice).toContain('a.qcow2')
+  })
+
+  test.each([
+    ['longer', 6 * MIB],
+    ['shorter', 3 * MIB + 512],
+  ])('a %s child gives its size to the parent', async (_, size) => {
+    const folder = path.join(root, String(number++))
+    fs.mkdirSync(folder)
+    const [base, top] = [path.join(folder, 'base.qcow2'), path.join(folder, 'top.qcow2')]
+    {
+      await using disk = await createDisk(base, { format: 'qcow2', size: 4 * MIB })
+      await disk.write(0, patternFor(0, 4 * MIB, 5))
+    }
+    {
+      await using disk = await createDisk(top, { format: 'qcow2', size, parent: base })
+      await disk.write(size - 1000, patternFor(0, 1000, 77))
+    }
+    const content = await contentOf(top)
+    await merge(top)
+    expect((await contentOf(base)).equals(content)).toBe(true)
+  })
+
+  test('cancelled in the middle, the chain is whole and the merge can be run again', async () => {
+    const { at, content } = await chain()
+    const abort = new AbortController()
+    const job = mergeImage(at('c.qcow2'), { signal: abort.signal })
+    abort.abort()
+    expect((await failure(() => finish(job))).code).toBe('CANCELLED')
+    expect((await contentOf(at('c.qcow2'))).equals(content)).toBe(true)
+    await merge(at('c.qcow2'))
+    expect((await contentOf(at('b.qcow2'))).equals(content)).toBe(true)
+  })
+})
+
+describe('relinking', () => {
+  test('a parent that was moved is found right, whatever it is called now', async () => {
+    const { at, content } = await chain()
+    fs.renameSync(at('b.qcow2'), at('moved.qcow2'))
+    expect((await failure(() => openDisk(at('c.qcow2')))).code).toBe('PARENT_MISSING')
+    expect((await relink(at('c.qcow2'), at('moved.qcow2'))).verdict.level).toBe('verified')
+    expect((await contentOf(at('c.qcow2'))).equals(content)).toBe(true)
+  })
+
+  test('another disk is not taken for the parent, unless the user insists; then both are on record', async () => {
+    const { at } = await chain()
+    await (await createDisk(at('stranger.qcow2'), { format: 'qcow2', size: 4 * MIB })).close()
+    const error = await failure(() => relink(at('c.qcow2'), at('stranger.qcow2')))
+    expect(error.code).toBe('PARENT_MISMATCH')
+    expect(error.advice).toContain('--accept-modified')
+    const before = (await inspectImage(at('c.qcow2'))).parent?.expects
+    const { replaced } = await relink(at('c.qcow2'), at('stranger.qcow2'), { acceptModified: true })
+    expect([replaced]).toEqual(before)
+    expect((await inspectImage(at('c.qcow2'))).parent?.replaced).toBe(replaced)
+    expect((await inspectChain(at('c.qcow2'))).at(-1)?.link?.level).toBe('verified')
+  })
+
+  test('upon itself, over whatever way, is refused', async () => {
+    const { at } = await chain()
+    expect((await failure(() => relink(at('b.qcow2'), at('c.qcow2'), { acceptModified: true }))).code).toBe(
+      'CHAIN_CYCLE',
+    )
+  })
+
+  test('an image without a parent is no child', async () => {
+    const { at } = await chain()
+    expect((await failure(() => relink(at('base'), at('a.qcow2')))).code).toBe('REFUSED')
+  })
+})
