@@ -88,7 +88,7 @@ function* writeZeros(layer: Qcow2Editor, parts: Qcow2Parts, at: number, length: 
     yield* readOwn(layer, fill.offset, part.subarray(0, Math.max(0, parts.header.size - fill.offset)))
     yield* settle(room.store.write(fill.at, part))
   }
-  if (!room.zeroed) yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
+  yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
   yield* room.publish()
   return room.length
 }
