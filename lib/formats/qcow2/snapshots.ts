@@ -7,7 +7,7 @@ import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
 import { LIMIT, snapshotEntry, snapshotExtra } from './layout.ts'
 import { Mapping } from './mapping.ts'
-import { changeReferences, setCopiedFlags } from './references.ts'
+import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
 
 /**
@@ -104,7 +104,7 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.session.beginMetadata()
     yield* layer.flush()
     const { l1 } = mapping
-    yield* changeReferences(layer.walk, l1, 1)
+    yield* addReferences(layer.walk, l1)
     const place = yield* refcounts.allocate(Math.max(1, ceilDiv(l1.bytes.length, this.header.clusterSize)), true)
     const copy = new RootTable(place.at, new Uint8Array(l1.bytes.length))
     for (let i = 0; i < l1.length; i++) copy.set(i, l1.offset(i))
@@ -134,7 +134,7 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.session.beginContent()
     yield* layer.flush()
     const source = yield* this.readL1(snapshot)
-    yield* changeReferences(layer.walk, source, 1)
+    yield* addReferences(layer.walk, source)
     const needed = Math.max(source.length, ceilDiv(snapshot.diskSize, this.header.l2Span), 1)
     const place = yield* refcounts.allocate(ceilDiv(needed * 8, this.header.clusterSize), true)
     const next = new RootTable(place.at, new Uint8Array(needed * 8))
@@ -157,8 +157,9 @@ export class Snapshots implements InternalSnapshots {
     for (const at of tablesOf(old)) refcounts.unprotect(at, this.header.clusterSize)
     for (const at of tablesOf(next)) refcounts.protect(at, this.header.clusterSize)
     layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
-    yield* changeReferences(layer.walk, old, -1)
+    yield* releaseReferences(layer.walk, old)
     refcounts.release(old.at, old.bytes.length)
+    while (refcounts.hasUnretired) yield* layer.flush()
     yield* setCopiedFlags(layer.walk, next, (number) => refcounts.get(number))
     yield* layer.flush()
   }
@@ -173,11 +174,11 @@ export class Snapshots implements InternalSnapshots {
       layer,
       this.snapshots.filter((other) => other !== snapshot),
     )
-    yield* changeReferences(layer.walk, l1, -1)
+    yield* releaseReferences(layer.walk, l1)
     refcounts.unprotect(l1.at, l1.bytes.length)
     refcounts.release(l1.at, Math.max(1, l1.bytes.length))
+    while (refcounts.hasUnretired) yield* layer.flush()
     // What only the disk uses now may be written in place again.
-    yield* layer.flush()
     yield* setCopiedFlags(layer.walk, mapping.l1, (number) => refcounts.get(number))
     yield* layer.flush()
   }
