@@ -253,10 +253,13 @@ function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
   // The table tells its length entry by entry, so it is read in pieces, never more than there is.
   let window = new Uint8Array(0)
   for (let at = 0; snapshots.length < header.snapshotCount; ) {
-    const entry = entryLength(window.subarray(at))
-    if (entry !== undefined && at + entry <= window.length) {
-      snapshots.push(decodeEntry(header, window.subarray(at, at + entry), snapshots.length))
-      at += entry
+    const length = entryLength(window.subarray(at))
+    if (length !== undefined && at + length <= window.length) {
+      // The file may end right behind the last entry, before what pads it to eight bytes.
+      const entry = new Uint8Array(roundUp(length, 8))
+      entry.set(window.subarray(at, at + length))
+      snapshots.push(decodeEntry(header, entry, snapshots.length))
+      at += entry.length
       continue
     }
     if (window.length >= available) throw badEntry(header, snapshots.length, 'it leaves the table')
@@ -266,11 +269,11 @@ function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
   return snapshots
 }
 
-/** bytes of the entry that `bytes` begin with; undefined if not even its fixed part is there */
+/** bytes of the entry that `bytes` begin with, without padding; undefined if not even its fixed part is there */
 function entryLength(bytes: Uint8Array): number | undefined {
   if (bytes.length < snapshotEntry.size) return undefined
   const { extraDataSize, idSize, nameSize } = snapshotEntry.decode(bytes)
-  return roundUp(snapshotEntry.size + extraDataSize + idSize + nameSize, 8)
+  return snapshotEntry.size + extraDataSize + idSize + nameSize
 }
 
 function decodeEntry(header: Header, bytes: Uint8Array, index: number): Snapshot {
