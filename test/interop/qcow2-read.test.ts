@@ -1,6 +1,7 @@
-import { describeWithPeers, scratchFolder } from '../support/peers.ts'
+import { describeWithPeers } from '../support/peers.ts'
 import { expectAgreement, Qemu } from '../support/qemu.ts'
 import { printSeed, randomTest } from '../support/random.ts'
+import { scratchFolder } from '../support/temp.ts'
 
 printSeed()
 

@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import { expect, test } from 'vitest'
-import type { Layer } from '../../lib/contracts/layer.ts'
+import type { InternalSnapshots, Layer } from '../../lib/contracts/layer.ts'
 import {
   Chain,
   createDisk,
@@ -13,9 +13,10 @@ import {
   revertToSnapshot,
 } from '../../lib/index.ts'
 import { OurImage } from '../support/our-history.ts'
-import { describeWithPeers, scratchFolder } from '../support/peers.ts'
+import { describeWithPeers } from '../support/peers.ts'
 import { expectAgreement, expectCleanByQemu, expectCleanByUs, expectSameBytes, Qemu } from '../support/qemu.ts'
 import { printSeed, type Random, randomTest } from '../support/random.ts'
+import { scratchFolder } from '../support/temp.ts'
 
 printSeed()
 
@@ -33,7 +34,8 @@ const VARIANTS: readonly { options: Record<string, string>; size: number; cluste
 async function ourSnapshot(file: string, name: string): Promise<Uint8Array> {
   await using disk = await openDisk(file)
   const layers = disk.chain.layers
-  const view = await promised((layers.at(-1) as Required<Layer>).snapshots?.open(name) as ReturnType<never>)
+  const { snapshots } = layers.at(-1) as Layer
+  const view = await promised((snapshots as InternalSnapshots).open(name))
   const chain = new Chain([...layers.slice(0, -1), view])
   const bytes = new Uint8Array(chain.size)
   await promised(chain.read(0, bytes))

@@ -1,6 +1,6 @@
 import { createDisk } from '../../lib/index.ts'
 import { OurImage } from '../support/our-history.ts'
-import { describeWithPeers, scratchFolder } from '../support/peers.ts'
+import { describeWithPeers } from '../support/peers.ts'
 import {
   expectAgreement,
   expectCleanByQemu,
@@ -10,6 +10,7 @@ import {
   Qemu,
 } from '../support/qemu.ts'
 import { printSeed, type Random, randomTest } from '../support/random.ts'
+import { scratchFolder } from '../support/temp.ts'
 
 printSeed()
 

@@ -20,6 +20,8 @@ export class OurImage {
   readonly file: string
   readonly model: NaiveDisk
   readonly snapshots = new Map<string, Uint8Array>()
+  /** ranges that were written or erased */
+  readonly touched: { readonly offset: number; readonly length: number }[] = []
   private made = 0
 
   constructor(file: string, content: Uint8Array) {
@@ -55,12 +57,14 @@ export class OurImage {
   private async write(disk: Disk, random: Random, shape: OurHistoryShape): Promise<void> {
     const { offset, length } = randomRange(random, { size: disk.size, cluster: shape.cluster })
     const source = random.bytes(length)
+    this.touched.push({ offset, length })
     this.model.write(offset, source)
     await disk.write(offset, source)
   }
 
   private async erase(disk: Disk, random: Random, shape: OurHistoryShape): Promise<void> {
     const { offset, length } = randomRange(random, { size: disk.size, cluster: shape.cluster })
+    this.touched.push({ offset, length })
     this.model.erase(offset, length)
     await disk.erase(offset, length)
   }

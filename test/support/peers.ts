@@ -1,8 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
-import { afterAll, describe, onTestFinished } from 'vitest'
+import { describe } from 'vitest'
 
 /** Which Debian package brings a program that we compare ourselves with. */
 const PACKAGES = {
@@ -72,22 +71,4 @@ export function runPeer(
     throw new Error(`${name} ${args.join(' ')}\nended with ${outcome.status}\n${outcome.stdout}${outcome.stderr}`)
   }
   return outcome
-}
-
-/** A folder of its own for the test that asks, removed when the test ends. */
-export function scratchFolder(): string {
-  const folder = newFolder()
-  onTestFinished(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return folder
-}
-
-/** A folder for all tests of a group. */
-export function sharedFolder(): string {
-  const folder = newFolder()
-  afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return folder
-}
-
-function newFolder(): string {
-  return fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-interop-')))
 }

@@ -86,6 +86,16 @@ export class Qemu {
     return JSON.parse(this.img(['info', '--output=json', name]))
   }
 
+  /** The dirty ranges of a persistent bitmap, as QEMU serves them over NBD. */
+  dirtyRanges(name: string, bitmap: string): { offset: number; length: number }[] {
+    const server = ['[', 'qemu-nbd', '-r', '-f', 'qcow2', '-B', bitmap, name, ']']
+    const { stdout } = runPeer('nbdinfo', ['--json', `--map=qemu:dirty-bitmap:${bitmap}`, '--', ...server], {
+      in: this.folder,
+    })
+    const ranges = JSON.parse(stdout) as { offset: number; length: number; type: number }[]
+    return ranges.filter(({ type }) => type === 1).map(({ offset, length }) => ({ offset, length }))
+  }
+
   /** A `write` of qemu-io with bytes that tell where they belong. */
   write(random: Random, offset: number, length: number, flags = ''): string {
     if (this.patterns.length < 6) {
