@@ -95,6 +95,8 @@ export function* setCopiedFlags(parts: WalkParts, l1: RootTable, countOf: (numbe
     if (tableAt === 0) continue
     const owned = (yield* countOf(tableAt / clusterSize)) === 1
     if (owned !== ((l1.high(index) & COPIED) !== 0)) l1.set(index, tableAt, owned ? COPIED : 0)
+    // Clusters of a data file are not counted, and always the disk's own. ["External data file bit"]
+    if (mapping.header.hasDataFile) continue
     for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
       for (let within = 0; within < mapping.tables.pageSize; within += l2EntrySize) {
         const page = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))
