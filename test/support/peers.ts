@@ -14,6 +14,7 @@ const PACKAGES = {
   fusermount: 'fuse',
   xz: 'xz-utils',
   gzip: 'gzip',
+  dd: 'coreutils',
 } as const
 
 export type PeerName = keyof typeof PACKAGES

@@ -1,5 +1,5 @@
 import { crc32c } from '../../bytes/crc32c.ts'
-import { ZERO_GUID } from '../../bytes/guid.ts'
+import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import { bits64, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
 import type { FileStamp } from '../../io/store.ts'
@@ -27,7 +27,7 @@ const layout = struct(
     flags: u16(2),
     checksum: u32(4), // CRC-32C of the whole payload, this field taken as 0
     uuid: guid(8), // the disk, for all its generations
-    generation: u64(24), // counts states of the content
+    generation: u64(24), // rises with each state of the content
     closedInode: bits64(32), // the file as it was closed last; all 0: in use, or closed badly
     closedBorn: bits64(40), // nanoseconds
     closedAt: u64(48), // seconds
@@ -54,10 +54,12 @@ type Fields = ReturnType<typeof layout.decode>
 export class Linkage {
   private readonly fields: Fields
   private mergedInto: string
+  private next: number
 
   private constructor(fields: Fields, mergedInto: string) {
     this.fields = fields
     this.mergedInto = mergedInto
+    this.next = generationAfter(fields.generation)
   }
 
   /** A new disk. */
@@ -93,13 +95,13 @@ export class Linkage {
 
   /** What `identity` becomes with the next change of content. */
   nextIdentity(): Identity {
-    const { uuid, generation } = this.fields
-    return { kind: 'generation', value: `${uuid}/${generation + 1}`, current: true }
+    return { kind: 'generation', value: `${this.fields.uuid}/${this.next}`, current: true }
   }
 
   /** Another state of the disk begins. */
   advance(header: Header): void {
-    this.fields.generation++
+    this.fields.generation = this.next
+    this.next = generationAfter(this.next)
     if (header.version === 3) header.autoclear |= AUTOCLEAR.linkage
   }
 
@@ -158,7 +160,8 @@ export class Linkage {
     })
   }
 
-  endMerge(mark: MergedMark): void {
+  /** @param room bytes that the header has left for the name; a longer one is cut */
+  endMerge(mark: MergedMark, room: number): void {
     const { fields } = this
     fields.flags = (fields.flags & ~FLAG.merging) | FLAG.merged
     if (fields.nextParentUuid !== ZERO_GUID) {
@@ -166,7 +169,7 @@ export class Linkage {
       fields.parentGeneration = fields.nextParentGeneration
     }
     Object.assign(fields, { nextParentUuid: ZERO_GUID, nextParentGeneration: 0, mergedAt: mark.at })
-    this.mergedInto = mark.into
+    this.mergedInto = Buffer.from(mark.into, 'utf8').subarray(0, Math.max(0, room)).toString('utf8')
   }
 
   get merged(): MergedMark | undefined {
@@ -211,6 +214,12 @@ export class Linkage {
       sample: fields.flags & FLAG.parentSample ? Buffer.from(fields.sample).toString('hex') : undefined,
     }
   }
+}
+
+/** Not simply one more: two copies of a file that are both written must not arrive at the same generation. */
+function generationAfter(generation: number): number {
+  const step = 1 + Number.parseInt(randomGuid().slice(0, 8), 16)
+  return generation + step <= Number.MAX_SAFE_INTEGER ? generation + step : generation + 1
 }
 
 function identityOf(kind: number, uuid: string, generation: number): Identity | undefined {
