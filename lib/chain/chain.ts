@@ -4,6 +4,7 @@ import type { Extent, ResolvedExtent } from '../contracts/extent.ts'
 import { isWritable, type Layer, type Reservation, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
+import type { ByteStore } from '../io/store.ts'
 import { Claims, Epochs } from './claims.ts'
 import type { Verdict } from './linkage.ts'
 import { UnpackedCache } from './unpacked.ts'
@@ -12,6 +13,16 @@ import { UnpackedCache } from './unpacked.ts'
 const ASSEMBLE = 2 << 20
 const PIECE = 1 << 20
 const ZEROS = new Uint8Array(PIECE)
+
+/** Bytes of one transfer that is copied by hand, where the kernel cannot do it. */
+const TRANSFER = 4 << 20
+
+/** Bytes to be written that lie in a store. */
+interface Stored {
+  readonly store: ByteStore
+  readonly at: number
+  readonly length: number
+}
 
 type Found = { readonly extent: Exclude<Extent, { kind: 'parent' }>; readonly depth: number | undefined }
 
@@ -90,6 +101,21 @@ export class Chain implements Device {
       for (let done = 0; done < source.length; ) {
         const room = yield* top.reserve(offset + done, source.length - done)
         yield* this.place(room, source.subarray(done, done + room.length))
+        done += room.length
+      }
+    } finally {
+      claim.release()
+    }
+  }
+
+  *transfer(offset: number, source: ByteStore, at: number, length: number): Io<void> {
+    const top = this.assertWritable()
+    this.assertRange(offset, length)
+    const claim = yield* this.claim(offset, length)
+    try {
+      for (let done = 0; done < length; ) {
+        const room = yield* top.reserve(offset + done, Math.min(length - done, TRANSFER))
+        yield* this.place(room, { store: source, at: at + done, length: room.length })
         done += room.length
       }
     } finally {
@@ -188,7 +214,7 @@ export class Chain implements Device {
   }
 
   /** Writes `payload` and what its granules need besides into a reservation, then makes it true. */
-  private *place(room: Reservation, payload: Uint8Array): Io<void> {
+  private *place(room: Reservation, payload: Uint8Array | Stored): Io<void> {
     try {
       const fills: Reservation['fills'][number][] = []
       for (const fill of room.fills) {
@@ -196,12 +222,12 @@ export class Chain implements Device {
       }
       const extra = fills.reduce((sum, fill) => sum + fill.length, 0)
       if (extra === 0) {
-        yield* settle(room.store.write(room.at, payload))
-      } else if (extra <= ASSEMBLE) {
+        yield* writePayload(room, payload)
+      } else if (extra <= ASSEMBLE && payload instanceof Uint8Array) {
         yield* this.writeAssembled(room, fills, payload)
       } else {
         for (const fill of fills) yield* this.copyFill(room, fill)
-        yield* settle(room.store.write(room.at, payload))
+        yield* writePayload(room, payload)
       }
     } catch (error) {
       yield* room.abandon()
@@ -277,4 +303,17 @@ export class Chain implements Device {
       where: { file: this.name, offset },
     })
   }
+}
+
+/** Puts the bytes of a write where they belong, by the kernel if they lie in a file and it can. */
+function* writePayload(room: Reservation, payload: Uint8Array | Stored): Io<void> {
+  if (payload instanceof Uint8Array) {
+    yield* settle(room.store.write(room.at, payload))
+    return
+  }
+  const { store, at, length } = payload
+  if (room.store.copyFrom && (yield* settle(room.store.copyFrom(store, at, room.at, length)))) return
+  const bytes = new Uint8Array(length)
+  yield* settle(store.read(at, bytes))
+  yield* settle(room.store.write(room.at, bytes))
 }

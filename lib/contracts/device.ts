@@ -1,4 +1,5 @@
 import type { Io } from '../io/io.ts'
+import type { ByteStore } from '../io/store.ts'
 import type { ResolvedExtent } from './extent.ts'
 
 /**
@@ -17,6 +18,8 @@ export interface Device {
   /** Fills all of `target`. */
   read(offset: number, target: Uint8Array): Io<void>
   write(offset: number, source: Uint8Array): Io<void>
+  /** As `write`, for bytes that lie in a store: the kernel copies them where it can, without this process seeing them. */
+  transfer?(offset: number, source: ByteStore, at: number, length: number): Io<void>
   /** The range reads as zero afterwards; room is given back where the format can. */
   erase(offset: number, length: number): Io<void>
   /** Everything written before is durable. */

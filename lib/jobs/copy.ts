@@ -2,7 +2,7 @@ import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
-import { promised } from '../io/io.ts'
+import { type Io, promised, settle } from '../io/io.ts'
 import { type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes per transfer: large enough for one system call each way, small enough for the cache. */
@@ -114,6 +114,8 @@ function nextCut(start: number, end: number, unit: number): number {
   return cut > start && cut <= end ? cut : start
 }
 
+type PlainExtent = Extract<ResolvedExtent, { kind: 'data' }>
+
 class Copier {
   private readonly from: Device
   private readonly to: Device
@@ -138,19 +140,60 @@ class Copier {
 
   async copy(offset: number, length: number, buffer: Uint8Array): Promise<void> {
     for (let done = 0; done < length; ) {
-      const part = buffer.subarray(0, Math.min(buffer.length, length - done))
-      await promised(this.from.read(offset + done, part))
-      this.read += part.length
-      if (this.options.packer) await this.writePacked(offset + done, part, this.options.packer)
-      else if (this.options.skipZeros) await this.writeData(offset + done, part)
-      else await this.write(offset + done, part)
-      done += part.length
+      const at = offset + done
+      const extent = await promised(this.from.map(at, length - done))
+      const moved = this.canTransfer(extent) ? await this.transfer(at, extent, buffer) : 0
+      // What the kernel cannot copy is copied here: all that follows, or the granule that may be zero.
+      const rest = this.canTransfer(extent) ? Math.min(extent.length, this.to.granularity) : length - done
+      done += moved || (await this.copyByHand(at, rest, buffer))
     }
   }
 
   async erase(offset: number, length: number): Promise<void> {
     await promised(this.to.erase(offset, length))
     this.erased += length
+  }
+
+  /** Whether the kernel may copy: file to file, and zeros are looked for in granules that are worth a look each. */
+  private canTransfer(extent: ResolvedExtent): extent is PlainExtent {
+    const { to, options } = this
+    if (extent.kind !== 'data' || !extent.store.copyFrom || !to.transfer || options.packer) return false
+    return !options.skipZeros || to.granularity >= 16 * BLOCK
+  }
+
+  /** Lets the kernel copy from the start of an extent: one copy instead of two, and none here. @returns bytes done */
+  private async transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
+    const length = this.options.skipZeros ? await this.nonZeroRun(offset, extent, buffer) : extent.length
+    if (length === 0) return 0
+    await promised(this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>)
+    this.read += length
+    this.written += length
+    return length
+  }
+
+  /** How many whole granules from the start of an extent show in their first block that they are not zero. */
+  private async nonZeroRun(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
+    const { granularity, size } = this.to
+    let length = offset % granularity === 0 ? 0 : Number.POSITIVE_INFINITY
+    while (length < extent.length) {
+      const granule = Math.min(granularity, size - offset - length)
+      if (length + granule > extent.length) break
+      const look = buffer.subarray(0, Math.min(BLOCK, granule))
+      await promised(settle(extent.store.read(extent.at + length, look)))
+      if (isZero(look, 0, look.length)) break
+      length += granule
+    }
+    return Number.isFinite(length) ? length : 0
+  }
+
+  private async copyByHand(offset: number, length: number, buffer: Uint8Array): Promise<number> {
+    const part = buffer.subarray(0, Math.min(buffer.length, length))
+    await promised(this.from.read(offset, part))
+    this.read += part.length
+    if (this.options.packer) await this.writePacked(offset, part, this.options.packer)
+    else if (this.options.skipZeros) await this.writeData(offset, part)
+    else await this.write(offset, part)
+    return part.length
   }
 
   private async write(offset: number, bytes: Uint8Array): Promise<void> {
