@@ -188,8 +188,8 @@ export class Chain implements Device {
     let rest = length
     for (let depth = this.layers.length - 1; depth >= 0; depth--) {
       const layer = this.layers[depth] as Layer
-      // A layer that ends before hides everything below it: its disk had no such range.
-      if (offset >= layer.size) break
+      // A layer that ends before hides everything below it: its disk had no such range, and reads as zero there.
+      if (offset >= layer.size) return { extent: { kind: 'zero', length: rest }, depth: depth > 0 ? depth : undefined }
       const extent = yield* layer.map(offset, Math.min(rest, layer.size - offset))
       if (extent.kind !== 'parent') return { extent, depth }
       rest = extent.length

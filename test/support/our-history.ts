@@ -1,6 +1,6 @@
 import { expect } from 'vitest'
 import type { Layer } from '../../lib/contracts/layer.ts'
-import { type Disk, openDisk, promised } from '../../lib/index.ts'
+import { type Disk, type OpenOptions, openDisk, promised } from '../../lib/index.ts'
 import { NaiveDisk } from '../model/naive-disk.ts'
 import { randomRange } from './qemu.ts'
 import type { Random } from './random.ts'
@@ -12,7 +12,7 @@ export interface OurHistoryShape {
   readonly resizeUpTo?: number | undefined
   readonly snapshots?: boolean | undefined
   /** passed on when the image is opened */
-  readonly open?: { readonly allow?: readonly string[] }
+  readonly open?: OpenOptions
 }
 
 /** An image of ours and what it should hold: the disk, and each internal snapshot. */

@@ -229,7 +229,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
         })
       },
       beginMerge: (now, next) => change((linkage) => linkage.beginMerge(now, next)),
-      endMerge: (mark) => change((linkage) => linkage.endMerge(mark, roundDown(header.spare, 8))),
+      endMerge: (mark, parent) => change((linkage) => linkage.endMerge(mark, parent, roundDown(header.spare, 8))),
     }
   }
 }

@@ -129,26 +129,11 @@ export class Linkage {
 
   setParent(parent: NewParent | undefined): void {
     const { fields } = this
-    fields.flags &= ~(FLAG.merging | FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
+    fields.flags &= ~FLAG.merging
     Object.assign(fields, parentFields(parent?.identity), { nextParentUuid: ZERO_GUID, nextParentGeneration: 0 })
     const { parentUuid, parentGeneration } = parentFields(parent?.replaces)
     Object.assign(fields, { replacedUuid: parentUuid, replacedGeneration: parentGeneration })
-    fields.parentSize = parent?.record.size ?? 0
-    if (parent) fields.flags |= FLAG.parentRecord
-    const stamp = parent?.record.stamp
-    if (stamp) {
-      fields.flags |= FLAG.parentStamp
-      Object.assign(fields, {
-        stampSize: stamp.size,
-        stampModified: stamp.modified,
-        stampInode: stamp.inode,
-        stampBorn: stamp.born,
-      })
-    }
-    if (parent?.record.sample !== undefined) {
-      fields.flags |= FLAG.parentSample
-      fields.sample = Buffer.from(parent.record.sample, 'hex')
-    }
+    this.setRecord(parent?.record)
   }
 
   beginMerge(now: Identity | undefined, next: Identity | undefined): void {
@@ -161,8 +146,9 @@ export class Linkage {
   }
 
   /** @param room bytes that the header has left for the name; a longer one is cut */
-  endMerge(mark: MergedMark, room: number): void {
+  endMerge(mark: MergedMark, parent: ParentRecord | undefined, room: number): void {
     const { fields } = this
+    if (parent) this.setRecord(parent)
     fields.flags = (fields.flags & ~FLAG.merging) | FLAG.merged
     if (fields.nextParentUuid !== ZERO_GUID) {
       fields.parentUuid = fields.nextParentUuid
@@ -174,6 +160,27 @@ export class Linkage {
 
   get merged(): MergedMark | undefined {
     return this.fields.flags & FLAG.merged ? { into: this.mergedInto, at: this.fields.mergedAt } : undefined
+  }
+
+  private setRecord(record: ParentRecord | undefined): void {
+    const { fields } = this
+    fields.flags &= ~(FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
+    fields.parentSize = record?.size ?? 0
+    if (record) fields.flags |= FLAG.parentRecord
+    const stamp = record?.stamp
+    if (stamp) {
+      fields.flags |= FLAG.parentStamp
+      Object.assign(fields, {
+        stampSize: stamp.size,
+        stampModified: stamp.modified,
+        stampInode: stamp.inode,
+        stampBorn: stamp.born,
+      })
+    }
+    if (record?.sample !== undefined) {
+      fields.flags |= FLAG.parentSample
+      fields.sample = Buffer.from(record.sample, 'hex')
+    }
   }
 
   private isCurrent(header: Header, stamp: FileStamp | undefined): boolean {
