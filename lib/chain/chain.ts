@@ -153,9 +153,10 @@ export class Chain implements Device {
   *resize(size: number): Io<void> {
     const top = this.assertWritable()
     const parentSize = this.layers.at(-2)?.size ?? 0
-    // The layer can make whole granules zero; the end of the last one shows the parent until it is written.
+    // The layer can make whole granules zero; the last one may show the parent, or share its place with a snapshot,
+    // until its end is written.
     const last = roundDown(top.size, top.granularity)
-    if (size > top.size && last < top.size && parentSize > top.size) {
+    if (size > top.size && last < top.size && this.layers.length > 1) {
       const tail = new Uint8Array(Math.min(512, top.size - last))
       yield* this.readWithin(top.size - tail.length, tail)
       yield* this.write(top.size - tail.length, tail)
@@ -187,8 +188,8 @@ export class Chain implements Device {
     let rest = length
     for (let depth = this.layers.length - 1; depth >= 0; depth--) {
       const layer = this.layers[depth] as Layer
-      // A layer that ends before hides everything below it: its disk had no such range.
-      if (offset >= layer.size) break
+      // A layer that ends before hides everything below it: its disk had no such range, and reads as zero there.
+      if (offset >= layer.size) return { extent: { kind: 'zero', length: rest }, depth: depth > 0 ? depth : undefined }
       const extent = yield* layer.map(offset, Math.min(rest, layer.size - offset))
       if (extent.kind !== 'parent') return { extent, depth }
       rest = extent.length

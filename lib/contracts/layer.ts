@@ -2,7 +2,7 @@ import type { Bitmap } from '../bytes/bitmap.ts'
 import type { Awaitable, Io } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import type { Extent } from './extent.ts'
-import type { Identity, MergedMark, NewParent, ParentLink } from './identity.ts'
+import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from './identity.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
 
@@ -85,8 +85,12 @@ export interface LinkEditor {
   setParent(parent: NewParent | undefined): Io<void>
   /** A merge into the parent begins: until its end the parent is accepted as what it is now, as `next`, and while it changes. */
   beginMerge(now: Identity | undefined, next: Identity | undefined): Io<void>
-  /** The merge is done: this file says so from now on, and expects its parent as the merge left it. */
-  endMerge(mark: MergedMark): Io<void>
+  /**
+   * The merge is done: this file says so from now on, and expects its parent as the merge left it.
+   *
+   * @param parent what is known of the parent now; undefined where the parent is not the one that was merged into
+   */
+  endMerge(mark: MergedMark, parent: ParentRecord | undefined): Io<void>
 }
 
 /** Writing whole granules compressed. */

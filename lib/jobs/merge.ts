@@ -4,7 +4,7 @@ import { Chain } from '../chain/chain.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { flushFolder } from '../io/host-file.ts'
-import { promised } from '../io/io.ts'
+import { just, promised } from '../io/io.ts'
 import { type Child, childrenOf, fileIdOf } from './children.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
@@ -136,7 +136,10 @@ async function beginMerge(lowest: string, into: WritableLayer, options: MergeOpt
   try {
     const links = isWritable(child) ? child.links : undefined
     if (!links) throw new TypeError(`${lowest} has a parent but no way to change its link`)
-    await promised(links.beginMerge(into.identity, into.nextIdentity))
+    // A child that knows its parent by name only takes it as it is; nor may its own file change without need, for those
+    // above may know that by its time.
+    const expects = child.parent?.expects.length || child.parent?.record
+    if (expects) await promised(links.beginMerge(into.identity, into.nextIdentity))
   } finally {
     await promised(child.close())
   }
@@ -154,22 +157,25 @@ async function* expectEqual(disk: Chain, target: Chain): Job<void> {
 
 /** Step 3: an image built upon the merged one goes on upon the ancestor. */
 async function repoint(child: Child, plan: MergePlan, options: MergeOptions): Promise<void> {
-  const where = { ...targetOptions(plan, options), parentFormat: plan.format }
-  await pointAt(child.file, await promised(newParentOf(child.file, plan.into, where)), fileOptions(options))
+  const parent = await promised(newParentOf(child.file, plan.into, parentOptions(plan, options)))
+  await pointAt(child.file, parent, fileOptions(options))
 }
 
 /** Step 4. */
 async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
-  for (const name of plan.merged.toReversed()) {
+  const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
+  for (const [depth, name] of [...plan.merged.entries()].toReversed()) {
     if (options.delete) {
       fs.rmSync(name)
       flushFolder(path.dirname(path.resolve(name)))
       continue
     }
+    const parent = depth === 0 ? await promised(newParentOf(name, plan.into, parentOptions(plan, options))) : undefined
     const layer = await promised(openAlone(name, 'write', fileOptions(options)))
     try {
-      const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
-      if (isWritable(layer) && layer.links) await promised(layer.links.endMerge(mark))
+      // Below the top a file without identity stays as it is: the layer above knows it by its time.
+      const known = layer.identity !== undefined || name === plan.merged.at(-1)
+      if (known && isWritable(layer)) await promised(layer.links?.endMerge(mark, parent?.record) ?? just(undefined))
     } finally {
       await promised(layer.close())
     }
@@ -225,6 +231,10 @@ function refuseHarm(file: string, plan: MergePlan): void {
 
 function fileOptions({ allow, map, locking }: FileOptions): FileOptions {
   return { allow, map, locking }
+}
+
+function parentOptions(plan: MergePlan, options: MergeOptions): OpenOptions {
+  return { ...targetOptions(plan, options), parentFormat: plan.format }
 }
 
 /** The ancestor's format is what its child says it is: it need not be probed, so it may be raw. */

@@ -1,25 +1,17 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { Chain } from '../../lib/chain/chain.ts'
 import { createDisk, type Disk, openDisk } from '../../lib/index.ts'
 import { promised } from '../../lib/io/io.ts'
 import { generator } from '../contract/driver-contract.ts'
-import { peer } from '../support/peers.ts'
+import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { RecordingStore } from '../support/stores.ts'
 import { tempFolder } from '../support/temp.ts'
 import { VhdxFile } from '../support/vhdx-file.ts'
 
 const MIB = 1 << 20
-const qemuImg = peer('qemu-img')
-const qemuIo = peer('qemu-io')
-const vhdimount = peer('vhdimount')
 const folder = tempFolder('vhdx')
-
-/** Says why a group is skipped: it is part of its name. */
-function named(title: string, missing: string | undefined): string {
-  return missing === undefined ? title : `${title} (skipped: ${missing})`
-}
 
 const file = (name: string): string => path.join(folder, name)
 
@@ -47,11 +39,11 @@ async function contentOf(name: string): Promise<Buffer> {
 
 /** What QEMU reads. */
 function convertedBy(name: string): Buffer {
-  qemuImg.run('convert', '-f', 'vhdx', '-O', 'raw', file(name), file(`${name}.raw`))
+  runPeer('qemu-img', ['convert', '-f', 'vhdx', '-O', 'raw', file(name), file(`${name}.raw`)])
   return fs.readFileSync(file(`${name}.raw`))
 }
 
-describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuImg.missing ?? qemuIo.missing), () => {
+describeWithPeers(['qemu-img', 'qemu-io'], 'QEMU and VHDX', () => {
   const kinds: Record<string, string>[] = [
     { subformat: 'dynamic', block_size: '1M' },
     { subformat: 'dynamic' },
@@ -67,8 +59,8 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
     await disk.erase(20 * MIB + 5, 9 * MIB)
     await disk.resize(90 * MIB)
     await disk.close()
-    expect(qemuImg.run('check', '-f', 'vhdx', file('ours.vhdx'))).toContain('No errors')
-    expect(JSON.parse(qemuImg.run('info', '--output=json', file('ours.vhdx')))).toMatchObject({
+    expect(runPeer('qemu-img', ['check', '-f', 'vhdx', file('ours.vhdx')]).stdout).toContain('No errors')
+    expect(JSON.parse(runPeer('qemu-img', ['info', '--output=json', file('ours.vhdx')]).stdout)).toMatchObject({
       format: 'vhdx',
       'virtual-size': 90 * MIB,
     })
@@ -88,7 +80,7 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
         wanted.fill(value, at, at + length)
         commands.push('-c', `write -P ${value} ${at} ${length}`)
       }
-      qemuIo.run('-f', 'vhdx', ...commands, '-c', 'flush', file('both.vhdx'))
+      runPeer('qemu-io', ['-f', 'vhdx', ...commands, '-c', 'flush', file('both.vhdx')])
       expect(Buffer.compare(await contentOf('both.vhdx'), wanted)).toBe(0)
       await using disk = await openDisk(file('both.vhdx'), { writable: true })
       for (let i = 0; i < 10; i++) {
@@ -102,7 +94,7 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
       await disk.close()
       expect(Buffer.compare(convertedBy('both.vhdx'), wanted)).toBe(0)
     }
-    expect(qemuImg.run('check', '-f', 'vhdx', file('both.vhdx'))).toContain('No errors')
+    expect(runPeer('qemu-img', ['check', '-f', 'vhdx', file('both.vhdx')]).stdout).toContain('No errors')
   })
 
   test.each(['dynamic', 'fixed'])(
@@ -110,19 +102,19 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
     async (subformat) => {
       const name = file('theirs.vhdx')
       fs.rmSync(name, { force: true })
-      qemuImg.run('create', '-f', 'vhdx', '-o', `subformat=${subformat},block_size=1M`, name, '33M')
+      runPeer('qemu-img', ['create', '-f', 'vhdx', '-o', `subformat=${subformat},block_size=1M`, name, '33M'])
       const random = generator(9)
       const commands = Array.from({ length: 40 }, (_, i) => {
         const at = 512 * Math.floor(random() * 60_000)
         return ['-c', `write -P ${i + 1} ${at} ${512 * (1 + Math.floor(random() * 3000))}`]
       })
-      qemuIo.run('-f', 'vhdx', ...commands.flat(), name)
+      runPeer('qemu-io', ['-f', 'vhdx', ...commands.flat(), name])
       const theirs = convertedBy('theirs.vhdx')
       expect(Buffer.compare(await contentOf('theirs.vhdx'), theirs)).toBe(0)
       await using disk = await openDisk(name, { writable: true })
       await scribble(disk, 21, 30)
       await disk.close()
-      expect(qemuImg.run('check', '-f', 'vhdx', name)).toContain('No errors')
+      expect(runPeer('qemu-img', ['check', '-f', 'vhdx', name]).stdout).toContain('No errors')
       expect(Buffer.compare(convertedBy('theirs.vhdx'), await contentOf('theirs.vhdx'))).toBe(0)
     },
   )
@@ -152,8 +144,8 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
       fs.writeFileSync(file('crashed.vhdx'), bytes)
       const ours = await contentOf('crashed.vhdx')
       if ((await start.read()).details.pendingLogEntries !== undefined) pending++
-      qemuImg.try('check', '-r', 'all', '-f', 'vhdx', file('crashed.vhdx'))
-      expect(qemuImg.run('check', '-f', 'vhdx', file('crashed.vhdx'))).toContain('No errors')
+      runPeer('qemu-img', ['check', '-r', 'all', '-f', 'vhdx', file('crashed.vhdx')], { accept: 'any' })
+      expect(runPeer('qemu-img', ['check', '-f', 'vhdx', file('crashed.vhdx')]).stdout).toContain('No errors')
       expect(Buffer.compare(convertedBy('crashed.vhdx'), ours), `cut at ${end}`).toBe(0)
     }
     expect(pending).toBeGreaterThan(5)
@@ -162,7 +154,7 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
   test('a child is refused there, as ever: QEMU cannot be asked about it', async () => {
     await (await createDisk(file('base.vhdx'), { format: 'vhdx', size: 4 * MIB, replace: true })).close()
     await (await createDisk(file('child.avhdx'), { format: 'vhdx', parent: file('base.vhdx'), replace: true })).close()
-    expect(qemuImg.try('info', file('child.avhdx')).output).toContain('not supported')
+    expect(runPeer('qemu-img', ['info', file('child.avhdx')], { accept: 'any' }).stderr).toContain('not supported')
   })
 
   test('a child whose parent was taken away is read there', async () => {
@@ -174,20 +166,16 @@ describe.skipIf(qemuImg.missing ?? qemuIo.missing)(named('QEMU and VHDX', qemuIm
     const top = disk.chain.layers.at(-1) as Awaited<ReturnType<VhdxFile['write']>>
     await promised(top.links.setParent(undefined))
     await disk.close()
-    expect(qemuImg.run('check', '-f', 'vhdx', name)).toContain('No errors')
+    expect(runPeer('qemu-img', ['check', '-f', 'vhdx', name]).stdout).toContain('No errors')
     expect(Buffer.compare(convertedBy('alone.vhdx'), await contentOf('alone.vhdx'))).toBe(0)
   })
 })
 
-const noMount =
-  vhdimount.missing ?? (fs.existsSync('/dev/fuse') && process.getuid?.() === 0 ? undefined : 'FUSE and root are needed')
-
-describe.skipIf(noMount)(named('libvhdi and VHDX', noMount), () => {
+describeWithPeers(['vhdimount', 'umount'], 'libvhdi and VHDX', () => {
   const mounts: string[] = []
-  const umount = peer('umount')
 
   afterAll(() => {
-    for (const mount of mounts) umount.try('-l', mount)
+    for (const mount of mounts) runPeer('umount', ['-l', mount], { accept: 'any' })
   })
 
   /** What libvhdi reads: one file for each layer, base first. */
@@ -195,10 +183,10 @@ describe.skipIf(noMount)(named('libvhdi and VHDX', noMount), () => {
     const mount = fs.mkdtempSync(file('mount-'))
     mounts.push(mount)
     try {
-      vhdimount.run(file(name), mount)
+      runPeer('vhdimount', [file(name), mount])
       return Array.from({ length: layers }, (_, i) => fs.readFileSync(path.join(mount, `vhdi${i + 1}`)))
     } finally {
-      umount.try(mount)
+      runPeer('umount', [mount], { accept: 'any' })
     }
   }
 

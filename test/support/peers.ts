@@ -1,38 +1,77 @@
-import { execFileSync, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { describe } from 'vitest'
 
-/** Where to get the tools that our files are compared with. */
-const PACKAGES: Readonly<Record<string, string>> = {
+/** Which Debian package brings a program that we compare ourselves with. */
+const PACKAGES = {
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-system-common',
+  nbdinfo: 'libnbd-bin',
+  qcowmount: 'libqcow-utils',
+  fusermount: 'fuse',
   vhdimount: 'libvhdi-utils',
-  bzip2: 'bzip2',
-  gzip: 'gzip',
+  umount: 'mount',
   xz: 'xz-utils',
-}
+  gzip: 'gzip',
+  dd: 'coreutils',
+} as const
 
-const TIMEOUT = 120_000
+export type PeerName = keyof typeof PACKAGES
 
-/** A tool of another project, or why it is not here. */
-export interface Peer {
-  readonly name: string
-  /** undefined: it is here; else the reason, with the command that brings it */
-  readonly missing: string | undefined
-  /** Runs it. @returns its standard output; throws with its error output if it fails */
-  run(...args: string[]): string
-  /** Runs it where failing is an answer too. */
-  try(...args: string[]): { code: number; output: string }
-}
+/** Where a program is, or a sentence that says how to get it. */
+export type Peer = { readonly path: string } | { readonly missing: string }
 
-export function peer(name: string): Peer {
-  const found = spawnSync('sh', ['-c', `command -v ${name}`]).status === 0
-  return {
-    name,
-    missing: found ? undefined : `${name} is not installed: apt install ${PACKAGES[name] ?? name}`,
-    run: (...args) =>
-      execFileSync(name, args, { encoding: 'utf8', timeout: TIMEOUT, stdio: ['ignore', 'pipe', 'pipe'] }),
-    try: (...args) => {
-      const { status, stdout, stderr } = spawnSync(name, args, { encoding: 'utf8', timeout: TIMEOUT })
-      return { code: status ?? -1, output: stdout + stderr }
-    },
+export function peer(name: PeerName): Peer {
+  for (const folder of (process.env.PATH ?? '').split(path.delimiter)) {
+    const file = path.join(folder, name)
+    if (folder !== '' && fs.existsSync(file)) return { path: file }
   }
+  return { missing: `${name} is not installed: apt-get install ${PACKAGES[name]}` }
+}
+
+/** A group of tests that needs other programs; without them it is skipped, and its name says why. */
+export function describeWithPeers(names: readonly PeerName[], title: string, body: () => void): void {
+  const missing = names.flatMap((name) => {
+    const found = peer(name)
+    return 'missing' in found ? [found.missing] : []
+  })
+  if (missing.length === 0) describe(title, body)
+  else describe.skip(`${title} (${missing.join('; ')})`, body)
+}
+
+export interface Outcome {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/**
+ * Runs a program to its end.
+ *
+ * @param options.in folder to run in
+ * @param options.accept exit statuses that are no failure, default 0 alone
+ */
+export function runPeer(
+  name: PeerName,
+  args: readonly string[],
+  options: { in?: string; accept?: readonly number[] | 'any'; input?: string } = {},
+): Outcome {
+  const found = peer(name)
+  if ('missing' in found) throw new Error(found.missing)
+  const result = spawnSync(found.path, args, {
+    cwd: options.in,
+    input: options.input ?? '',
+    encoding: 'utf8',
+    timeout: 120_000,
+    maxBuffer: 64 << 20,
+  })
+  if (result.error) throw result.error
+  const outcome = { status: result.status ?? -1, stdout: result.stdout, stderr: result.stderr }
+  if (options.accept !== 'any' && !(options.accept ?? [0]).includes(outcome.status)) {
+    throw new Error(`${name} ${args.join(' ')}\nended with ${outcome.status}\n${outcome.stdout}${outcome.stderr}`)
+  }
+  return outcome
 }

@@ -37,14 +37,20 @@ export function watchedStore(inner: ByteStore, before: Before): ByteStore {
 
 /**
  * Answers later, each call after a number of turns of the event loop that a seed decides: so that whatever can
- * overlap does.
+ * overlap does. What is discarded becomes rubbish, as the contract allows: nobody may have use for it.
  */
 export function delayedStore(inner: ByteStore, seed: number): ByteStore {
   let state = seed >>> 0 || 1
-  return watchedStore(inner, async () => {
+  const wait = async (): Promise<void> => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     for (let turns = state >>> 29; turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve))
-  })
+  }
+  const discard = async (at: number, length: number): Promise<void> => {
+    await wait()
+    const within = Math.min(length, (inner.size() as number) - at)
+    if (within > 0) await inner.write(at, new Uint8Array(within).fill(0xdd))
+  }
+  return { ...watchedStore(inner, wait), discard }
 }
 
 /** Fails the call number `index` (from 0) of the kinds given, once. */

@@ -138,7 +138,10 @@ export class Allocation {
     this.newTables.add(at)
     this.refcounts.protect(at, this.clusterSize)
     l1.set(l1Index, at, COPIED)
-    if (old !== 0) this.refcounts.release(old, this.clusterSize)
+    if (old !== 0) {
+      this.refcounts.unprotect(old, this.clusterSize)
+      this.refcounts.release(old, this.clusterSize)
+    }
     return at
   }
 

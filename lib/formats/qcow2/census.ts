@@ -140,6 +140,8 @@ export class Census {
           guest,
           `entry ${i} points at ${at}, where no L2 table can be`,
         )
+        // Past the end of the file it is still a reference: nothing else may be put there.
+        if (at >= this.fileEnd && at % this.clusterSize === 0) this.add(at / this.clusterSize, guest.offset, structure)
         continue
       }
       this.addTable(at, 'L2 table', guest.offset)

@@ -130,6 +130,25 @@ export class Header {
     else this.extensions.push({ type, data })
   }
 
+  /** Bytes that extensions and the backing file's name could still take; the feature names give way. */
+  get spare(): number {
+    const name = Buffer.byteLength(this.backingName ?? '')
+    return this.clusterSize - this.lengthWith(withoutFeatureNames(this.extensions)) - name
+  }
+
+  /** Makes a change and takes it back. @throws VdiskError LIMIT_EXCEEDED if the header would not fit into a cluster then */
+  tryOut(change: () => void): void {
+    const { backingName, extensions } = this
+    this.extensions = extensions.map((extension) => ({ ...extension }))
+    try {
+      change()
+      this.encode()
+    } finally {
+      this.backingName = backingName
+      this.extensions = extensions
+    }
+  }
+
   /** Drops the autoclear bits that this program does not know, as every writer must. ["Header", autoclear_features] */
   clearUnknownAutoclear(): void {
     this.autoclear &= KNOWN_AUTOCLEAR

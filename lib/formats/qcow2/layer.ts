@@ -1,4 +1,5 @@
-import { randomGuid } from '../../bytes/guid.ts'
+import { roundDown } from '../../bytes/align.ts'
+import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, NewParent, ParentLink } from '../../contracts/identity.ts'
 import type {
@@ -210,16 +211,25 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
       edit(session.linkage)
       yield* session.writeLinkage()
     }
+    const name = (parent: NewParent | undefined): void => {
+      header.backingName = parent?.path
+      header.setExtension(EXTENSION.backingFormat, parent && Buffer.from(parent.format, 'utf8'))
+    }
     return {
       *setParent(parent: NewParent | undefined) {
+        // A name that does not fit is refused before anything has changed.
+        header.tryOut(() => {
+          const linkage = session.linkage ?? Linkage.make(ZERO_GUID)
+          linkage.store(header)
+          name(parent)
+        })
         yield* change((linkage) => {
           linkage.setParent(parent)
-          header.backingName = parent?.path
-          header.setExtension(EXTENSION.backingFormat, parent && Buffer.from(parent.format, 'utf8'))
+          name(parent)
         })
       },
       beginMerge: (now, next) => change((linkage) => linkage.beginMerge(now, next)),
-      endMerge: (mark) => change((linkage) => linkage.endMerge(mark)),
+      endMerge: (mark, parent) => change((linkage) => linkage.endMerge(mark, parent, roundDown(header.spare, 8))),
     }
   }
 }

@@ -1,5 +1,5 @@
 import { crc32c } from '../../bytes/crc32c.ts'
-import { ZERO_GUID } from '../../bytes/guid.ts'
+import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import { bits64, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
 import type { FileStamp } from '../../io/store.ts'
@@ -27,7 +27,7 @@ const layout = struct(
     flags: u16(2),
     checksum: u32(4), // CRC-32C of the whole payload, this field taken as 0
     uuid: guid(8), // the disk, for all its generations
-    generation: u64(24), // counts states of the content
+    generation: u64(24), // rises with each state of the content
     closedInode: bits64(32), // the file as it was closed last; all 0: in use, or closed badly
     closedBorn: bits64(40), // nanoseconds
     closedAt: u64(48), // seconds
@@ -54,10 +54,12 @@ type Fields = ReturnType<typeof layout.decode>
 export class Linkage {
   private readonly fields: Fields
   private mergedInto: string
+  private next: number
 
   private constructor(fields: Fields, mergedInto: string) {
     this.fields = fields
     this.mergedInto = mergedInto
+    this.next = generationAfter(fields.generation)
   }
 
   /** A new disk. */
@@ -93,13 +95,13 @@ export class Linkage {
 
   /** What `identity` becomes with the next change of content. */
   nextIdentity(): Identity {
-    const { uuid, generation } = this.fields
-    return { kind: 'generation', value: `${uuid}/${generation + 1}`, current: true }
+    return { kind: 'generation', value: `${this.fields.uuid}/${this.next}`, current: true }
   }
 
   /** Another state of the disk begins. */
   advance(header: Header): void {
-    this.fields.generation++
+    this.fields.generation = this.next
+    this.next = generationAfter(this.next)
     if (header.version === 3) header.autoclear |= AUTOCLEAR.linkage
   }
 
@@ -127,26 +129,11 @@ export class Linkage {
 
   setParent(parent: NewParent | undefined): void {
     const { fields } = this
-    fields.flags &= ~(FLAG.merging | FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
+    fields.flags &= ~FLAG.merging
     Object.assign(fields, parentFields(parent?.identity), { nextParentUuid: ZERO_GUID, nextParentGeneration: 0 })
     const { parentUuid, parentGeneration } = parentFields(parent?.replaces)
     Object.assign(fields, { replacedUuid: parentUuid, replacedGeneration: parentGeneration })
-    fields.parentSize = parent?.record.size ?? 0
-    if (parent) fields.flags |= FLAG.parentRecord
-    const stamp = parent?.record.stamp
-    if (stamp) {
-      fields.flags |= FLAG.parentStamp
-      Object.assign(fields, {
-        stampSize: stamp.size,
-        stampModified: stamp.modified,
-        stampInode: stamp.inode,
-        stampBorn: stamp.born,
-      })
-    }
-    if (parent?.record.sample !== undefined) {
-      fields.flags |= FLAG.parentSample
-      fields.sample = Buffer.from(parent.record.sample, 'hex')
-    }
+    this.setRecord(parent?.record)
   }
 
   beginMerge(now: Identity | undefined, next: Identity | undefined): void {
@@ -158,19 +145,42 @@ export class Linkage {
     })
   }
 
-  endMerge(mark: MergedMark): void {
+  /** @param room bytes that the header has left for the name; a longer one is cut */
+  endMerge(mark: MergedMark, parent: ParentRecord | undefined, room: number): void {
     const { fields } = this
+    if (parent) this.setRecord(parent)
     fields.flags = (fields.flags & ~FLAG.merging) | FLAG.merged
     if (fields.nextParentUuid !== ZERO_GUID) {
       fields.parentUuid = fields.nextParentUuid
       fields.parentGeneration = fields.nextParentGeneration
     }
     Object.assign(fields, { nextParentUuid: ZERO_GUID, nextParentGeneration: 0, mergedAt: mark.at })
-    this.mergedInto = mark.into
+    this.mergedInto = Buffer.from(mark.into, 'utf8').subarray(0, Math.max(0, room)).toString('utf8')
   }
 
   get merged(): MergedMark | undefined {
     return this.fields.flags & FLAG.merged ? { into: this.mergedInto, at: this.fields.mergedAt } : undefined
+  }
+
+  private setRecord(record: ParentRecord | undefined): void {
+    const { fields } = this
+    fields.flags &= ~(FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
+    fields.parentSize = record?.size ?? 0
+    if (record) fields.flags |= FLAG.parentRecord
+    const stamp = record?.stamp
+    if (stamp) {
+      fields.flags |= FLAG.parentStamp
+      Object.assign(fields, {
+        stampSize: stamp.size,
+        stampModified: stamp.modified,
+        stampInode: stamp.inode,
+        stampBorn: stamp.born,
+      })
+    }
+    if (record?.sample !== undefined) {
+      fields.flags |= FLAG.parentSample
+      fields.sample = Buffer.from(record.sample, 'hex')
+    }
   }
 
   private isCurrent(header: Header, stamp: FileStamp | undefined): boolean {
@@ -211,6 +221,12 @@ export class Linkage {
       sample: fields.flags & FLAG.parentSample ? Buffer.from(fields.sample).toString('hex') : undefined,
     }
   }
+}
+
+/** Not simply one more: two copies of a file that are both written must not arrive at the same generation. */
+function generationAfter(generation: number): number {
+  const step = 1 + Number.parseInt(randomGuid().slice(0, 8), 16)
+  return generation + step <= Number.MAX_SAFE_INTEGER ? generation + step : generation + 1
 }
 
 function identityOf(kind: number, uuid: string, generation: number): Identity | undefined {

@@ -1,21 +1,27 @@
-import { type Io, settle } from '../../io/io.ts'
+import { ceilDiv } from '../../bytes/align.ts'
+import { VdiskError } from '../../errors.ts'
+import { type Io, just, settle } from '../../io/io.ts'
 import { Census, COUNT_MASK, WINDOW } from './census.ts'
 import { INCOMPATIBLE } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
+import { setCopiedFlags } from './references.ts'
 
 /**
  * Makes the reference counts anew from the references, for an image that was not closed under lazy refcounts.
  * ["Header", dirty bit]
  *
  * New refcount blocks go behind everything that any table refers to, even where that lies past the end of the file:
- * a block placed on a mapped cluster would be read by the guest as its data.
+ * a block placed on a mapped cluster would be read by the guest as its data. Then the flags for writing in place are
+ * made to fit the counts: a cluster that is found in use twice must not be written in place.
  */
 export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<void> {
   const { header, mapping } = parts
   const survey = new Census(parts, refcounts.root, () => {})
   yield* survey.count(0, Math.min(1, survey.clusters), () => {})
   const clusters = Math.max(survey.clusters, survey.highest + 1)
+  // What a writer can have taken since the file last grew: room for the whole disk, and tables for it.
+  if (clusters > survey.clusters + 2 * ceilDiv(header.size, header.clusterSize) + 1024) throw tooFar(parts, clusters)
   refcounts.reserveUpTo(clusters)
   for (let first = 0; first < clusters; first += WINDOW) {
     const count = Math.min(WINDOW, clusters - first)
@@ -28,6 +34,19 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
   yield* refcounts.writeNewBlocks()
   yield* refcounts.writeChanges()
   yield* settle(mapping.store.flush())
+  const walk = { mapping, refcounts, relieve: () => just(undefined) }
+  yield* setCopiedFlags(walk, mapping.l1, (number) => refcounts.get(number))
+  yield* mapping.tables.write(mapping.tables.take())
+  for (const { at, bytes } of mapping.l1.take()) yield* settle(mapping.store.write(at, bytes))
+  yield* settle(mapping.store.flush())
   header.incompatible &= ~INCOMPATIBLE.dirty
   yield* header.write(mapping.store)
+}
+
+function tooFar({ image, header }: Qcow2Parts, clusters: number): VdiskError {
+  return new VdiskError('CORRUPT', {
+    message: `Cannot write ${image.name}: it was not closed, and its tables refer to bytes up to ${clusters * header.clusterSize}, far behind the end of the file`,
+    where: { file: image.name, structure: 'L2 table', section: 'Header, dirty bit' },
+    advice: 'See how far the damage goes: vdisk check IMAGE. What can be read can be converted.',
+  })
 }

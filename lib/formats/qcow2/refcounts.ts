@@ -171,9 +171,9 @@ export class Refcounts {
     this.condemned.push(...runs)
   }
 
-  /** Lets the counts of the condemned fall. @returns runs of clusters that nobody uses any more */
-  *retire(): Io<Run[]> {
-    return yield* this.turns.take(() => this.retireNow())
+  /** Lets the counts of the condemned fall, and gives back to the store what nobody uses any more. */
+  *retire(): Io<void> {
+    yield* this.turns.take(() => this.retireNow())
   }
 
   /** Whether a block waits to become durable before the table may point at it. */
@@ -287,7 +287,7 @@ export class Refcounts {
     return done
   }
 
-  private *retireNow(): Io<Run[]> {
+  private *retireNow(): Io<void> {
     const runs = this.condemned
     this.condemned = []
     const free: Run[] = []
@@ -298,7 +298,9 @@ export class Refcounts {
         if (place && this.read(yield* this.cache.load(place.page), place.index) === 0) appendRun(free, number, 1)
       }
     }
-    return free
+    // Still in this turn, so that nobody has taken the room yet: a discard must not fall on what is written next.
+    const { clusterSize } = this.header
+    for (const { first, count } of free) yield* settle(this.store.discard?.(first * clusterSize, count * clusterSize))
   }
 
   private *writeNewBlocksNow(): Io<void> {

@@ -1,4 +1,4 @@
-import type { Io } from '../../io/io.ts'
+import { type Io, just } from '../../io/io.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf } from './layout.ts'
 import type { Mapping } from './mapping.ts'
 import type { Refcounts, Run } from './refcounts.ts'
@@ -48,14 +48,14 @@ export function* walkReferences(mapping: Mapping, l1: RootTable, visit: (run: Ru
 }
 
 /**
- * Adds `delta` to the count of everything below an L1 table. If one count cannot rise, what was added is taken back
- * before the error is thrown.
+ * Counts everything below an L1 table once more. If one count cannot rise, what was added is taken back before the
+ * error is thrown.
  */
-export function* changeReferences(parts: WalkParts, l1: RootTable, delta: 1 | -1): Io<void> {
+export function* addReferences(parts: WalkParts, l1: RootTable): Io<void> {
   let visited = 0
   try {
     yield* walkReferences(parts.mapping, l1, function* (run) {
-      yield* parts.refcounts.change(run, delta)
+      yield* parts.refcounts.change(run, 1)
       visited++
       yield* parts.relieve()
       return true
@@ -63,11 +63,23 @@ export function* changeReferences(parts: WalkParts, l1: RootTable, delta: 1 | -1
   } catch (error) {
     yield* walkReferences(parts.mapping, l1, function* (run) {
       if (visited-- <= 0) return false
-      yield* parts.refcounts.change(run, -delta)
+      yield* parts.refcounts.change(run, -1)
       return true
     })
     throw error
   }
+}
+
+/**
+ * Gives up everything below an L1 table that no durable pointer leads to any more: the counts fall with the flushes to
+ * come, and what nobody else uses goes back to the store.
+ */
+export function* releaseReferences({ mapping, refcounts }: WalkParts, l1: RootTable): Io<void> {
+  const { clusterSize } = mapping.header
+  yield* walkReferences(mapping, l1, function* ({ first, count }) {
+    refcounts.release(first * clusterSize, count * clusterSize)
+    return yield* just(true)
+  })
 }
 
 /**
@@ -83,6 +95,8 @@ export function* setCopiedFlags(parts: WalkParts, l1: RootTable, countOf: (numbe
     if (tableAt === 0) continue
     const owned = (yield* countOf(tableAt / clusterSize)) === 1
     if (owned !== ((l1.high(index) & COPIED) !== 0)) l1.set(index, tableAt, owned ? COPIED : 0)
+    // Clusters of a data file are not counted, and always the disk's own. ["External data file bit"]
+    if (mapping.header.hasDataFile) continue
     for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
       for (let within = 0; within < mapping.tables.pageSize; within += l2EntrySize) {
         const page = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))

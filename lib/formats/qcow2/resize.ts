@@ -1,4 +1,4 @@
-import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
+import { ceilDiv, roundUp } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { Qcow2Editor } from './editor.ts'
@@ -34,7 +34,7 @@ export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number
     if (entries > old.length) yield* growL1(layer, parts, entries)
     yield* clearTail(layer, parts, before)
     yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts))
-    yield* hideParent(layer, roundUp(before, header.clusterSize), Math.min(size, parentSize))
+    yield* hideParent(layer, parts, roundUp(before, parts.mapping.unit), Math.min(size, parentSize))
     yield* layer.flush()
     header.size = size
     header.l1TableOffset = parts.mapping.l1.at
@@ -65,24 +65,32 @@ function* growL1(layer: Qcow2Editor, parts: Qcow2Parts, entries: number): Io<voi
   layer.refcounts.unprotect(old.at, old.bytes.length)
 }
 
-/** Zeros what the last cluster holds behind the end of the disk. */
+/** Zeros what the last cluster holds behind the end of the disk; with extended entries, here and there in it. */
 function* clearTail(layer: Qcow2Editor, parts: Qcow2Parts, size: number): Io<void> {
-  const { clusterSize } = parts.header
-  const start = roundDown(size, clusterSize)
-  if (start === size) return
-  const tail = clusterSize - (size - start)
-  const extent = yield* layer.map(size, tail)
-  if (extent.kind === 'zero' || extent.kind === 'parent') return
-  const head = new Uint8Array(size - start)
-  yield* readOwn(layer, start, head)
-  const room = yield* layer.reserve(size, tail)
+  const end = roundUp(size, parts.header.clusterSize)
+  for (let at = size; at < end; ) {
+    const extent = yield* layer.map(at, end - at)
+    const silent = extent.kind === 'zero' || extent.kind === 'parent'
+    at += silent ? extent.length : yield* writeZeros(layer, parts, at, extent.length)
+  }
+}
+
+/**
+ * Writes zeros past the end of the disk.
+ *
+ * What must be brought along is this layer's own: whoever resizes a child has written to its last cluster, so that
+ * nothing of the parent shows in it where the cluster has to move.
+ */
+function* writeZeros(layer: Qcow2Editor, parts: Qcow2Parts, at: number, length: number): Io<number> {
+  const room = yield* layer.allocation.reserve(at, length)
   for (const fill of room.fills) {
-    // Only the part before the end of the disk has a content; the rest of the cluster is the zeros below.
-    const part = head.subarray(fill.offset - start, fill.offset - start + fill.length)
+    const part = new Uint8Array(fill.length)
+    yield* readOwn(layer, fill.offset, part.subarray(0, Math.max(0, parts.header.size - fill.offset)))
     yield* settle(room.store.write(fill.at, part))
   }
   yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
   yield* room.publish()
+  return room.length
 }
 
 /** Reads what this layer itself holds; where it is silent, zeros. */
@@ -101,22 +109,14 @@ function* readOwn(layer: Qcow2Editor, offset: number, target: Uint8Array): Io<vo
 }
 
 /** Makes a range past the old end read as zero where the parent would show. */
-function* hideParent(layer: Qcow2Editor, from: number, to: number): Io<void> {
-  const end = roundUp(to, layer.granularity)
+function* hideParent(layer: Qcow2Editor, parts: Qcow2Parts, from: number, to: number): Io<void> {
+  const end = to > from ? roundUp(to, layer.granularity) : from
   for (let at = from; at < end; ) {
     const erased = yield* layer.allocation.erase(at, end - at, 'zero')
-    if (erased > 0) at += erased
-    else at += yield* writeZeroCluster(layer, at, end - at)
+    // Version 2 has no mark for zeros: there they are written.
+    at += erased > 0 ? erased : yield* writeZeros(layer, parts, at, Math.min(end - at, layer.granularity))
     yield* layer.relieve()
   }
-}
-
-/** Version 2 has no mark for zeros: there they are written. */
-function* writeZeroCluster(layer: Qcow2Editor, at: number, length: number): Io<number> {
-  const room = yield* layer.allocation.reserve(at, Math.min(length, layer.granularity))
-  if (!room.zeroed) yield* settle(room.store.write(room.at, new Uint8Array(room.length)))
-  yield* room.publish()
-  return room.length
 }
 
 /** Unmaps whole clusters. */

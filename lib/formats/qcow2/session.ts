@@ -63,12 +63,12 @@ export class Session {
 
   private *begin(change: 'metadata' | 'content'): Io<void> {
     if (this.begun === 'content' || this.begun === change) return
+    const known = this.linkage?.identity(this.header, this.store.stamp?.()).current
     this.header.clearUnknownAutoclear()
     this.linkage?.open()
-    if (change === 'content') {
-      this.linkage?.advance(this.header)
-      yield* this.bitmaps.beginTracking()
-    }
+    // What another program has written since is a state without a name: whatever we change, it must not get the old one.
+    if (change === 'content' || !known) this.linkage?.advance(this.header)
+    if (change === 'content') yield* this.bitmaps.beginTracking()
     yield* this.writeLinkage()
     this.begun = change
   }

@@ -7,7 +7,7 @@ import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
 import { LIMIT, snapshotEntry, snapshotExtra } from './layout.ts'
 import { Mapping } from './mapping.ts'
-import { changeReferences, setCopiedFlags } from './references.ts'
+import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
 
 /**
@@ -104,7 +104,7 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.session.beginMetadata()
     yield* layer.flush()
     const { l1 } = mapping
-    yield* changeReferences(layer.walk, l1, 1)
+    yield* addReferences(layer.walk, l1)
     const place = yield* refcounts.allocate(Math.max(1, ceilDiv(l1.bytes.length, this.header.clusterSize)), true)
     const copy = new RootTable(place.at, new Uint8Array(l1.bytes.length))
     for (let i = 0; i < l1.length; i++) copy.set(i, l1.offset(i))
@@ -134,7 +134,7 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.session.beginContent()
     yield* layer.flush()
     const source = yield* this.readL1(snapshot)
-    yield* changeReferences(layer.walk, source, 1)
+    yield* addReferences(layer.walk, source)
     const needed = Math.max(source.length, ceilDiv(snapshot.diskSize, this.header.l2Span), 1)
     const place = yield* refcounts.allocate(ceilDiv(needed * 8, this.header.clusterSize), true)
     const next = new RootTable(place.at, new Uint8Array(needed * 8))
@@ -153,9 +153,13 @@ export class Snapshots implements InternalSnapshots {
     mapping.l1 = next
     refcounts.protect(next.at, next.bytes.length)
     refcounts.unprotect(old.at, old.bytes.length)
+    // Tables that both have stay protected: taken off first, put on again after.
+    for (const at of tablesOf(old)) refcounts.unprotect(at, this.header.clusterSize)
+    for (const at of tablesOf(next)) refcounts.protect(at, this.header.clusterSize)
     layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
-    yield* changeReferences(layer.walk, old, -1)
+    yield* releaseReferences(layer.walk, old)
     refcounts.release(old.at, old.bytes.length)
+    while (refcounts.hasUnretired) yield* layer.flush()
     yield* setCopiedFlags(layer.walk, next, (number) => refcounts.get(number))
     yield* layer.flush()
   }
@@ -170,11 +174,11 @@ export class Snapshots implements InternalSnapshots {
       layer,
       this.snapshots.filter((other) => other !== snapshot),
     )
-    yield* changeReferences(layer.walk, l1, -1)
+    yield* releaseReferences(layer.walk, l1)
     refcounts.unprotect(l1.at, l1.bytes.length)
     refcounts.release(l1.at, Math.max(1, l1.bytes.length))
+    while (refcounts.hasUnretired) yield* layer.flush()
     // What only the disk uses now may be written in place again.
-    yield* layer.flush()
     yield* setCopiedFlags(layer.walk, mapping.l1, (number) => refcounts.get(number))
     yield* layer.flush()
   }
@@ -236,6 +240,11 @@ export class Snapshots implements InternalSnapshots {
   }
 }
 
+/** Where the L2 tables below an L1 table lie. */
+function* tablesOf(l1: RootTable): Generator<number> {
+  for (let i = 0; i < l1.length; i++) if (l1.offset(i) !== 0) yield l1.offset(i)
+}
+
 function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
   if (header.snapshotCount === 0) return []
   const fileSize = yield* settle(store.size())
@@ -244,10 +253,13 @@ function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
   // The table tells its length entry by entry, so it is read in pieces, never more than there is.
   let window = new Uint8Array(0)
   for (let at = 0; snapshots.length < header.snapshotCount; ) {
-    const entry = entryLength(window.subarray(at))
-    if (entry !== undefined && at + entry <= window.length) {
-      snapshots.push(decodeEntry(header, window.subarray(at, at + entry), snapshots.length))
-      at += entry
+    const length = entryLength(window.subarray(at))
+    if (length !== undefined && at + length <= window.length) {
+      // The file may end right behind the last entry, before what pads it to eight bytes.
+      const entry = new Uint8Array(roundUp(length, 8))
+      entry.set(window.subarray(at, at + length))
+      snapshots.push(decodeEntry(header, entry, snapshots.length))
+      at += entry.length
       continue
     }
     if (window.length >= available) throw badEntry(header, snapshots.length, 'it leaves the table')
@@ -257,11 +269,11 @@ function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
   return snapshots
 }
 
-/** bytes of the entry that `bytes` begin with; undefined if not even its fixed part is there */
+/** bytes of the entry that `bytes` begin with, without padding; undefined if not even its fixed part is there */
 function entryLength(bytes: Uint8Array): number | undefined {
   if (bytes.length < snapshotEntry.size) return undefined
   const { extraDataSize, idSize, nameSize } = snapshotEntry.decode(bytes)
-  return roundUp(snapshotEntry.size + extraDataSize + idSize + nameSize, 8)
+  return snapshotEntry.size + extraDataSize + idSize + nameSize
 }
 
 function decodeEntry(header: Header, bytes: Uint8Array, index: number): Snapshot {
