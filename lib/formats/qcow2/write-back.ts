@@ -36,12 +36,13 @@ export class WriteBack {
   }
 
   private *flushNow(): Io<void> {
-    const free = yield* this.refcounts.retire()
+    const { free, flaw } = yield* this.refcounts.retire()
     yield* this.round()
     const { store, header } = this.mapping
     for (const { first, count } of free) {
       if (store.discard) yield* settle(store.discard(first * header.clusterSize, count * header.clusterSize))
     }
+    if (flaw) throw flaw
   }
 
   private *round(): Io<void> {
