@@ -98,11 +98,9 @@ export class Chain implements Device {
     this.assertRange(offset, source.length)
     const claim = yield* this.claim(offset, source.length)
     try {
-      for (let done = 0; done < source.length; ) {
-        const room = yield* top.reserve(offset + done, source.length - done)
-        yield* this.place(room, source.subarray(done, done + room.length))
-        done += room.length
-      }
+      // The disk may have become smaller while this waited.
+      this.assertRange(offset, source.length)
+      yield* this.writeClaimed(top, offset, source)
     } finally {
       claim.release()
     }
@@ -128,6 +126,7 @@ export class Chain implements Device {
     this.assertRange(offset, length)
     const claim = yield* this.claim(offset, length)
     try {
+      this.assertRange(offset, length)
       for (let done = 0; done < length; ) {
         const handled = yield* top.erase(offset + done, length - done, 'zero')
         done += handled > 0 ? handled : yield* this.writeZeros(offset + done, length - done)
@@ -152,6 +151,16 @@ export class Chain implements Device {
   /** Changes the size of the disk; what is new reads as zero, even where a parent has more. */
   *resize(size: number): Io<void> {
     const top = this.assertWritable()
+    // Tables move: nobody may be about to change them.
+    const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
+    try {
+      yield* this.resizeClaimed(top, size)
+    } finally {
+      claim.release()
+    }
+  }
+
+  private *resizeClaimed(top: WritableLayer, size: number): Io<void> {
     const parentSize = this.layers.at(-2)?.size ?? 0
     // The layer can make whole granules zero; the last one may show the parent, or share its place with a snapshot,
     // until its end is written.
@@ -159,7 +168,7 @@ export class Chain implements Device {
     if (size > top.size && last < top.size && this.layers.length > 1) {
       const tail = new Uint8Array(Math.min(512, top.size - last))
       yield* this.readWithin(top.size - tail.length, tail)
-      yield* this.write(top.size - tail.length, tail)
+      yield* this.writeClaimed(top, top.size - tail.length, tail)
       yield* this.flush()
     }
     yield* top.resize(size, parentSize)
@@ -176,6 +185,14 @@ export class Chain implements Device {
       }
     }
     if (failure) throw failure
+  }
+
+  private *writeClaimed(top: WritableLayer, offset: number, source: Uint8Array): Io<void> {
+    for (let done = 0; done < source.length; ) {
+      const room = yield* top.reserve(offset + done, source.length - done)
+      yield* this.place(room, source.subarray(done, done + room.length))
+      done += room.length
+    }
   }
 
   private *claim(offset: number, length: number): ReturnType<Claims['take']> {

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import type { Image } from '../contracts/image.ts'
-import { isVdiskError, VdiskError } from '../errors.ts'
+import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { HostFile, type HostFileOptions } from '../io/host-file.ts'
 import { type Io, just } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
@@ -14,6 +14,17 @@ export interface Gate {
   /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
   admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
 }
+
+/** A reference that wants to be followed. */
+interface Request {
+  readonly reference: string
+  readonly from: Image
+  readonly role: ReferenceRole
+  readonly access: 'read' | 'write' | 'create'
+}
+
+/** Bytes of a name: no system allows more. */
+const LONGEST = 4096
 
 export interface FolderGateOptions {
   /** folders whose files may be used, besides the one of the image that the user named */
@@ -37,8 +48,10 @@ export class FolderGate implements Gate {
   private readonly options: FolderGateOptions
 
   constructor(image: string, options: FolderGateOptions = {}) {
-    const own = new Set([path.dirname(path.resolve(image)), path.dirname(realPath(image))])
-    this.roots = [...own, ...(options.allow ?? []).map((folder) => realPath(folder))]
+    const own = [path.dirname(path.resolve(image)), path.dirname(realPath(image))]
+    // A folder may be reached over a symbolic link: by either name what lies in it is allowed.
+    const allowed = (options.allow ?? []).flatMap((folder) => [path.resolve(folder), realPath(folder)])
+    this.roots = [...new Set([...own, ...allowed])]
     this.options = options
   }
 
@@ -49,14 +62,18 @@ export class FolderGate implements Gate {
 
   *admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<HostImage> {
     const tried: string[] = []
+    let refusal: VdiskError | undefined
     for (const candidate of this.candidates(reference, from, role)) {
       try {
-        return yield* just(this.open(candidate, reference, from, role, access))
+        return yield* just(this.open(candidate, { reference, from, role, access }))
       } catch (error) {
-        if (!isVdiskError(error, 'NOT_FOUND')) throw error
+        // A path of another machine may lead out of the folder here; its last part beside the image may still be right.
+        if (isVdiskError(error, 'REFUSED') && isWindowsPath(reference)) refusal ??= error
+        else if (!isVdiskError(error, 'NOT_FOUND')) throw error
         tried.push(candidate)
       }
     }
+    if (refusal) throw refusal
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot find the ${role} file of ${from.name}: it is called "${reference}", and there is no ${tried.join(' or ')}`,
       where: { file: from.name, structure: `${role} reference` },
@@ -70,11 +87,11 @@ export class FolderGate implements Gate {
   private candidates(reference: string, from: Image, role: ReferenceRole): string[] {
     const folder = path.dirname(path.resolve(from.name))
     const refuse = (why: string): never => {
-      throw refused(reference, from, role, why)
+      throw refused({ reference, from, role }, why)
     }
-    if (reference.length === 0 || reference.length > 4096) refuse('it is empty or absurdly long')
+    if (reference.length === 0 || Buffer.byteLength(reference) > LONGEST) refuse('it is empty or absurdly long')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-    if (/[\u0000-\u001f\u007f\ufffd]/.test(reference)) refuse('it holds control characters or is not valid text')
+    if (/[\u0000-\u001f\u007f-\u009f\ufffd]/.test(reference)) refuse('it holds control characters or is not valid text')
     if (isWindowsPath(reference)) return this.windowsCandidates(reference, folder)
     if (/^[a-z][a-z0-9+.-]*:/i.test(reference)) refuse('it names a protocol, not a file')
     return [path.resolve(folder, reference)]
@@ -97,36 +114,17 @@ export class FolderGate implements Gate {
     return [...new Set(candidates)]
   }
 
-  private open(
-    file: string,
-    reference: string,
-    from: Image,
-    role: ReferenceRole,
-    access: 'read' | 'write' | 'create',
-  ): HostImage {
-    const mapped = (this.options.map ?? []).map(({ folder }) => realPath(folder))
-    const root = [...this.roots, ...mapped].find((folder) => isBeneath(file, folder))
-    if (root === undefined) {
-      throw refused(
-        reference,
-        from,
-        role,
-        'it lies outside the folder of the image',
-        `If you trust the image, allow that folder: --allow ${path.dirname(file)}`,
-      )
-    }
-    const relative = path.relative(root, file).split(path.sep)
-    for (let i = 1; i < relative.length; i++) {
-      const folder = path.join(root, ...relative.slice(0, i))
-      if (fs.lstatSync(folder, { throwIfNoEntry: false })?.isSymbolicLink()) {
-        throw refused(
-          reference,
-          from,
-          role,
-          `${folder} is a symbolic link`,
-          `Allow its target: --allow ${realPath(folder)}`,
-        )
-      }
+  private open(file: string, request: Request): HostImage {
+    const { from, access } = request
+    const root = this.rootOf(file, request)
+    assertNoLinks(root, file, request)
+    const found = look(file, request)
+    if (access !== 'create') {
+      if (!found) throw notFound(file)
+      // Looked at before it is opened: to open a device, or a FIFO, is to do something to it.
+      if (found.isSymbolicLink()) throw refused(request, 'it is a symbolic link')
+      if (!found.isFile()) throw refused(request, 'it is no regular file')
+      assertNoCycle(idOf(found), request)
     }
     // Named as the user would: relative where the image was named so.
     const name = path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file))
@@ -138,11 +136,28 @@ export class FolderGate implements Gate {
       ...(this.options.waiting ? { waiting: this.options.waiting } : {}),
       ...(this.options.locking === false ? {} : { lock: access === 'read' ? ('read' as const) : ('write' as const) }),
     })
-    if (store.isDevice) {
+    try {
+      // Whoever can rename here may have put another file, or a link, into its place between the two looks.
+      assertNoLinks(root, file, request)
+      const now = look(file, request)
+      const known = access === 'create' ? store.fileId() : found && idOf(found)
+      if (store.isDevice || !now || idOf(now) !== known || store.fileId() !== known) {
+        throw refused(request, 'it was replaced while it was being opened')
+      }
+    } catch (error) {
       store.close()
-      throw refused(reference, from, role, 'it is a device')
+      throw error
     }
-    return new HostImage(name, store, this)
+    return new HostImage(name, store, this, from instanceof HostImage ? from : undefined)
+  }
+
+  /** The allowed folder that a file lies in. @throws VdiskError REFUSED */
+  private rootOf(file: string, request: Request): string {
+    const mapped = (this.options.map ?? []).map(({ folder }) => realPath(folder))
+    const root = [...this.roots, ...mapped].find((folder) => isBeneath(file, folder))
+    if (root !== undefined) return root
+    const advice = `If you trust the image, allow that folder: --allow ${path.dirname(file)}`
+    throw refused(request, 'it lies outside the folder of the image', advice)
   }
 }
 
@@ -150,12 +165,15 @@ export class FolderGate implements Gate {
 export class HostImage implements Image {
   readonly name: string
   readonly store: HostFile
+  /** the image in which the name of this one was found */
+  readonly namedBy: HostImage | undefined
   private readonly gate: Gate
 
-  constructor(name: string, store: HostFile, gate: Gate) {
+  constructor(name: string, store: HostFile, gate: Gate, namedBy?: HostImage) {
     this.name = name
     this.store = store
     this.gate = gate
+    this.namedBy = namedBy
   }
 
   *neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> {
@@ -172,6 +190,50 @@ function isBeneath(file: string, folder: string): boolean {
   return relative !== '' && !relative.startsWith(`..${path.sep}`) && relative !== '..' && !path.isAbsolute(relative)
 }
 
+/** @throws VdiskError REFUSED where a folder on the way from `root` to `file` is a symbolic link */
+function assertNoLinks(root: string, file: string, request: Request): void {
+  const parts = path.relative(root, file).split(path.sep)
+  for (let i = 1; i < parts.length; i++) {
+    const folder = path.join(root, ...parts.slice(0, i))
+    if (look(folder, request)?.isSymbolicLink()) {
+      throw refused(request, `${folder} is a symbolic link`, `Allow its target: --allow ${realPath(folder)}`)
+    }
+  }
+}
+
+/**
+ * An image may not name itself, nor one that led to it: as parent it would have no base, as data file it would be
+ * written over by its own guest.
+ */
+function assertNoCycle(id: string, request: Request): void {
+  for (let image = request.from; image instanceof HostImage; image = image.namedBy as HostImage) {
+    if (image.store.fileId() !== id) continue
+    if (request.role !== 'parent') throw refused(request, `it is the image ${image.name}`)
+    throw new VdiskError('CHAIN_CYCLE', {
+      message: `Cannot open the parent of ${request.from.name}: the chain of parents comes back to ${image.name}`,
+      where: { file: request.from.name, structure: 'parent reference' },
+      advice: 'Point the layer that is wrong at its real parent with vdisk relink.',
+    })
+  }
+}
+
+/** What lies under a name, without following it; undefined if nothing does. */
+function look(file: string, request: Request): fs.BigIntStats | undefined {
+  try {
+    return fs.lstatSync(file, { bigint: true, throwIfNoEntry: false })
+  } catch (error) {
+    throw refused(request, messageOf(error))
+  }
+}
+
+function idOf({ dev, ino }: fs.BigIntStats): string {
+  return `${dev}:${ino}`
+}
+
+function notFound(file: string): VdiskError {
+  return new VdiskError('NOT_FOUND', { message: `Cannot open ${file}: there is no such file`, where: { file } })
+}
+
 /** The path without symbolic links; where it does not exist, as it was given. */
 function realPath(file: string): string {
   try {
@@ -181,7 +243,7 @@ function realPath(file: string): string {
   }
 }
 
-function refused(reference: string, from: Image, role: ReferenceRole, why: string, advice?: string): VdiskError {
+function refused({ reference, from, role }: Omit<Request, 'access'>, why: string, advice?: string): VdiskError {
   return new VdiskError('REFUSED', {
     message: `Cannot follow ${from.name} to its ${role} file "${printable(reference)}": ${why}`,
     where: { file: from.name, structure: `${role} reference` },

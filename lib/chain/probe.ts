@@ -40,7 +40,7 @@ export function driverNamed(name: string, drivers: readonly FormatDriver[]): For
   const driver = drivers.find((candidate) => candidate.name === name.toLowerCase())
   if (driver) return driver
   throw new VdiskError('UNSUPPORTED', {
-    message: `Cannot use format "${name}": vdisk does not know it`,
+    message: `Cannot use format "${name.slice(0, 40)}": vdisk does not know it`,
     advice: `Known formats: ${drivers.map((known) => known.name).join(', ')}.`,
   })
 }

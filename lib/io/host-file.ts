@@ -36,6 +36,7 @@ export class HostFile implements ByteStore {
   /** a block device, not a file */
   readonly isDevice: boolean
   private poison: VdiskError | undefined
+  private closed = false
 
   private constructor(name: string, fd: number, options: HostFileOptions) {
     this.name = name
@@ -144,7 +145,10 @@ export class HostFile implements ByteStore {
     })
   }
 
+  /** Closing again does nothing: the number of a closed descriptor may be another file's by then. */
   close(): void {
+    if (this.closed) return
+    this.closed = true
     fs.closeSync(this.fd)
   }
 
@@ -180,6 +184,8 @@ export class HostFile implements ByteStore {
 
   segment(at: number): Segment {
     const size = this.size()
+    // Another program may have cut the file short since it was opened.
+    if (at >= size) throw pastEnd(this.name, at, 1, size)
     const data = sys()?.seekData(this.fd, at)
     if (data === -ERRNO.ENXIO || (data !== undefined && data >= size)) return { kind: 'hole', length: size - at }
     if (data === undefined || data < 0) return { kind: 'data', length: size - at }
@@ -322,11 +328,14 @@ function openError(file: string, error: NodeJS.ErrnoException, options: HostFile
     })
   switch (error.code) {
     case 'ENOENT':
+    case 'ENOTDIR':
       return refuse('NOT_FOUND', options.create ? 'its folder does not exist' : 'there is no such file')
     case 'EEXIST':
       return refuse('REFUSED', 'it exists already', 'Choose another name, or pass --force to replace it.')
     case 'ELOOP':
       return refuse('REFUSED', 'it is a symbolic link, which is not followed here')
+    case 'ENAMETOOLONG':
+      return refuse('REFUSED', 'its name is longer than this system allows')
     case 'EISDIR':
       return refuse('REFUSED', 'it is a directory')
     case 'ENXIO':

@@ -42,7 +42,7 @@ export function fileIdOf(file: string): string | undefined {
 }
 
 function filesBeside(parent: string, allow: readonly string[]): string[] {
-  const folders = [path.dirname(path.resolve(parent)), path.dirname(fs.realpathSync(parent)), ...allow]
+  const folders = [path.dirname(path.resolve(parent)), path.dirname(realPath(parent)), ...allow]
   const files = new Set<string>()
   for (const folder of new Set(folders.map((one) => path.resolve(one)))) {
     let entries: fs.Dirent[]
@@ -54,6 +54,11 @@ function filesBeside(parent: string, allow: readonly string[]): string[] {
     for (const entry of entries.slice(0, LOOKED_AT)) if (entry.isFile()) files.add(path.join(folder, entry.name))
   }
   return [...files].sort()
+}
+
+/** Without symbolic links; a file that is not there has no other name. */
+function realPath(file: string): string {
+  return fs.existsSync(file) ? fs.realpathSync(file) : path.resolve(file)
 }
 
 async function lookAt(file: string, wanted: string | undefined, options: FileOptions): Promise<Child | undefined> {

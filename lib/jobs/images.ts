@@ -99,6 +99,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     // The file is there for good only when its folder says so.
     flushFolder(path.dirname(path.resolve(file)))
   } catch (error) {
+    image.store.close()
     if (!existed) fs.rmSync(file, { force: true })
     throw error
   }

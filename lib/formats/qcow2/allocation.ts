@@ -1,4 +1,4 @@
-import { ceilDiv, roundDown, TWO_32 } from '../../bytes/align.ts'
+import { ceilDiv, roundDown, roundUp, TWO_32 } from '../../bytes/align.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { type Io, just, settle, Turns } from '../../io/io.ts'
 import type { Page } from '../../io/table-cache.ts'
@@ -49,11 +49,12 @@ export class Allocation {
   *reserve(offset: number, length: number): Io<Reservation> {
     const cluster = Math.floor(offset / this.clusterSize)
     const place = yield* this.ownEntry(cluster)
+    this.mapping.assertSound(place.page.view, place.within, cluster)
     const entry = this.read(place.page, place.within)
     const start = offset - cluster * this.clusterSize
     if (this.header.hasDataFile) return this.reserveExternal(cluster, entry, start, length)
     if (this.isOwned(entry)) {
-      const run = this.inPlaceRun(place.page, place.within, entry, start, length)
+      const run = this.inPlaceRun(place.page, place.within, cluster, start, length)
       if (run > 0) return this.inPlace(offsetOf(entry.high, entry.low) + start, run)
       return this.reserveInOwned(cluster, entry, start, length)
     }
@@ -79,6 +80,7 @@ export class Allocation {
     for (let within = place.within; at < end && within < place.page.bytes.length; within += this.header.l2EntrySize) {
       const clusterStart = roundDown(at, this.clusterSize)
       const next = Math.min(end, clusterStart + this.clusterSize)
+      this.mapping.assertSound(place.page.view, within, clusterStart / this.clusterSize)
       const whole = at === clusterStart && (next === clusterStart + this.clusterSize || next === this.header.size)
       if (whole) this.eraseCluster(place.page, within, showsParent)
       else if (!this.eraseSubclusters(place.page, within, at - clusterStart, next - clusterStart, showsParent)) break
@@ -89,7 +91,9 @@ export class Allocation {
 
   /** Points an unmapped cluster at compressed data that is already written. */
   *setCompressed(offset: number, high: number, low: number): Io<void> {
-    const place = yield* this.ownEntry(Math.floor(offset / this.clusterSize))
+    const cluster = Math.floor(offset / this.clusterSize)
+    const place = yield* this.ownEntry(cluster)
+    this.mapping.assertSound(place.page.view, place.within, cluster)
     this.releaseEntry(this.read(place.page, place.within))
     this.write(place.page, place.within, { high, low, zero: 0, allocated: 0 })
   }
@@ -136,10 +140,10 @@ export class Allocation {
       if (source) page.bytes.set(source.bytes)
     }
     this.newTables.add(at)
-    this.refcounts.protect(at, this.clusterSize)
+    this.mapping.places.addL2(at)
     l1.set(l1Index, at, COPIED)
     if (old !== 0) {
-      this.refcounts.unprotect(old, this.clusterSize)
+      this.mapping.places.share(old)
       this.refcounts.release(old, this.clusterSize)
     }
     return at
@@ -151,7 +155,8 @@ export class Allocation {
   }
 
   /** How many bytes from `start` can be written where they lie; 0 if not even the first. */
-  private inPlaceRun(page: Page, within: number, first: Entry, start: number, length: number): number {
+  private inPlaceRun(page: Page, within: number, cluster: number, start: number, length: number): number {
+    const first = this.read(page, within)
     if (this.header.extendedL2) return this.inPlaceSubclusters(first, start, length)
     if (first.low & READS_AS_ZERO) return 0
     let run = this.clusterSize - start
@@ -160,6 +165,7 @@ export class Allocation {
       const entry = this.read(page, next)
       const follows = offsetOf(entry.high, entry.low) === at + n * this.clusterSize
       if (!this.isOwned(entry) || entry.low & READS_AS_ZERO || !follows) break
+      if (this.mapping.flawOf(page.view, next, cluster + n) !== undefined) break
       run += this.clusterSize
     }
     return Math.min(run, length)
@@ -177,7 +183,9 @@ export class Allocation {
   }
 
   private inPlace(at: number, length: number): Reservation {
-    return { length, store: this.mapping.dataStore, at, zeroed: false, fills: [], publish: nothing, abandon: nothing }
+    // What was missing of a last cluster that was cut short is there now.
+    const publish = this.header.hasDataFile ? nothing : () => this.refcounts.lengthen(at + length, 0)
+    return { length, store: this.mapping.dataStore, at, zeroed: false, fills: [], publish, abandon: nothing }
   }
 
   /** The cluster has its place, but reads as zero or as the parent there: the place becomes true with the write. */
@@ -194,13 +202,13 @@ export class Allocation {
       at: at + start,
       zeroed: false,
       fills: this.fillsFor(cluster, start, end, at, unit),
-      publish: () => this.publishRun(cluster, 1, at, start, end, 'keep'),
+      publish: () => this.publishOld(cluster, at, start, end, unit),
       abandon: nothing,
     }
   }
 
   private *reserveNew(cluster: number, page: Page, within: number, start: number, length: number): Io<Reservation> {
-    const wanted = this.newRun(page, within, start, length)
+    const wanted = this.newRun(page, within, cluster, start, length)
     const old = this.read(page, within)
     const room = yield* this.refcounts.allocate(wanted)
     const end = Math.min(start + length, room.count * this.clusterSize)
@@ -219,12 +227,12 @@ export class Allocation {
   }
 
   /** How many neighbouring clusters of the request need a new place. A cluster that moves goes alone with extended entries. */
-  private newRun(page: Page, within: number, start: number, length: number): number {
+  private newRun(page: Page, within: number, cluster: number, start: number, length: number): number {
     const touched = ceilDiv(start + length, this.clusterSize)
     let count = 0
     for (let at = within; count < touched && at < page.bytes.length; at += this.header.l2EntrySize) {
       const entry = this.read(page, at)
-      if (this.isOwned(entry)) break
+      if (this.isOwned(entry) || this.mapping.flawOf(page.view, at, cluster + count) !== undefined) break
       const moves = offsetOf(entry.high, entry.low) !== 0 || (entry.high & COMPRESSED) !== 0
       if (this.header.extendedL2 && moves) return Math.max(count, 1)
       count++
@@ -241,6 +249,12 @@ export class Allocation {
     if (head > 0) fills.push({ offset: base + start - head, length: head, at: at + start - head })
     if (tail > 0) fills.push({ offset: base + end, length: tail, at: at + end })
     return fills
+  }
+
+  /** An old place may be a last cluster that was cut short. */
+  private *publishOld(cluster: number, at: number, start: number, end: number, unit: number): Io<void> {
+    if (!this.header.hasDataFile) yield* this.refcounts.lengthen(at + roundUp(end, unit), 0)
+    yield* this.publishRun(cluster, 1, at, start, end, 'keep')
   }
 
   /** The rest of the last cluster must be there when the cluster is: it may be read right after. */

@@ -1,13 +1,23 @@
 import { ceilDiv, roundUp } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
 import type { BitmapInfo, StoredBitmaps } from '../../contracts/layer.ts'
-import { VdiskError } from '../../errors.ts'
+import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Header } from './header.ts'
-import { AUTOCLEAR, BITMAP_ALL_ONES, BITMAP_FLAG, bitmapEntry, bitmapsExtension, EXTENSION, LIMIT } from './layout.ts'
+import {
+  AUTOCLEAR,
+  BITMAP_ALL_ONES,
+  BITMAP_FLAG,
+  bitmapEntry,
+  bitmapsExtension,
+  EXTENSION,
+  LIMIT,
+  RESERVED_LOW,
+} from './layout.ts'
 import type { Refcounts } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
+import type { TablePlaces } from './table-places.ts'
 
 /**
  * Persistent dirty bitmaps. ["Bitmaps", docs/interop/bitmaps]
@@ -19,6 +29,8 @@ import { RootTable } from './root-table.ts'
 
 /** Bitmaps larger than this together are not kept up to date: they stay marked, as after a crash. */
 const MEMORY = 64 << 20
+
+const KNOWN_FLAGS = BITMAP_FLAG.inUse | BITMAP_FLAG.auto | BITMAP_FLAG.extraDataCompatible
 
 /** One entry of the directory. */
 export interface StoredBitmap {
@@ -36,6 +48,21 @@ export interface StoredBitmap {
   bits?: Bitmap
 }
 
+/** Where the directory lies, in bytes of the file, and what it holds. */
+interface Directory {
+  readonly at: number
+  readonly length: number
+  readonly entries: readonly StoredBitmap[]
+}
+
+/** The image that the bitmaps are of. */
+export interface BitmapImage {
+  readonly header: Header
+  readonly store: ByteStore
+  /** where no bitmap data can lie */
+  readonly places: TablePlaces
+}
+
 /** What storing bitmaps needs from the writing half of the image. */
 export interface BitmapRoom {
   readonly refcounts: Refcounts
@@ -44,31 +71,36 @@ export interface BitmapRoom {
 
 export class Bitmaps implements StoredBitmaps {
   readonly entries: readonly StoredBitmap[]
-  /** where the directory lies, in bytes of the file */
+  /** where the directory lies, in bytes of the file; undefined too where a writer that knows no bitmaps was here since */
   readonly directory: { readonly at: number; readonly length: number } | undefined
+  /** why the directory could not be read; the disk itself can be */
+  readonly problem: VdiskError | undefined
   private readonly header: Header
   private readonly store: ByteStore
+  private readonly places: TablePlaces
   private room: BitmapRoom | undefined
   private tracking: StoredBitmap[] = []
 
-  private constructor(header: Header, store: ByteStore, entries: readonly StoredBitmap[]) {
-    this.header = header
-    this.store = store
-    this.entries = entries
-    const extension = header.extension(EXTENSION.bitmaps)
-    const fields = extension && bitmapsExtension.decode(extension)
-    this.directory = fields && { at: fields.directoryOffset, length: fields.directorySize }
+  private constructor(
+    image: BitmapImage,
+    { directory, problem }: { directory?: Directory | undefined; problem?: VdiskError | undefined },
+  ) {
+    this.header = image.header
+    this.store = image.store
+    this.places = image.places
+    this.entries = directory?.entries ?? []
+    this.directory = this.isValid ? directory : undefined
+    this.problem = problem
   }
 
   /** Reads the directory; data stays where it is. @throws VdiskError CORRUPT, LIMIT_EXCEEDED */
-  static *open(header: Header, store: ByteStore): Io<Bitmaps> {
-    const directory = yield* readDirectory(header, store)
-    return new Bitmaps(header, store, directory)
+  static *open(image: BitmapImage): Io<Bitmaps> {
+    return new Bitmaps(image, { directory: yield* readDirectory(image.header, image.store) })
   }
 
-  /** No bitmaps, or none that this opening cares for. */
-  static none(header: Header, store: ByteStore): Bitmaps {
-    return new Bitmaps(header, store, [])
+  /** No bitmaps, or none that this opening can or will use. */
+  static none(image: BitmapImage, problem?: VdiskError): Bitmaps {
+    return new Bitmaps(image, { problem })
   }
 
   /** From here on the bitmaps can be changed. */
@@ -86,6 +118,7 @@ export class Bitmaps implements StoredBitmaps {
   }
 
   *read(name: string): Io<Bitmap> {
+    if (this.problem) throw this.problem
     const entry = this.entries.find((candidate) => candidate.name === name)
     if (!entry) {
       throw new VdiskError('NOT_FOUND', {
@@ -155,9 +188,13 @@ export class Bitmaps implements StoredBitmaps {
     yield* this.room.flush()
   }
 
+  /** Whether nobody who does not know bitmaps wrote to the image since they were stored. */
+  private get isValid(): boolean {
+    return (this.header.autoclear & AUTOCLEAR.bitmaps) !== 0n
+  }
+
   private isConsistent(entry: StoredBitmap): boolean {
-    const valid = (this.header.autoclear & AUTOCLEAR.bitmaps) !== 0n
-    return valid && (entry.flags & BITMAP_FLAG.inUse) === 0 && entry.problem === undefined
+    return this.isValid && (entry.flags & BITMAP_FLAG.inUse) === 0 && entry.problem === undefined
   }
 
   private *take(entries: readonly StoredBitmap[]): Io<void> {
@@ -166,8 +203,13 @@ export class Bitmaps implements StoredBitmaps {
     for (const entry of entries) {
       memory += this.bytesOf(entry)
       if (memory > MEMORY) continue
-      entry.bits = yield* this.load(entry)
-      this.tracking.push(entry)
+      try {
+        entry.bits = yield* this.load(entry)
+        this.tracking.push(entry)
+      } catch (error) {
+        // What cannot be read cannot be kept up to date: it stays marked, and nobody relies on it.
+        if (!isVdiskError(error, 'CORRUPT')) throw error
+      }
     }
     for (const entry of entries) yield* this.writeFlags(entry, entry.flags | BITMAP_FLAG.inUse)
     yield* settle(this.store.flush())
@@ -183,9 +225,13 @@ export class Bitmaps implements StoredBitmaps {
     const length = this.bytesOf(entry)
     const table = yield* this.readTable(entry)
     const bytes = new Uint8Array(length)
+    const fileSize = yield* settle(this.store.size())
     for (let i = 0; i < table.length; i++) {
+      const at = table.offset(i)
       const part = bytes.subarray(i * clusterSize, Math.min(length, (i + 1) * clusterSize))
-      if (table.offset(i) !== 0) yield* settle(this.store.read(table.offset(i), part))
+      // What is missing may not count as unchanged, so here a last cluster that is cut short will not do.
+      if (at + part.length > fileSize) throw this.badTable(entry, i, at)
+      if (at !== 0) yield* settle(this.store.read(at, part))
       else part.fill(table.low(i) & BITMAP_ALL_ONES ? 0xff : 0)
     }
     return new Bitmap(bytes, ceilDiv(this.header.size, 2 ** entry.granularityBits))
@@ -198,14 +244,19 @@ export class Bitmaps implements StoredBitmaps {
     const fileSize = yield* settle(this.store.size())
     for (let i = 0; i < table.length; i++) {
       const at = table.offset(i)
-      if (at % this.header.clusterSize === 0 && at <= fileSize) continue
-      throw new VdiskError('CORRUPT', {
-        message: `Cannot read bitmap "${entry.name}" of ${this.header.file}: entry ${i} of its table is ${at}`,
-        where: { file: this.header.file, structure: 'bitmap table', index: i, at: entry.tableOffset + i * 8 },
-        advice: 'Treat everything as changed, and start a new bitmap.',
-      })
+      const reserved = table.high(i) >>> 24 !== 0 || (table.low(i) & (at === 0 ? RESERVED_LOW : 0x1ff)) !== 0
+      const isPlace = at % this.header.clusterSize === 0 && at < fileSize && !this.places.holds(at)
+      if (reserved || (at !== 0 && !isPlace)) throw this.badTable(entry, i, at)
     }
     return table
+  }
+
+  private badTable(entry: StoredBitmap, index: number, at: number): VdiskError {
+    return new VdiskError('CORRUPT', {
+      message: `Cannot read bitmap "${entry.name}" of ${this.header.file}: entry ${index} of its table is ${at}`,
+      where: { file: this.header.file, structure: 'bitmap table', index, at: entry.tableOffset + index * 8 },
+      advice: 'Treat everything as changed, and start a new bitmap.',
+    })
   }
 
   /** Writes the bits into clusters of their own. @returns the table, not yet written */
@@ -219,6 +270,8 @@ export class Bitmaps implements StoredBitmaps {
       const place = yield* room.refcounts.allocate(Math.max(1, ceilDiv(size * 8, clusterSize)), true)
       table = new RootTable(place.at, new Uint8Array(roundUp(Math.max(1, size * 8), clusterSize)))
       if (entry.tableSize > 0) room.refcounts.release(entry.tableOffset, entry.tableSize * 8)
+      this.places.removeRange(entry.tableOffset)
+      this.places.addRange(place.at, table.bytes.length)
     }
     for (let i = 0; i < Math.max(size, old.length); i++) {
       const at = i < old.length ? old.offset(i) : 0
@@ -265,40 +318,41 @@ function uniformBits(part: Uint8Array, count: number): 'set' | 'clear' | undefin
   return bits.has(0) ? 'set' : 'clear'
 }
 
-function* readDirectory(header: Header, store: ByteStore): Io<StoredBitmap[]> {
+function* readDirectory(header: Header, store: ByteStore): Io<Directory | undefined> {
   const extension = header.extension(EXTENSION.bitmaps)
-  if (!extension) return []
-  const { count, directorySize, directoryOffset } = bitmapsExtension.decode(extension)
-  const fileSize = yield* settle(store.size())
-  const bad = (why: string): never => {
+  if (!extension) return undefined
+  const bad = (why: string, at = 0): never => {
     throw new VdiskError('CORRUPT', {
       message: `Cannot read the bitmaps of ${header.file}: ${why}`,
-      where: { file: header.file, structure: 'bitmap directory', at: directoryOffset, section: 'Bitmaps extension' },
+      where: { file: header.file, structure: 'bitmap directory', at, section: 'Bitmaps extension' },
       advice: 'The disk itself can be read. To write to it, remove the bitmaps first.',
     })
   }
-  if (count > LIMIT.bitmaps || directorySize > LIMIT.bitmapDirectoryBytes || directorySize < count * bitmapEntry.size) {
-    bad(`its directory would have ${count} entries in ${directorySize} bytes`)
+  if (extension.length < bitmapsExtension.size) bad(`their header extension has only ${extension.length} bytes`)
+  const { count, directorySize: length, directoryOffset: at } = bitmapsExtension.decode(extension)
+  const fileSize = yield* settle(store.size())
+  if (count > LIMIT.bitmaps || length > LIMIT.bitmapDirectoryBytes || length < count * bitmapEntry.size) {
+    bad(`its directory would have ${count} entries in ${length} bytes`, at)
   }
-  if (directoryOffset % header.clusterSize !== 0 || directoryOffset + directorySize > fileSize) {
-    bad(`its directory would lie at ${directoryOffset}`)
+  if (at % header.clusterSize !== 0 || at < header.clusterSize || at + length > fileSize) {
+    bad(`its directory would lie at ${at}`, at)
   }
-  const bytes = new Uint8Array(directorySize)
-  yield* settle(store.read(directoryOffset, bytes))
-  const entries: StoredBitmap[] = []
-  let at = 0
+  const bytes = new Uint8Array(length)
+  yield* settle(store.read(at, bytes))
+  const entries = new Map<string, StoredBitmap>()
+  let done = 0
   for (let i = 0; i < count; i++) {
-    if (at + bitmapEntry.size > directorySize) bad(`entry ${i} leaves the directory`)
-    const fields = bitmapEntry.decode(bytes.subarray(at))
-    const nameAt = at + bitmapEntry.size + fields.extraDataSize
+    if (done + bitmapEntry.size > length) bad(`entry ${i} leaves the directory`, at + done)
+    const fields = bitmapEntry.decode(bytes.subarray(done, done + bitmapEntry.size))
+    const nameAt = done + bitmapEntry.size + fields.extraDataSize
     const end = nameAt + fields.nameSize
-    if (end > directorySize || fields.nameSize === 0) bad(`entry ${i} leaves the directory`)
+    if (end > length || fields.nameSize === 0) bad(`entry ${i} leaves the directory`, at + done)
     const name = Buffer.from(bytes.subarray(nameAt, end)).toString('utf8')
-    if (entries.some((entry) => entry.name === name)) bad(`two bitmaps are called "${name}"`)
-    entries.push({ ...fields, name, entryAt: directoryOffset + at, problem: problemOf(header, fields, fileSize) })
-    at += roundUp(end - at, 8)
+    if (entries.has(name)) bad(`two bitmaps are called "${name}"`, at + done)
+    entries.set(name, { ...fields, name, entryAt: at + done, problem: problemOf(header, fields, fileSize) })
+    done += roundUp(end - done, 8)
   }
-  return entries
+  return { at, length, entries: [...entries.values()] }
 }
 
 function problemOf(
@@ -306,19 +360,19 @@ function problemOf(
   fields: ReturnType<typeof bitmapEntry.decode>,
   fileSize: number,
 ): string | undefined {
-  if (fields.type !== 1) return `its type ${fields.type} is not known`
-  if (fields.granularityBits > 40) return 'its granularity is larger than any disk'
+  const { type, granularityBits, tableOffset, tableSize } = fields
+  if (type !== 1) return `its type ${type} is not known`
+  if (fields.flags & ~KNOWN_FLAGS) return 'it has flags that vdisk does not know'
+  if (granularityBits < LIMIT.minGranularityBits || granularityBits > LIMIT.maxGranularityBits) {
+    return `its granularity would be 2^${granularityBits} bytes`
+  }
   if (fields.extraDataSize > 0 && !(fields.flags & BITMAP_FLAG.extraDataCompatible))
     return 'it has extra data that vdisk does not know'
-  if (
-    fields.tableOffset % header.clusterSize !== 0 ||
-    fields.tableOffset + fields.tableSize * 8 > roundUp(fileSize, header.clusterSize)
-  ) {
-    return 'its table lies outside the file'
-  }
-  const bytes = ceilDiv(ceilDiv(header.size, 2 ** fields.granularityBits), 8)
+  const bytes = ceilDiv(ceilDiv(header.size, 2 ** granularityBits), 8)
   const expected = ceilDiv(bytes, header.clusterSize)
-  return fields.tableSize === expected
-    ? undefined
-    : `its table has ${fields.tableSize} entries, the disk needs ${expected}`
+  if (tableSize !== expected) return `its table has ${tableSize} entries, the disk needs ${expected}`
+  if (bytes > LIMIT.bitmapBytes) return `its ${bytes} bytes are more than any bitmap may have`
+  const isPlace = tableOffset % header.clusterSize === 0 && tableOffset >= header.clusterSize
+  if (tableSize > 0 && (!isPlace || tableOffset + tableSize * 8 > fileSize)) return 'its table lies outside the file'
+  return undefined
 }

@@ -2,9 +2,11 @@ import { ceilDiv } from '../../bytes/align.ts'
 import type { NewFinding } from '../../contracts/check-report.ts'
 import { breathe, type Io, settle } from '../../io/io.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
+import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
-import { readCount } from './refcounts.ts'
+import { blockOffset, readCount } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
+import type { SnapshotTable } from './snapshots.ts'
 
 /**
  * Counts who refers to which host cluster, for the check and for the repair of counts.
@@ -42,8 +44,11 @@ export class Census {
   private window: CensusWindow = { first: 0, counted: new Uint16Array(0), stored: new Uint16Array(0) }
   private visit: Visit | undefined
   private active = false
+  private rested = Date.now()
   /** the highest cluster that anything refers to */
   highest = 0
+  /** the lowest cluster behind the window that anything refers to */
+  private behind = Number.POSITIVE_INFINITY
 
   constructor(parts: Qcow2Parts, refcountTable: RootTable, note: (finding: NewFinding) => void) {
     this.parts = parts
@@ -58,8 +63,33 @@ export class Census {
     return ceilDiv(this.fileEnd, this.clusterSize)
   }
 
+  /** Clusters up to the last one that has a refcount block or, as far as was walked, a reference. */
+  get reach(): number {
+    let blocks = this.refcountTable.length
+    while (blocks > 0 && blockOffset(this.refcountTable, blocks - 1) === 0) blocks--
+    return Math.max(this.highest + 1, blocks * this.perBlock)
+  }
+
+  /**
+   * The first cluster from `number` on that has a refcount block or, as far as the last walk saw, a reference: a file
+   * may be one hole of many terabytes.
+   */
+  nextFrom(number: number): number {
+    for (let index = Math.floor(number / this.perBlock); index < this.refcountTable.length; index++) {
+      if (index * this.perBlock >= this.behind) break
+      if (blockOffset(this.refcountTable, index) !== 0) return Math.max(number, index * this.perBlock)
+    }
+    return Math.max(number, this.behind)
+  }
+
+  /** clusters that one refcount block counts */
+  private get perBlock(): number {
+    return (this.clusterSize * 8) / 2 ** this.parts.header.refcountOrder
+  }
+
   /** Counts all references to clusters first .. first+count-1, against the counts that the file has. */
   *count(first: number, count: number, progress: (done: number, total: number) => void): Io<CensusWindow> {
+    this.behind = Number.POSITIVE_INFINITY
     this.window = { first, counted: new Uint16Array(count), stored: new Uint16Array(count) }
     yield* this.readStored()
     yield* this.walk(progress)
@@ -74,7 +104,7 @@ export class Census {
   }
 
   private *walk(progress: (done: number, total: number) => void): Io<void> {
-    const { header, mapping, snapshots } = this.parts
+    const { header, snapshots } = this.parts
     this.addRange(0, 1, 'header', undefined)
     this.addRange(
       header.refcountTableOffset,
@@ -88,42 +118,45 @@ export class Census {
     }
     this.addRange(header.snapshotsOffset, snapshots.tableLength, 'snapshot table', undefined)
     yield* this.addBitmaps()
-    const roots = [{ l1: mapping.l1, structure: 'L1 table' }]
-    for (const { id, at, entries } of snapshots.tables()) {
-      const l1 = yield* this.readSnapshotL1(id, at, entries)
-      if (l1) roots.push({ l1, structure: `L1 table of snapshot ${id}` })
-    }
+    const roots = [undefined, ...this.soundSnapshots()]
     // All tables first, so that data which overlaps any of them is seen.
-    for (const [index, { l1, structure }] of roots.entries()) {
-      this.active = index === 0
-      this.addTables(l1, structure)
+    for (const root of roots) {
+      this.active = root === undefined
+      this.addTables(yield* this.rootTable(root), root ? `L1 table of snapshot ${root.id}` : 'L1 table')
+      yield* this.rest()
     }
-    for (const [index, { l1 }] of roots.entries()) {
-      this.active = index === 0
-      yield* this.walkTables(l1, (done) => progress(index + done, roots.length))
+    for (const [index, root] of roots.entries()) {
+      this.active = root === undefined
+      yield* this.walkTables(yield* this.rootTable(root), (done) => progress(index + done, roots.length))
     }
   }
 
-  private *readSnapshotL1(id: string, at: number, entries: number): Io<RootTable | undefined> {
-    if (at % this.clusterSize !== 0 || at + entries * 8 > this.fileEnd) {
-      this.error(
-        'SNAPSHOT_TABLE_INVALID',
-        'snapshot table',
-        at,
-        undefined,
-        `snapshot ${id} has its L1 table at ${at}, outside the file`,
-      )
-      return undefined
-    }
-    const bytes = new Uint8Array(entries * 8)
-    yield* settle(this.parts.mapping.store.read(at, bytes))
-    return new RootTable(at, bytes)
+  private soundSnapshots(): SnapshotTable[] {
+    return this.parts.snapshots.tables().filter(({ id, at, flaw }) => {
+      if (flaw === undefined) return true
+      this.error('SNAPSHOT_TABLE_INVALID', 'snapshot table', at, undefined, `snapshot ${id} cannot be right: ${flaw}`)
+      return false
+    })
+  }
+
+  /** The L1 table of the disk, or of a snapshot; that is read when it is needed, for there may be thousands. */
+  private *rootTable(snapshot: SnapshotTable | undefined): Io<RootTable> {
+    const { mapping } = this.parts
+    return snapshot ? yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries) : mapping.l1
+  }
+
+  /** Lets others run, now and then. @returns whether it did */
+  private *rest(): Io<boolean> {
+    if (Date.now() - this.rested < 50) return false
+    yield* breathe()
+    this.rested = Date.now()
+    return true
   }
 
   /** The L1 table itself and the L2 tables that it points at. */
   private addTables(l1: RootTable, structure: string): void {
     const { l2Span } = this.parts.header
-    this.addRange(l1.at, Math.max(1, l1.bytes.length), structure, undefined)
+    this.addRange(l1.at, l1.bytes.length, structure, undefined)
     for (let i = 0; i < l1.length; i++) {
       const at = l1.offset(i)
       const guest = { offset: i * l2Span, length: l2Span }
@@ -152,7 +185,6 @@ export class Census {
   private *walkTables(l1: RootTable, progress: (done: number) => void): Io<void> {
     const table = new Uint8Array(this.clusterSize)
     const view = new DataView(table.buffer)
-    let rested = Date.now()
     for (let i = 0; i < l1.length; i++) {
       const at = l1.offset(i)
       if (at === 0 || !this.isPlace(at)) continue
@@ -164,10 +196,7 @@ export class Census {
       }
       yield* settle(this.parts.mapping.store.read(at, table.subarray(0, present)))
       this.walkL2(view, at, i * this.parts.header.l2Span)
-      if (Date.now() - rested < 50) continue
-      progress(i / l1.length)
-      yield* breathe()
-      rested = Date.now()
+      if (yield* this.rest()) progress(i / l1.length)
     }
   }
 
@@ -232,18 +261,16 @@ export class Census {
       this.error('L2_ENTRY_INVALID', 'L2 table', at, guest, `an entry points at ${place}, ${why}`)
       if (place % this.clusterSize !== 0) return
     }
-    const known = this.storedAt(place / this.clusterSize)
-    if (known !== undefined && known & IS_TABLE) {
-      this.error(
-        'DATA_OVERLAPS_TABLE',
-        'L2 table',
-        at,
-        guest,
-        `an entry points at ${place}, where a table of the image lies`,
-      )
-    }
+    this.checkNoTable(place / this.clusterSize, at, guest)
     this.add(place / this.clusterSize, guest.offset, 'L2 table')
     if (this.active) this.checkCopied(place, high, 'L2 table', at, guest)
+  }
+
+  private checkNoTable(number: number, at: number, guest: { offset: number; length: number }): void {
+    const known = this.storedAt(number)
+    if (known === undefined || (known & IS_TABLE) === 0) return
+    const why = `an entry points at ${number * this.clusterSize}, where a table of the image lies`
+    this.error('DATA_OVERLAPS_TABLE', 'L2 table', at, guest, why)
   }
 
   private visitCompressed(high: number, low: number, at: number, guest: { offset: number; length: number }): void {
@@ -263,10 +290,10 @@ export class Census {
     }
     if (place < this.clusterSize || place >= this.fileEnd) {
       this.error('L2_ENTRY_INVALID', 'L2 table', at, guest, `compressed data would lie at ${place}, outside the file`)
-      return
     }
     const last = Math.floor((place + storedLength - 1) / this.clusterSize)
     for (let number = Math.floor(place / this.clusterSize); number <= last; number++) {
+      this.checkNoTable(number, at, guest)
       this.add(number, guest.offset, 'L2 table')
     }
   }
@@ -315,14 +342,9 @@ export class Census {
     if (!directory) return
     this.addRange(directory.at, directory.length, 'bitmap directory', undefined)
     for (const entry of bitmaps.entries) {
-      if (entry.tableOffset % this.clusterSize !== 0 || entry.tableOffset + entry.tableSize * 8 > this.fileEnd) {
-        this.error(
-          'BITMAP_INVALID',
-          'bitmap directory',
-          entry.entryAt,
-          undefined,
-          `the table of bitmap "${entry.name}" lies outside the file`,
-        )
+      if (entry.problem !== undefined) {
+        const why = `bitmap "${entry.name}" cannot be used: ${entry.problem}`
+        this.error('BITMAP_INVALID', 'bitmap directory', entry.entryAt, undefined, why)
         continue
       }
       this.addRange(entry.tableOffset, entry.tableSize * 8, 'bitmap table', undefined)
@@ -350,7 +372,7 @@ export class Census {
     const { header, mapping } = this.parts
     const { first, stored } = this.window
     const bits = 2 ** header.refcountOrder
-    const perBlock = (this.clusterSize * 8) / bits
+    const { perBlock } = this
     const block = new Uint8Array(this.clusterSize)
     const view = new DataView(block.buffer)
     for (let index = Math.floor(first / perBlock); index * perBlock < first + stored.length; index++) {
@@ -392,6 +414,7 @@ export class Census {
   private add(number: number, guest: number | undefined, structure: string): void {
     this.visit?.(number, guest, structure)
     if (number > this.highest) this.highest = number
+    if (number < this.behind && number >= this.window.first + this.window.counted.length) this.behind = number
     const index = number - this.window.first
     if (this.visit || index < 0 || index >= this.window.counted.length) return
     const before = this.window.counted[index] as number
@@ -411,9 +434,4 @@ export class Census {
     // Told once: by the first walk over the first window.
     if (!this.visit && this.window.first === 0) this.note({ code, severity: 'error', structure, at, guest, message })
   }
-}
-
-/** Refcount table entries are plain offsets. ["Refcount table entry"] */
-export function blockOffset(table: RootTable, index: number): number {
-  return table.high(index) * 2 ** 32 + ((table.low(index) & 0xfffffe00) >>> 0)
 }

@@ -1,8 +1,8 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
-import { type Io, settle } from '../../io/io.ts'
+import type { Io } from '../../io/io.ts'
 import { Census, type CensusWindow, COUNT_MASK, WINDOW } from './census.ts'
 import type { Qcow2Parts } from './parts.ts'
-import { RootTable } from './root-table.ts'
+import { readRefcountTable } from './refcounts.ts'
 
 /** Wrong clusters whose guest ranges are looked up in a second walk. */
 const EXPLAINED = 1000
@@ -15,19 +15,19 @@ const EXPLAINED = 1000
 export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
   const { header, mapping, bitmaps } = parts
   checkFlags(parts, report)
-  const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
-  const present = Math.min(bytes.length, mapping.space.length - header.refcountTableOffset)
-  yield* settle(mapping.store.read(header.refcountTableOffset, bytes.subarray(0, present)))
-  const table = new RootTable(header.refcountTableOffset, bytes)
+  checkUnreadable(parts, report)
+  const table = yield* readRefcountTable(mapping.store, header, mapping.space)
   const census = new Census(parts, table, (finding) => report.add(finding))
-  const clusters = census.clusters
+  // Behind the last cluster that is counted or referred to there is nothing, however long the file says it is.
+  const clusters = (): number => Math.min(census.clusters, census.reach)
   const wrong = new Map<number, { stored: number; counted: number; told: boolean }>()
-  for (let first = 0; first < clusters; first += WINDOW) {
-    const count = Math.min(WINDOW, clusters - first)
+  for (let first = 0; first < clusters(); ) {
+    const count = Math.min(WINDOW, clusters() - first)
     const window = yield* census.count(first, count, (done, total) =>
-      report.advance((first + (count * done) / total) / clusters, 1),
+      report.advance((first + (count * done) / total) / clusters(), 1),
     )
     compareWindow(window, header.clusterSize, wrong, report)
+    first = census.nextFrom(first + count)
   }
   if (wrong.size > 0) yield* explain(census, wrong, header.clusterSize, report)
   for (const bitmap of bitmaps.list()) {
@@ -60,6 +60,19 @@ function checkFlags({ header }: Qcow2Parts, report: CheckReport): void {
       message:
         'the image was not closed: its counts are out of date, and are made anew when it is next opened for writing',
     })
+  }
+}
+
+/** Tables of which nothing can be read: what they refer to will look lost. */
+function checkUnreadable({ bitmaps, snapshots }: Qcow2Parts, report: CheckReport): void {
+  const told = [
+    ['SNAPSHOT_TABLE_INVALID', snapshots.problem],
+    ['BITMAP_DIRECTORY_INVALID', bitmaps.problem],
+  ] as const
+  for (const [code, problem] of told) {
+    if (!problem) continue
+    const { structure = '', at } = problem.where
+    report.add({ code, severity: 'error', structure, at, message: problem.message })
   }
 }
 

@@ -20,6 +20,7 @@ import {
 import { Linkage } from './linkage.ts'
 import { Refcounts, writeCount } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
+import { TablePlaces } from './table-places.ts'
 
 /** Names and values as `qemu-img create -o` has them. */
 export const createOptions: readonly CreateOption[] = [
@@ -69,17 +70,30 @@ export function* createQcow2(
   yield* settle(store.write(2 * clusterSize, firstBlock(header)))
   header.refcountTableOffset = clusterSize
   header.refcountTableClusters = 1
-  const refcounts = new Refcounts(store, header, root, { length: 3 * clusterSize, end: 3 * clusterSize })
-  // An L1 table of no entries still has its place, as QEMU makes it.
+  const space = { length: 3 * clusterSize, end: 3 * clusterSize }
+  const refcounts = new Refcounts(store, header, root, space, new TablePlaces(clusterSize))
   header.l1Size = ceilDiv(size, header.l2Span)
-  header.l1TableOffset = (yield* refcounts.allocate(Math.max(1, ceilDiv(header.l1Size * 8, clusterSize)), true)).at
+  // An L1 table of no entries has no place, as QEMU makes it.
+  if (header.l1Size > 0) {
+    header.l1TableOffset = (yield* refcounts.allocate(ceilDiv(header.l1Size * 8, clusterSize), true)).at
+  }
   yield* refcounts.writeNewBlocks()
   yield* refcounts.writeChanges()
   yield* settle(store.flush())
   yield* header.write(store)
+  // A large L1 table makes the refcount table outgrow its place; nothing points at the old places any more.
+  refcounts.condemn(refcounts.takeUnpointed())
+  yield* refcounts.retire()
+  yield* refcounts.writeChanges()
   const layer = yield* open()
   const preallocation = header.rawDataFile ? 'metadata' : options.text('preallocation')
-  if (preallocation !== 'off') yield* preallocate(layer, preallocation)
+  if (preallocation === 'off') return layer
+  try {
+    yield* preallocate(layer, preallocation)
+  } catch (error) {
+    if (layer.structure.mapping.dataStore !== store) yield* settle(layer.structure.mapping.dataStore.close())
+    throw error
+  }
   return layer
 }
 
@@ -151,9 +165,12 @@ const V3_ONLY = [
 function* createDataFile(image: Image, header: Header, options: CreateOptions, shape: CreateShape): Io<void> {
   const name = options.text('data_file')
   const file: ByteStore = yield* image.neighbour(name, 'create')
-  yield* settle(file.truncate(roundUp(shape.size, 512)))
-  yield* settle(file.flush())
-  yield* settle(file.close())
+  try {
+    yield* settle(file.truncate(roundUp(shape.size, 512)))
+    yield* settle(file.flush())
+  } finally {
+    yield* settle(file.close())
+  }
   header.setExtension(EXTENSION.dataFile, Buffer.from(name, 'utf8'))
 }
 

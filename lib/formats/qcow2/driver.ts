@@ -2,22 +2,25 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Access, FormatDriver } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { Layer } from '../../contracts/layer.ts'
-import { VdiskError } from '../../errors.ts'
+import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { Bitmaps } from './bitmaps.ts'
+import { type BitmapImage, Bitmaps } from './bitmaps.ts'
 import { checkQcow2 } from './check.ts'
 import { ALGORITHMS, prepareCompression } from './compression.ts'
 import { createOptions, createQcow2 } from './create.ts'
 import { Header } from './header.ts'
 import { Qcow2Layer, WritableQcow2Layer } from './layer.ts'
-import { EXTENSION, MAGIC } from './layout.ts'
+import { AUTOCLEAR, EXTENSION, MAGIC } from './layout.ts'
 import { Linkage } from './linkage.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { rebuildRefcounts } from './rebuild.ts'
-import { Refcounts } from './refcounts.ts'
+import { Refcounts, readRefcountTable } from './refcounts.ts'
+import type { RootTable } from './root-table.ts'
 import { Snapshots } from './snapshots.ts'
+import { TablePlaces } from './table-places.ts'
+import { findTables } from './table-survey.ts'
 
 export const qcow2: FormatDriver = {
   name: 'qcow2',
@@ -37,9 +40,10 @@ export const qcow2: FormatDriver = {
   createOptions,
 
   probe({ head }) {
-    if (head.length < 72) return 'no'
+    if (head.length < 8) return 'no'
     const view = new DataView(head.buffer, head.byteOffset, head.byteLength)
-    return view.getUint32(0) === MAGIC && view.getUint32(4) >= 2 ? 'yes' : 'no'
+    // Version 1 too: it is for `open` to refuse, and not to be taken for a raw disk.
+    return view.getUint32(0) === MAGIC && view.getUint32(4) >= 1 ? 'yes' : 'no'
   },
 
   *open(image: Image, access: Access) {
@@ -59,17 +63,19 @@ export const qcow2: FormatDriver = {
 function* openForWriting(image: Image): Io<WritableQcow2Layer> {
   const parts = yield* openParts(image, 'write')
   const { header, mapping } = parts
-  if (header.has('corrupt')) {
-    throw new VdiskError('CORRUPT', {
-      message: `Cannot write ${image.name}: it is marked as corrupt`,
-      where: { file: image.name, structure: 'header', at: 72, section: 'Header, corrupt bit' },
-      advice: 'It can still be read, checked and converted: vdisk check IMAGE',
-    })
-  }
-  const refcounts = yield* Refcounts.open(image.store, header, mapping.space)
-  if (header.has('dirty')) yield* rebuildRefcounts(parts, refcounts)
-  protectTables(parts, refcounts)
-  return new WritableQcow2Layer(parts, refcounts)
+  return yield* orClose(parts, function* () {
+    if (header.has('corrupt')) {
+      throw new VdiskError('CORRUPT', {
+        message: `Cannot write ${image.name}: it is marked as corrupt`,
+        where: { file: image.name, structure: 'header', at: 72, section: 'Header, corrupt bit' },
+        advice: 'It can still be read, checked and converted: vdisk check IMAGE',
+      })
+    }
+    const refcounts = yield* Refcounts.open(image.store, header, mapping.space, mapping.places)
+    yield* findTables(parts, refcounts.root, true)
+    if (header.has('dirty')) yield* rebuildRefcounts(parts, refcounts)
+    return new WritableQcow2Layer(parts, refcounts)
+  })
 }
 
 function* openParts(image: Image, access: Access): Io<Qcow2Parts> {
@@ -81,25 +87,63 @@ function* openParts(image: Image, access: Access): Io<Qcow2Parts> {
   // Who only looks needs neither the map nor any other file. [CVE-2024-4467]
   const inspecting = access === 'inspect'
   const l1 = yield* Mapping.readL1(store, header.l1TableOffset, inspecting ? 0 : header.l1Size)
-  const dataStore = inspecting ? store : yield* openDataStore(image, header, access)
-  const mapping = new Mapping({ store, dataStore, header, l1, space })
   const linkage = Linkage.of(header)
-  const bitmaps = yield* openBitmaps(image, header, access)
-  const snapshots = yield* Snapshots.open(header, store)
+  const places = new TablePlaces(header.clusterSize)
+  const bitmaps = yield* openBitmaps({ header, store, places }, access)
+  const snapshots = yield* openSnapshots(header, store, access)
+  const dataStore = inspecting ? store : yield* openDataStore(image, header, access)
+  const mapping = new Mapping({ store, dataStore, header, l1, space, places })
   const parts = { image, header, mapping, linkage, bitmaps, snapshots }
   snapshots.showBy((view, snapshot) => {
-    return new Qcow2Layer({ ...parts, mapping: mapping.through(view), bitmaps: Bitmaps.none(header, store) }, snapshot)
+    const own = mapping.through(view, placesOfView(view, mapping))
+    return new Qcow2Layer({ ...parts, mapping: own, bitmaps: Bitmaps.none({ header, store, places }) }, snapshot)
   })
+  if (access === 'read') {
+    yield* orClose(parts, function* () {
+      yield* findTables(parts, yield* readRefcountTable(store, header, space), false)
+    })
+  }
   return parts
 }
 
-/** Bitmaps that cannot be read do not keep anybody from reading the disk; a writer would break them for good. */
-function* openBitmaps(image: Image, header: Header, access: Access): Io<Bitmaps> {
+/** The data file belongs to whoever opened it until all else has succeeded. */
+function* orClose<T>({ mapping }: Qcow2Parts, work: () => Io<T>): Io<T> {
   try {
-    return yield* Bitmaps.open(header, image.store)
+    return yield* work()
   } catch (error) {
-    if (access === 'write' || !(error instanceof VdiskError)) throw error
-    return Bitmaps.none(header, image.store)
+    if (mapping.dataStore !== mapping.store) yield* settle(mapping.dataStore.close())
+    throw error
+  }
+}
+
+/** A snapshot has tables of its own besides those of the image. */
+function placesOfView(l1: RootTable, { header, places, space }: Mapping): TablePlaces {
+  const own = new TablePlaces(header.clusterSize, places)
+  for (let index = 0; index < l1.length; index++) {
+    const at = l1.offset(index)
+    if (at !== 0 && at % header.clusterSize === 0 && at < space.length) own.addL2(at)
+  }
+  return own
+}
+
+/** Bitmaps that cannot be read do not keep anybody from reading the disk; a writer would break them for good. */
+function* openBitmaps(image: BitmapImage, access: Access): Io<Bitmaps> {
+  try {
+    return yield* Bitmaps.open(image)
+  } catch (error) {
+    const needed = access === 'write' && (image.header.autoclear & AUTOCLEAR.bitmaps) !== 0n
+    if (needed || !isVdiskError(error, 'CORRUPT')) throw error
+    return Bitmaps.none(image, error)
+  }
+}
+
+/** The same goes for snapshots. */
+function* openSnapshots(header: Header, store: ByteStore, access: Access): Io<Snapshots> {
+  try {
+    return yield* Snapshots.open(header, store)
+  } catch (error) {
+    if (access === 'write' || !isVdiskError(error, 'CORRUPT')) throw error
+    return Snapshots.unreadable(header, store, error)
   }
 }
 
@@ -113,17 +157,4 @@ function* openDataStore(image: Image, header: Header, access: Access): Io<ByteSt
     })
   }
   return yield* image.neighbour(Buffer.from(name).toString('utf8'), access === 'write' ? 'write' : 'read')
-}
-
-/** Tables that a wrong count must not give away. */
-function protectTables({ header, mapping, snapshots }: Qcow2Parts, refcounts: Refcounts): void {
-  refcounts.protect(0, 1)
-  refcounts.protect(header.refcountTableOffset, header.refcountTableClusters * header.clusterSize)
-  for (const at of refcounts.blocks()) refcounts.protect(at, 1)
-  refcounts.protect(mapping.l1.at, mapping.l1.bytes.length)
-  for (let i = 0; i < mapping.l1.length; i++) {
-    if (mapping.l1.offset(i) !== 0) refcounts.protect(mapping.l1.offset(i), 1)
-  }
-  refcounts.protect(header.snapshotsOffset, snapshots.tableLength)
-  for (const { at, entries } of snapshots.tables()) refcounts.protect(at, entries * 8)
 }

@@ -1,6 +1,6 @@
 import { ceilDiv, roundUp } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import {
   AUTOCLEAR,
@@ -40,6 +40,16 @@ const NAME_AT = 2048
 const KNOWN_INCOMPATIBLE = Object.values(INCOMPATIBLE).reduce((all, bit) => all | bit, 0n)
 const KNOWN_AUTOCLEAR = Object.values(AUTOCLEAR).reduce((all, bit) => all | bit, 0n)
 
+/** Fields by which the disk switches from one set of tables to another. */
+type ChangingField =
+  | 'size'
+  | 'l1Size'
+  | 'l1TableOffset'
+  | 'refcountTableOffset'
+  | 'refcountTableClusters'
+  | 'snapshotCount'
+  | 'snapshotsOffset'
+
 export class Header {
   readonly file: string
   readonly version: 2 | 3
@@ -64,6 +74,9 @@ export class Header {
   private readonly additional: Uint8Array
   /** the area as the file has it */
   private stored: Uint8Array
+  /** the backing file's name as it was read, and its bytes, which need not be valid text */
+  private readName: { readonly text: string; readonly bytes: Uint8Array } | undefined
+  private readonly turns = new Turns()
 
   private constructor(file: string, fields: HeaderFields) {
     this.file = file
@@ -206,7 +219,8 @@ export class Header {
     const fields = decodeFields(file, area)
     const header = new Header(file, fields)
     header.extensions = decodeExtensions(header, area, fields.backingFileOffset || area.length)
-    header.backingName = decodeBackingName(header, area, fields)
+    header.readName = decodeBackingName(header, area, fields)
+    header.backingName = header.readName?.text
     header.stored = area
     return header
   }
@@ -223,7 +237,7 @@ export class Header {
     const all = this.extensionsInOrder()
     const { at, end } = this.storedName()
     const overlapsName = end > at && this.lengthWith(all) > at
-    const fits = this.lengthWith(all) + Buffer.byteLength(this.backingName ?? '') <= this.clusterSize
+    const fits = this.lengthWith(all) + (this.nameBytes()?.length ?? 0) <= this.clusterSize
     return this.encodeWith(overlapsName || !fits ? withoutFeatureNames(all) : all)
   }
 
@@ -235,6 +249,22 @@ export class Header {
    * behind are written, a new backing name among them, beside the old one; then the first sector, which switches.
    */
   *write(store: ByteStore): Io<void> {
+    yield* this.turns.take(() => this.writeNow(store))
+  }
+
+  /** Changes fields in one durable step. If that fails they are as they were, and a later change does not bring them along. */
+  *change(store: ByteStore, fields: Partial<Pick<Header, ChangingField>>): Io<void> {
+    const before = Object.fromEntries(Object.keys(fields).map((name) => [name, this[name as ChangingField]]))
+    Object.assign(this, fields)
+    try {
+      yield* this.write(store)
+    } catch (error) {
+      Object.assign(this, before)
+      throw error
+    }
+  }
+
+  private *writeNow(store: ByteStore): Io<void> {
     const wanted = this.encode()
     const changed = changedSectors(this.stored, wanted)
     const behind = changed.filter((sector) => sector !== 0)
@@ -276,7 +306,7 @@ export class Header {
   }
 
   private encodeWith(extensions: readonly Extension[]): Uint8Array {
-    const name = this.backingName === undefined ? undefined : Buffer.from(this.backingName, 'utf8')
+    const name = this.nameBytes()
     const extensionsEnd = this.lengthWith(extensions)
     const nameAt = name ? this.placeForName(name, extensionsEnd) : 0
     const end = name ? nameAt + name.length : extensionsEnd
@@ -332,6 +362,12 @@ export class Header {
     })
     area.set(this.additional, HEADER_LENGTH_V3)
     if (this.headerLength > COMPRESSION_TYPE_AT) area[COMPRESSION_TYPE_AT] = this.compressionType
+  }
+
+  /** A name that nobody changed stays as it is, byte by byte: it may be in an encoding that we do not know. */
+  private nameBytes(): Uint8Array | undefined {
+    if (this.backingName === undefined) return undefined
+    return this.readName?.text === this.backingName ? this.readName.bytes : Buffer.from(this.backingName, 'utf8')
   }
 
   /** The old place if the name has not changed; else one that leaves the old name readable until the switch. */
@@ -455,17 +491,31 @@ function validateFields(
     throw tooLarge(file, 'refcount_table_clusters', fields.refcountTableClusters, 56)
   }
   if (fields.snapshotCount > LIMIT.snapshots) throw tooLarge(file, 'nb_snapshots', fields.snapshotCount, 60)
-  const tables: [string, number, number, number][] = [
-    ['l1_table_offset', fields.l1TableOffset, fields.l1Size * 8, 40],
-    ['refcount_table_offset', fields.refcountTableOffset, fields.refcountTableClusters > 0 ? 1 : 0, 48],
-    ['snapshots_offset', fields.snapshotsOffset, fields.snapshotCount > 0 ? 1 : 0, 64],
-  ]
-  for (const [name, at, length, fieldAt] of tables) {
-    if (length > 0 && (at % clusterSize !== 0 || at < clusterSize || at + length > fileSize)) {
+  if (fields.refcountTableClusters === 0) throw corruptHeader(file, 'refcount_table_clusters', 0, 56)
+  validatePlaces(file, fields, fileSize)
+}
+
+/** The tables that the header names lie in the file, behind the header, and each in clusters of its own. */
+function validatePlaces(file: string, fields: HeaderFields, fileSize: number): void {
+  const clusterSize = 2 ** fields.clusterBits
+  const refcountTableLength = fields.refcountTableClusters * clusterSize
+  // Of the refcount table the end may be cut off; how long the snapshot table is, only its entries tell.
+  const tables: { name: string; at: number; length: number; present: number; fieldAt: number }[] = []
+  const add = (name: string, at: number, length: number, present: number, fieldAt: number): void => {
+    if (length > 0) tables.push({ name, at, length, present, fieldAt })
+  }
+  add('refcount_table_offset', fields.refcountTableOffset, refcountTableLength, 1, 48)
+  add('l1_table_offset', fields.l1TableOffset, fields.l1Size * 8, fields.l1Size * 8, 40)
+  add('snapshots_offset', fields.snapshotsOffset, fields.snapshotCount, 1, 64)
+  for (const [index, { name, at, length, present, fieldAt }] of tables.entries()) {
+    if (at % clusterSize !== 0 || at < clusterSize || at + present > fileSize) {
       throw corruptHeader(file, name, at, fieldAt)
     }
+    for (const other of tables.slice(0, index)) {
+      if (at >= roundUp(other.at + other.length, clusterSize) || other.at >= at + length) continue
+      throw corruptHeader(file, `${name} (where another table lies)`, at, fieldAt)
+    }
   }
-  if (fields.refcountTableClusters === 0) throw corruptHeader(file, 'refcount_table_clusters', 0, 56)
 }
 
 function refuseUnknownFeatures(file: string, incompatible: bigint): void {
@@ -507,7 +557,7 @@ function decodeBackingName(
   header: Header,
   area: Uint8Array,
   fields: { backingFileOffset: number; backingFileSize: number },
-): string | undefined {
+): { text: string; bytes: Uint8Array } | undefined {
   const { backingFileOffset: at, backingFileSize: length } = fields
   if (at === 0) return undefined
   if (length > LIMIT.backingNameBytes || length === 0 || at + length > area.length || at < header.headerLength) {
@@ -518,7 +568,8 @@ function decodeBackingName(
       headerV2.offsetOf('backingFileOffset'),
     )
   }
-  return Buffer.from(area.subarray(at, at + length)).toString('utf8')
+  const bytes = area.slice(at, at + length)
+  return { text: Buffer.from(bytes).toString('utf8'), bytes }
 }
 
 /** The feature name table as we write it. ["Feature name table"] */

@@ -188,11 +188,14 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
   }
 
   override *close(): Io<void> {
-    yield* this.flush()
-    // What was released needs one more round to be counted as free.
-    while (this.refcounts.hasUnretired) yield* this.flush()
-    yield* this.session.end()
-    yield* super.close()
+    try {
+      yield* this.flush()
+      // What was released needs one more round to be counted as free.
+      while (this.refcounts.hasUnretired) yield* this.flush()
+      yield* this.session.end()
+    } finally {
+      yield* super.close()
+    }
   }
 
   private *storePacked(writer: CompressedWriter, offset: number, packed: Uint8Array): Io<void> {
@@ -266,6 +269,9 @@ function detailsOf(header: Header): { readonly [key: string]: Json } {
 }
 
 function* closeStores(mapping: Mapping): Io<void> {
-  if (mapping.dataStore !== mapping.store) yield* settle(mapping.dataStore.close())
-  yield* settle(mapping.store.close())
+  try {
+    if (mapping.dataStore !== mapping.store) yield* settle(mapping.dataStore.close())
+  } finally {
+    yield* settle(mapping.store.close())
+  }
 }

@@ -96,6 +96,9 @@ export const LIMIT = {
   snapshotExtraBytes: 1024,
   bitmaps: 65535,
   bitmapDirectoryBytes: 64 << 20,
+  bitmapBytes: 512 << 20,
+  minGranularityBits: 9,
+  maxGranularityBits: 31,
   backingNameBytes: 1023,
   /** host offsets have 56 bits */
   fileBytes: 2 ** 56,
@@ -165,6 +168,9 @@ const OFFSET_LOW = 0xfffffe00
 /** Bits that a standard entry may not have: 1-8 and 56-61. */
 export const RESERVED_HIGH = 0x3f000000
 export const RESERVED_LOW = 0x1fe
+/** Bits that an L1 entry may not have: 0-8 and 56-62. ["L1 table entry"] */
+export const L1_RESERVED_HIGH = 0x7f000000
+export const L1_RESERVED_LOW = 0x1ff
 
 /** Host offset of an L1 or standard L2 entry: bits 9 to 55. */
 export function offsetOf(high: number, low: number): number {

@@ -19,6 +19,11 @@ const PARENT_KIND = { none: 0, generation: 1, guid: 2 } as const
 /** Bytes of the name of the file that took the content over; longer names are cut. */
 const MERGED_NAME = 112
 
+/** Some four million writing sessions lead there; from there the next is still a safe integer. */
+const MAX_GENERATION = Number.MAX_SAFE_INTEGER - 2 ** 32
+/** The latest second that a date can name. */
+const MAX_SECONDS = 8.64e12
+
 const layout = struct(
   'vdisk linkage extension',
   { size: 200, order: 'big' },
@@ -73,7 +78,7 @@ export class Linkage {
     const data = header.extension(EXTENSION.linkage)
     if (!data || data.length < layout.size) return undefined
     const fields = layout.decode(data)
-    if (fields.version !== VERSION || fields.checksum !== checksumOf(data)) return undefined
+    if (fields.version !== VERSION || fields.checksum !== checksumOf(data) || !isSane(fields)) return undefined
     return new Linkage(fields, Buffer.from(data.subarray(layout.size)).toString('utf8').replace(/\0+$/, ''))
   }
 
@@ -225,8 +230,20 @@ export class Linkage {
 
 /** Not simply one more: two copies of a file that are both written must not arrive at the same generation. */
 function generationAfter(generation: number): number {
-  const step = 1 + Number.parseInt(randomGuid().slice(0, 8), 16)
-  return generation + step <= Number.MAX_SAFE_INTEGER ? generation + step : generation + 1
+  return generation + 1 + Number.parseInt(randomGuid().slice(0, 8), 16)
+}
+
+/** Whether every number can be what it says: the checksum keeps out accidents, not inventions. */
+function isSane(fields: Fields): boolean {
+  const { generation, parentGeneration, nextParentGeneration, replacedGeneration } = fields
+  const generations = [generation, parentGeneration, nextParentGeneration, replacedGeneration]
+  const times = [fields.closedAt, fields.mergedAt]
+  const sizes = [fields.parentSize, fields.stampSize]
+  return (
+    generations.every((count) => count <= MAX_GENERATION) &&
+    times.every((seconds) => seconds <= MAX_SECONDS) &&
+    sizes.every((size) => Number.isSafeInteger(size))
+  )
 }
 
 function identityOf(kind: number, uuid: string, generation: number): Identity | undefined {

@@ -5,9 +5,20 @@ import type { ByteStore } from '../../io/store.ts'
 import { type Page, TableCache } from '../../io/table-cache.ts'
 import { unpackerOf } from './compression.ts'
 import type { Header } from './header.ts'
-import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
+import {
+  COMPRESSED,
+  COPIED,
+  decodeCompressed,
+  L1_RESERVED_HIGH,
+  L1_RESERVED_LOW,
+  offsetOf,
+  READS_AS_ZERO,
+  RESERVED_HIGH,
+  RESERVED_LOW,
+} from './layout.ts'
 import type { FileSpace } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
+import type { TablePlaces } from './table-places.ts'
 
 /** Bytes of L2 tables kept in memory: with 64 KiB clusters that maps 256 GiB at once. */
 const CACHE = 32 << 20
@@ -36,6 +47,8 @@ export class Mapping {
   readonly header: Header
   readonly tables: TableCache
   readonly space: FileSpace
+  /** where no guest data can lie */
+  readonly places: TablePlaces
   /** replaced when the table moves */
   l1: RootTable
   private readonly unpack: Packed['unpack']
@@ -49,6 +62,7 @@ export class Mapping {
     header: Header
     l1: RootTable
     space: FileSpace
+    places: TablePlaces
     tables?: TableCache
   }) {
     this.store = parts.store
@@ -56,6 +70,7 @@ export class Mapping {
     this.header = parts.header
     this.l1 = parts.l1
     this.space = parts.space
+    this.places = parts.places
     this.clusterSize = parts.header.clusterSize
     this.entrySize = parts.header.l2EntrySize
     this.tableEntries = this.clusterSize / this.entrySize
@@ -72,9 +87,9 @@ export class Mapping {
   }
 
   /** The same image seen through another L1 table: a snapshot's. Caches and stores are shared. */
-  through(l1: RootTable): Mapping {
+  through(l1: RootTable, places: TablePlaces): Mapping {
     const { store, dataStore, header, space, tables } = this
-    return new Mapping({ store, dataStore, header, space, tables, l1 })
+    return new Mapping({ store, dataStore, header, space, tables, l1, places })
   }
 
   *map(offset: number, length: number): Io<Extent> {
@@ -85,28 +100,31 @@ export class Mapping {
     const entryAt = tableAt + (cluster % this.tableEntries) * this.entrySize
     const page = this.tables.peek(entryAt) ?? (yield* this.loadTable(entryAt, l1Index))
     const within = entryAt - page.at
-    const high = page.view.getUint32(within)
-    const low = page.view.getUint32(within + 4)
     const start = offset - cluster * this.clusterSize
-    if (high & COMPRESSED) return this.packedExtent(high, low, cluster, start, length)
+    if (page.view.getUint32(within) & COMPRESSED) return this.packedExtent(page.view, within, cluster, start, length)
     return this.entrySize === 8
       ? this.standardExtent(page, within, cluster, start, length)
       : this.extendedExtent(page, within, cluster, start, length)
   }
 
   /** Host offset of the L2 table for an L1 entry; 0: none. @throws VdiskError CORRUPT */
-  tableOffset(l1Index: number): number {
+  tableOffset(l1Index: number, l1 = this.l1): number {
     // A snapshot's disk may be larger than its table: what the table does not reach is not mapped.
-    if (l1Index >= this.l1.length) return 0
-    const at = offsetOf(this.l1.high(l1Index), this.l1.low(l1Index))
-    if (at % this.clusterSize === 0 && (this.l1.high(l1Index) & ~COPIED) >>> 24 === 0) return at
+    if (l1Index >= l1.length) return 0
+    const high = l1.high(l1Index)
+    const low = l1.low(l1Index)
+    const at = offsetOf(high, low)
+    if ((high & L1_RESERVED_HIGH) === 0 && (low & L1_RESERVED_LOW) === 0) {
+      if (at === 0) return 0
+      if (at % this.clusterSize === 0 && !this.places.holdsOther(at)) return at
+    }
     throw new VdiskError('CORRUPT', {
       message: `Cannot read ${this.header.file}: entry ${l1Index} of the L1 table cannot be right`,
       where: {
         file: this.header.file,
         structure: 'L1 table',
         index: l1Index,
-        at: this.l1.at + l1Index * 8,
+        at: l1.at + l1Index * 8,
         offset: l1Index * this.header.l2Span,
         section: 'L1 table entry',
       },
@@ -136,6 +154,29 @@ export class Mapping {
     }
   }
 
+  /**
+   * For whoever is about to change an entry: all of it must be right, not only what a read would look at.
+   *
+   * @throws VdiskError CORRUPT
+   */
+  assertSound(view: DataView, within: number, cluster: number): void {
+    const flaw = this.flawOf(view, within, cluster)
+    if (flaw !== undefined) throw this.badEntry(cluster, flaw)
+  }
+
+  /** What is wrong with the entry of a guest cluster; undefined where nothing is. */
+  flawOf(view: DataView, within: number, cluster: number): string | undefined {
+    const high = view.getUint32(within)
+    const low = view.getUint32(within + 4)
+    if (high & COMPRESSED) return this.packedFlaw(view, within)
+    const flaw = this.entrySize === 8 ? this.standardFlaw(high, low) : this.extendedFlaw(view, within)
+    if (flaw !== undefined) return flaw
+    const at = offsetOf(high, low)
+    // Host offset 0 is a place only in a data file, and then the COPIED flag says that it is meant.
+    if (at === 0 && !(this.header.hasDataFile && high & COPIED)) return undefined
+    return this.placeFlaw(at, cluster)
+  }
+
   /** Subclusters of a cluster: 32 with extended L2 entries, else the cluster itself. */
   get unit(): number {
     return this.entrySize === 16 ? this.clusterSize / SUBCLUSTERS : this.clusterSize
@@ -157,7 +198,7 @@ export class Mapping {
       const high = view.getUint32(next)
       const low = view.getUint32(next + 4)
       if (high & COMPRESSED || this.standardKind(high, low, cluster + n) !== kind) break
-      if (kind === 'data' && offsetOf(high, low) !== at + n * this.clusterSize) break
+      if (kind === 'data' && !this.follows(offsetOf(high, low), at + n * this.clusterSize)) break
       run += this.clusterSize
     }
     run = Math.min(run, length)
@@ -165,13 +206,10 @@ export class Mapping {
   }
 
   private standardKind(high: number, low: number, cluster: number): Kind {
-    if (high & RESERVED_HIGH || low & RESERVED_LOW) throw this.badEntry(cluster, 'has reserved bits set')
-    if (low & READS_AS_ZERO) {
-      if (this.header.version === 2) throw this.badEntry(cluster, 'has reserved bits set')
-      return 'zero'
-    }
+    const flaw = this.standardFlaw(high, low)
+    if (flaw !== undefined) throw this.badEntry(cluster, flaw)
+    if (low & READS_AS_ZERO) return 'zero'
     if (offsetOf(high, low) !== 0) return 'data'
-    // Host offset 0 is a place only in a data file, and then the COPIED flag says that it is meant.
     return this.header.hasDataFile && high & COPIED ? 'data' : 'parent'
   }
 
@@ -187,7 +225,7 @@ export class Mapping {
         entry += 16
         if (entry >= page.bytes.length || page.view.getUint32(entry) & COMPRESSED) break
         const next = offsetOf(page.view.getUint32(entry), page.view.getUint32(entry + 4))
-        if (kind === 'data' && next !== at + n * this.clusterSize) break
+        if (kind === 'data' && !this.follows(next, at + n * this.clusterSize)) break
       }
       if (this.subclusterKind(page.view, entry, sub, cluster + n) !== kind) break
       run += this.unit
@@ -198,48 +236,86 @@ export class Mapping {
 
   /** The bitmap is the second half of an entry: high 32 bits "reads as zeros", low 32 bits "allocated". */
   private subclusterKind(view: DataView, entry: number, sub: number, cluster: number): Kind {
-    const high = view.getUint32(entry)
-    const low = view.getUint32(entry + 4)
-    if (high & RESERVED_HIGH || low & (RESERVED_LOW | READS_AS_ZERO))
-      throw this.badEntry(cluster, 'has reserved bits set')
+    const flaw = this.extendedFlaw(view, entry)
+    if (flaw !== undefined) throw this.badEntry(cluster, flaw)
     const zero = view.getUint32(entry + 8)
     const allocated = view.getUint32(entry + 12)
-    if (zero & allocated) throw this.badEntry(cluster, 'has a subcluster that is both allocated and zero')
-    if (allocated !== 0 && offsetOf(high, low) === 0 && !this.header.hasDataFile) {
-      throw this.badEntry(cluster, 'has allocated subclusters but no place')
-    }
     if (allocated & (1 << sub)) return 'data'
     return zero & (1 << sub) ? 'zero' : 'parent'
   }
 
+  private standardFlaw(high: number, low: number): string | undefined {
+    if (high & RESERVED_HIGH || low & RESERVED_LOW) return 'has reserved bits set'
+    if (low & READS_AS_ZERO && this.header.version === 2) return 'has reserved bits set'
+    return offsetOf(high, low) % this.clusterSize === 0 ? undefined : 'is not aligned to a cluster'
+  }
+
+  private extendedFlaw(view: DataView, entry: number): string | undefined {
+    const high = view.getUint32(entry)
+    const low = view.getUint32(entry + 4)
+    if (high & RESERVED_HIGH || low & (RESERVED_LOW | READS_AS_ZERO)) return 'has reserved bits set'
+    const zero = view.getUint32(entry + 8)
+    const allocated = view.getUint32(entry + 12)
+    if (zero & allocated) return 'has a subcluster that is both allocated and zero'
+    const at = offsetOf(high, low)
+    if (allocated !== 0 && at === 0 && !this.header.hasDataFile) return 'has allocated subclusters but no place'
+    return at % this.clusterSize === 0 ? undefined : 'is not aligned to a cluster'
+  }
+
+  /** @param at an aligned place that an entry names for guest data */
+  private placeFlaw(at: number, cluster: number): string | undefined {
+    if (this.header.hasDataFile) {
+      // In a data file every cluster lies where the guest has it. ["External data file bit"]
+      return at === cluster * this.clusterSize ? undefined : 'does not match its place in the data file'
+    }
+    if (at >= this.space.length) return 'lies past the end of the file'
+    return this.places.holds(at) ? 'leads into a table of the image' : undefined
+  }
+
+  private packedFlaw(view: DataView, within: number): string | undefined {
+    if (this.header.hasDataFile) return 'is compressed, which an image with a data file cannot have'
+    const high = view.getUint32(within)
+    const extendedBits = this.entrySize === 8 ? 0 : view.getUint32(within + 8) | view.getUint32(within + 12)
+    if (extendedBits !== 0) return 'is compressed and has reserved bits set'
+    const { at, storedLength } = decodeCompressed(high, view.getUint32(within + 4), this.header.clusterBits)
+    if (at < this.clusterSize || at >= this.space.length) return 'lies past the end of the file'
+    const last = at + Math.min(storedLength, this.space.length - at) - 1
+    for (let place = at; place <= last; place = (Math.floor(place / this.clusterSize) + 1) * this.clusterSize) {
+      if (this.places.holds(place)) return 'leads into a table of the image'
+    }
+    return undefined
+  }
+
+  /** Whether the data of the next cluster goes on right behind that of this one. */
+  private follows(next: number, at: number): boolean {
+    return next === at && (this.header.hasDataFile || !this.places.holds(at))
+  }
+
   /** Data must lie in the file; a last cluster may be cut short, what is missing of it reads as zero. */
   private dataExtent(at: number, cluster: number, start: number, length: number): Extent {
-    if ((at - start) % this.clusterSize !== 0) throw this.badEntry(cluster, 'is not aligned to a cluster')
-    if (this.header.hasDataFile) return this.externalExtent(at, cluster, start, length)
+    const flaw = this.placeFlaw(at - start, cluster)
+    if (flaw !== undefined) throw this.badEntry(cluster, flaw)
+    if (this.header.hasDataFile) return this.externalExtent(at, length)
     const { length: end } = this.space
     if (at + length <= end) return { kind: 'data', length, store: this.store, at }
     if (at < end) return { kind: 'data', length: end - at, store: this.store, at }
-    if (at - start < end) return { kind: 'zero', length: Math.min(length, this.clusterSize - start) }
-    throw this.badEntry(cluster, 'lies past the end of the file')
+    return { kind: 'zero', length: Math.min(length, this.clusterSize - start) }
   }
 
-  /** In a data file every cluster lies where the guest has it. ["External data file bit"] */
-  private externalExtent(at: number, cluster: number, start: number, length: number): Extent {
-    if (at !== cluster * this.clusterSize + start)
-      throw this.badEntry(cluster, 'does not match its place in the data file')
+  private externalExtent(at: number, length: number): Extent {
     const size = this.dataStore.size()
     if (size instanceof Promise) return { kind: 'data', length, store: this.dataStore, at }
     if (at >= size) return { kind: 'zero', length }
     return { kind: 'data', length: Math.min(length, size - at), store: this.dataStore, at }
   }
 
-  private packedExtent(high: number, low: number, cluster: number, start: number, length: number): Extent {
-    if (this.header.hasDataFile)
-      throw this.badEntry(cluster, 'is compressed, which an image with a data file cannot have')
-    const { at, storedLength } = decodeCompressed(high, low, this.header.clusterBits)
+  private packedExtent(view: DataView, within: number, cluster: number, start: number, length: number): Extent {
+    const flaw = this.packedFlaw(view, within)
+    if (flaw !== undefined) throw this.badEntry(cluster, flaw)
+    const high = view.getUint32(within)
+    const { at, storedLength } = decodeCompressed(high, view.getUint32(within + 4), this.header.clusterBits)
     // The length counts whole sectors; the file may end inside the last one.
     const present = Math.min(storedLength, this.space.length - at)
-    if (present <= 0 || at < this.clusterSize) throw this.badEntry(cluster, 'lies past the end of the file')
     const packed = { store: this.store, at, storedLength: present, length: this.clusterSize, unpack: this.unpack }
     return { kind: 'packed', length: Math.min(length, this.clusterSize - start), packed, skip: start }
   }

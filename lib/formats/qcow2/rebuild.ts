@@ -1,4 +1,3 @@
-import { ceilDiv } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import { Census, COUNT_MASK, WINDOW } from './census.ts'
@@ -6,6 +5,14 @@ import { INCOMPATIBLE } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
 import { setCopiedFlags } from './references.ts'
+
+/** Bytes by which a crash may leave the shortest file too short. */
+const UNFLUSHED = 1 << 30
+
+/** How far the tables of a file of `length` bytes may reach when it was not closed: not all of it need be durable. */
+export function reachAfterCrash(length: number): number {
+  return length + Math.max(length, UNFLUSHED)
+}
 
 /**
  * Makes the reference counts anew from the references, for an image that was not closed under lazy refcounts.
@@ -20,8 +27,7 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
   const survey = new Census(parts, refcounts.root, () => {})
   yield* survey.count(0, Math.min(1, survey.clusters), () => {})
   const clusters = Math.max(survey.clusters, survey.highest + 1)
-  // What a writer can have taken since the file last grew: room for the whole disk, and tables for it.
-  if (clusters > survey.clusters + 2 * ceilDiv(header.size, header.clusterSize) + 1024) throw tooFar(parts, clusters)
+  assertNear(parts, clusters)
   refcounts.reserveUpTo(clusters)
   for (let first = 0; first < clusters; first += WINDOW) {
     const count = Math.min(WINDOW, clusters - first)
@@ -43,10 +49,18 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
   yield* header.write(mapping.store)
 }
 
-function tooFar({ image, header }: Qcow2Parts, clusters: number): VdiskError {
-  return new VdiskError('CORRUPT', {
-    message: `Cannot write ${image.name}: it was not closed, and its tables refer to bytes up to ${clusters * header.clusterSize}, far behind the end of the file`,
-    where: { file: image.name, structure: 'L2 table', section: 'Header, dirty bit' },
-    advice: 'See how far the damage goes: vdisk check IMAGE. What can be read can be converted.',
+/** An entry that leads far beyond is damaged: to keep room for it would take hours, and a file of that length. */
+function assertNear({ header, mapping }: Qcow2Parts, clusters: number): void {
+  const { length: end } = mapping.space
+  if (clusters * header.clusterSize <= reachAfterCrash(end)) return
+  throw new VdiskError('CORRUPT', {
+    message: `Cannot write ${header.file}: it was not closed, and refers to a place far past its end of ${end} bytes`,
+    where: {
+      file: header.file,
+      structure: 'L2 table',
+      at: (clusters - 1) * header.clusterSize,
+      section: 'Header, dirty bit',
+    },
+    advice: 'It can still be read and checked: vdisk check IMAGE. To save what it holds: vdisk convert',
   })
 }

@@ -1,11 +1,12 @@
-import { ceilDiv, roundUp, TWO_32 } from '../../bytes/align.ts'
-import { VdiskError } from '../../errors.ts'
+import { ceilDiv, join64, roundUp, TWO_32 } from '../../bytes/align.ts'
+import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { type Batch, type Page, TableCache } from '../../io/table-cache.ts'
 import type { Header } from './header.ts'
 import { LIMIT } from './layout.ts'
 import { RootTable } from './root-table.ts'
+import type { TablePlaces } from './table-places.ts'
 
 /** Bytes of refcount blocks kept in memory: enough for 4 TiB of 64 KiB clusters at 16 bits. */
 const CACHE = 16 << 20
@@ -52,14 +53,17 @@ export class Refcounts {
   private unpointed: Run[] = []
   /** no durable pointer to these is left */
   private condemned: Run[] = []
-  /** clusters of tables: never to be handed out, whatever their count says */
-  private readonly tables = new Set<number>()
+  /** where tables lie: never to be handed out, whatever their count says */
+  private readonly places: TablePlaces
+  /** the table that the header names while its larger copy is not durable yet */
+  private outgrown: RootTable | undefined
   private readonly turns = new Turns()
   /** everything at or past this host offset has never been written: it reads as zero */
   private pristine: number
   private readonly space: FileSpace
 
-  constructor(store: ByteStore, header: Header, root: RootTable, space: FileSpace) {
+  constructor(store: ByteStore, header: Header, root: RootTable, space: FileSpace, places: TablePlaces) {
+    this.places = places
     this.store = store
     this.header = header
     this.root = root
@@ -73,12 +77,8 @@ export class Refcounts {
   }
 
   /** Reads the refcount table. Blocks are read when they are needed. */
-  static *open(store: ByteStore, header: Header, space: FileSpace): Io<Refcounts> {
-    const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
-    // The last cluster of a file may be cut short; what is missing has no entries.
-    const present = Math.max(0, Math.min(bytes.length, space.length - header.refcountTableOffset))
-    yield* settle(store.read(header.refcountTableOffset, bytes.subarray(0, present)))
-    return new Refcounts(store, header, new RootTable(header.refcountTableOffset, bytes), space)
+  static *open(store: ByteStore, header: Header, space: FileSpace, places: TablePlaces): Io<Refcounts> {
+    return new Refcounts(store, header, yield* readRefcountTable(store, header, space), space, places)
   }
 
   /** Bytes of changed counts that wait to be written. */
@@ -91,24 +91,11 @@ export class Refcounts {
     return this.unpointed.length > 0 || this.condemned.length > 0
   }
 
-  /** These clusters hold tables: should their counts say they are free, the counts are wrong. */
-  protect(at: number, length: number): void {
-    const { clusterSize } = this.header
-    for (let number = Math.floor(at / clusterSize); number * clusterSize < at + length; number++)
-      this.tables.add(number)
-  }
-
-  unprotect(at: number, length: number): void {
-    const { clusterSize } = this.header
-    for (let number = Math.floor(at / clusterSize); number * clusterSize < at + length; number++)
-      this.tables.delete(number)
-  }
-
   /** How often cluster `number` is in use. @throws VdiskError CORRUPT if the table cannot be right */
   *get(number: number): Io<number> {
     const at = this.entryAt(number)
     if (at === undefined) return 0
-    return this.read(yield* this.cache.load(at.page), at.index)
+    return this.read(yield* this.load(at.page), at.index)
   }
 
   /**
@@ -143,7 +130,7 @@ export class Refcounts {
       yield* this.set(at / this.header.clusterSize, 1)
     }
     const place = this.entryAt(number) as { page: number; index: number }
-    this.write(yield* this.cache.load(place.page), place.index, Math.min(count, this.maxCount))
+    this.write(yield* this.load(place.page), place.index, Math.min(count, this.maxCount))
   }
 
   /** Remembers that pointers to these clusters are being removed: their counts fall when that is durable. */
@@ -171,19 +158,24 @@ export class Refcounts {
     this.condemned.push(...runs)
   }
 
-  /** Lets the counts of the condemned fall, and gives back to the store what nobody uses any more. */
-  *retire(): Io<void> {
-    yield* this.turns.take(() => this.retireNow())
+  /**
+   * Lets the counts of the condemned fall, and gives back to the store what nobody uses any more.
+   *
+   * @returns the first count that turned out to be wrong: that is no reason to leave the others, or what else a flush
+   *   does, undone
+   */
+  *retire(): Io<VdiskError | undefined> {
+    return yield* this.turns.take(() => this.retireNow())
   }
 
-  /** Whether a block waits to become durable before the table may point at it. */
+  /** Whether a block, or the table itself, waits to become durable before anything may point at it. */
   get hasNewBlocks(): boolean {
-    return this.newBlocks.size > 0
+    return this.newBlocks.size > 0 || this.outgrown !== undefined
   }
 
   /** Step one of writing: whole new blocks, durable before the table points at them. */
   *writeNewBlocks(): Io<void> {
-    if (this.newBlocks.size > 0) yield* this.turns.take(() => this.writeNewBlocksNow())
+    if (this.hasNewBlocks) yield* this.turns.take(() => this.writeNewBlocksNow())
   }
 
   /** Step two: counts and table, as they are now. Durable with the next flush. */
@@ -201,7 +193,7 @@ export class Refcounts {
   }
 
   get hasChanges(): boolean {
-    return this.cache.changedBytes > 0 || this.root.hasChanges || this.newBlocks.size > 0
+    return this.cache.changedBytes > 0 || this.root.hasChanges || this.hasNewBlocks
   }
 
   /** Where the refcount blocks lie, for whoever must not touch them. */
@@ -236,7 +228,7 @@ export class Refcounts {
     for (;;) {
       const run = yield* this.findFree(count, exact)
       for (let number = run.first; number < run.first + run.count; number++) {
-        if (this.tables.has(number)) throw this.corrupt(number, 'it holds a table, but counts as free')
+        this.assertNoTable(number)
       }
       // Making a missing refcount block takes a cluster too, perhaps one of these: then look again.
       if (yield* this.makeBlocks(run)) continue
@@ -255,11 +247,11 @@ export class Refcounts {
     const end = run.first + run.count
     for (let number = run.first; number < end; ) {
       const place = this.entryAt(number)
-      const page = place && (yield* this.cache.load(place.page))
+      const page = place && (yield* this.load(place.page))
       const changed = page
         ? this.changeWithin(page, place.index, Math.min(end - number, this.perPage - place.index), delta)
         : 0
-      if (delta < 0 && changed > 0 && number < this.hint) this.hint = number
+      if (delta < 0) this.noteFallen(number, changed, page, place?.index ?? 0)
       number += changed
       if (changed > 0) continue
       const next = page ? this.read(page, place.index) + delta : -1
@@ -287,20 +279,35 @@ export class Refcounts {
     return done
   }
 
-  private *retireNow(): Io<void> {
+  /** Counts of a run have fallen: what nobody uses any more is free, and no table. */
+  private noteFallen(number: number, count: number, page: Page | undefined, index: number): void {
+    if (count > 0 && number < this.hint) this.hint = number
+    for (let i = 0; page && i < count; i++) if (this.read(page, index + i) === 0) this.places.freed(number + i)
+  }
+
+  private *retireNow(): Io<VdiskError | undefined> {
     const runs = this.condemned
     this.condemned = []
     const free: Run[] = []
+    let flaw: VdiskError | undefined
     for (const run of runs) {
       for (let number = run.first; number < run.first + run.count; number++) {
-        yield* this.changeNow({ first: number, count: 1 }, -1)
-        const place = this.entryAt(number)
-        if (place && this.read(yield* this.cache.load(place.page), place.index) === 0) appendRun(free, number, 1)
+        try {
+          yield* this.changeNow({ first: number, count: 1 }, -1)
+          const place = this.entryAt(number)
+          if (!place || this.read(yield* this.load(place.page), place.index) !== 0) continue
+          this.assertNoTable(number)
+          appendRun(free, number, 1)
+        } catch (error) {
+          if (!isVdiskError(error)) throw error
+          flaw ??= error
+        }
       }
     }
     // Still in this turn, so that nobody has taken the room yet: a discard must not fall on what is written next.
     const { clusterSize } = this.header
     for (const { first, count } of free) yield* settle(this.store.discard?.(first * clusterSize, count * clusterSize))
+    return flaw
   }
 
   private *writeNewBlocksNow(): Io<void> {
@@ -313,6 +320,20 @@ export class Refcounts {
       this.root.set(index, at)
       this.newBlocks.delete(index)
     }
+    if (this.outgrown) yield* this.switchTable(this.outgrown)
+  }
+
+  /** The larger table is durable, then the header names it, then the old one is given up. Can be done again. */
+  private *switchTable(old: RootTable): Io<void> {
+    const { root, header } = this
+    yield* settle(this.store.write(root.at, root.bytes))
+    yield* settle(this.store.flush())
+    root.take()
+    const refcountTableClusters = root.bytes.length / header.clusterSize
+    yield* header.change(this.store, { refcountTableOffset: root.at, refcountTableClusters })
+    this.outgrown = undefined
+    this.places.removeRange(old.at)
+    this.release(old.at, old.bytes.length)
   }
 
   /** The first run of free clusters; an exact one is as long as asked for. */
@@ -331,7 +352,7 @@ export class Refcounts {
     for (let number = from; ; ) {
       const place = this.entryAt(number)
       if (!place) return number
-      const page = yield* this.cache.load(place.page)
+      const page = yield* this.load(place.page)
       const free = this.findZero(page, place.index)
       if (free !== undefined) return number + (free - place.index)
       number += this.perPage - place.index
@@ -346,7 +367,7 @@ export class Refcounts {
         length += this.blockEntries - ((from + length) % this.blockEntries)
         continue
       }
-      const page = yield* this.cache.load(place.page)
+      const page = yield* this.load(place.page)
       for (let index = place.index; index < this.perPage; index++, length++) {
         if (length >= count || this.read(page, index) !== 0) return Math.min(length, count)
       }
@@ -364,25 +385,29 @@ export class Refcounts {
     return undefined
   }
 
-  /** Makes the blocks that a run needs. @returns whether any had to be made */
+  /**
+   * Makes the blocks that a run needs out of its first clusters, which are known to be free. Elsewhere they would stand
+   * in the way: a table longer than the range of one block would never find room.
+   *
+   * @returns whether any had to be made
+   */
   private *makeBlocks(run: Run): Io<boolean> {
-    let made = false
     const last = Math.floor((run.first + run.count - 1) / this.blockEntries)
-    for (let index = Math.floor(run.first / this.blockEntries); index <= last; index++) {
-      if (index >= this.root.length) {
-        yield* this.growTable(last + 1)
-        return true
-      }
-      if (this.blockAt(index) !== 0) continue
-      // The whole range has no count above zero, so its first cluster is free: the block counts itself there.
-      const number = index * this.blockEntries
-      if (number === 0) throw this.corrupt(0, 'there is no refcount block for the header')
-      this.addBlock(index, number * this.header.clusterSize)
-      yield* this.changeNow({ first: number, count: 1 }, 1)
-      this.growTo((number + 1) * this.header.clusterSize)
-      made = true
+    if (last >= this.root.length) {
+      yield* this.growTable(last + 1)
+      return true
     }
-    return made
+    const missing: number[] = []
+    for (let index = Math.floor(run.first / this.blockEntries); index <= last; index++) {
+      if (this.blockAt(index) === 0) missing.push(index)
+    }
+    if (missing.length === 0) return false
+    if (missing[0] === 0) throw this.corrupt(0, 'there is no refcount block for the header')
+    const { clusterSize } = this.header
+    this.growTo((run.first + missing.length) * clusterSize)
+    for (const [i, index] of missing.entries()) this.addBlock(index, (run.first + i) * clusterSize)
+    yield* this.changeNow({ first: run.first, count: missing.length }, 1)
+    return true
   }
 
   /** A block of zeros, in memory; the table learns of it once it is durable. */
@@ -390,18 +415,18 @@ export class Refcounts {
     const { clusterSize } = this.header
     for (let done = 0; done < clusterSize; done += this.cache.pageSize) this.cache.fresh(at + done)
     this.newBlocks.set(index, at)
-    this.protect(at, clusterSize)
+    this.places.addBlock(at)
   }
 
   /**
    * Moves the table to a larger place: the new table and the blocks that count it stand together past everything
-   * counted so far. Done at once and made durable, for it happens once in terabytes.
+   * counted so far. Done at once and made durable, for it happens once in terabytes; should that fail, the next flush
+   * does it before anything else.
    */
   private *growTable(entries: number): Io<void> {
-    const { header } = this
-    const { clusterSize } = header
+    const { clusterSize } = this.header
+    if (this.hasNewBlocks) yield* this.writeNewBlocksNow()
     const old = this.root
-    if (this.newBlocks.size > 0) yield* this.writeNewBlocksNow()
     const first = Math.max(old.length * this.blockEntries, ceilDiv(this.space.end, clusterSize))
     const wanted = Math.max(entries, ceilDiv(first, this.blockEntries) + 1, Math.ceil(old.length * 1.5))
     let tableClusters = ceilDiv(wanted * 8, clusterSize)
@@ -415,25 +440,17 @@ export class Refcounts {
     }
     if (tableClusters * clusterSize > LIMIT.refcountTableBytes && tableClusters > 1)
       throw this.full(first * clusterSize)
+    this.growTo((first + tableClusters + blocks) * clusterSize)
     const bytes = new Uint8Array(tableClusters * clusterSize)
     bytes.set(old.bytes)
-    const root = new RootTable(first * clusterSize, bytes)
-    this.root = root
+    this.root = new RootTable(first * clusterSize, bytes)
+    this.outgrown = old
+    this.places.addRange(this.root.at, bytes.length)
     for (let i = 0; i < blocks; i++) {
       this.addBlock(Math.floor(first / this.blockEntries) + i, (first + tableClusters + i) * clusterSize)
     }
-    this.growTo((first + tableClusters + blocks) * clusterSize)
     yield* this.changeNow({ first, count: tableClusters + blocks }, 1)
     yield* this.writeNewBlocksNow()
-    yield* settle(this.store.write(root.at, root.bytes))
-    root.take()
-    yield* settle(this.store.flush())
-    header.refcountTableOffset = root.at
-    header.refcountTableClusters = tableClusters
-    yield* header.write(this.store)
-    this.unprotect(old.at, old.bytes.length)
-    this.protect(root.at, root.bytes.length)
-    this.release(old.at, old.bytes.length)
   }
 
   private blockAt(index: number): number {
@@ -441,12 +458,8 @@ export class Refcounts {
     if (pending !== undefined) return pending
     const { root } = this
     if (index >= root.length) return 0
-    // Refcount table entries have no flags: bits 9-63 are the offset. ["Refcount table entry"]
-    const at = root.high(index) * TWO_32 + ((root.low(index) & 0xfffffe00) >>> 0)
-    if (
-      at % this.header.clusterSize !== 0 ||
-      (at !== 0 && at + this.header.clusterSize > roundUp(this.space.end, this.header.clusterSize))
-    ) {
+    const at = blockOffset(root, index)
+    if (at % this.header.clusterSize !== 0 || at >= this.space.end) {
       throw new VdiskError('CORRUPT', {
         message: `Cannot use the refcounts of ${this.header.file}: entry ${index} of the refcount table is ${at}`,
         where: {
@@ -469,6 +482,26 @@ export class Refcounts {
     const bit = (number % this.blockEntries) * this.entryBits
     const pageBits = this.cache.pageSize * 8
     return { page: block + Math.floor(bit / pageBits) * this.cache.pageSize, index: (bit % pageBits) / this.entryBits }
+  }
+
+  /** The page that holds byte `at` of a refcount block. @throws VdiskError CORRUPT where the file ends before */
+  private *load(at: number): Io<Page> {
+    try {
+      return this.cache.peek(at) ?? (yield* this.cache.load(at))
+    } catch (error) {
+      if (!isVdiskError(error, 'OUT_OF_RANGE')) throw error
+      throw new VdiskError('CORRUPT', {
+        message: `Cannot use the refcounts of ${this.header.file}: the file ends inside a refcount block`,
+        where: { file: this.header.file, structure: 'refcount block', at, section: 'Host cluster management' },
+        advice: 'The file was cut short. If you have it, copy it again from its source. It can still be read.',
+        cause: error,
+      })
+    }
+  }
+
+  private assertNoTable(number: number): void {
+    if (!this.places.holds(number * this.header.clusterSize)) return
+    throw this.corrupt(number, 'it holds a table, but counts as free')
   }
 
   private read(page: Page, index: number): number {
@@ -495,6 +528,19 @@ export class Refcounts {
       advice: 'Convert it to an image with larger clusters: vdisk convert ... -o cluster_size=2M',
     })
   }
+}
+
+/** The refcount table of an image; where the file ends inside it, what is missing has no entries. */
+export function* readRefcountTable(store: ByteStore, header: Header, space: FileSpace): Io<RootTable> {
+  const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
+  const present = Math.max(0, Math.min(bytes.length, space.length - header.refcountTableOffset))
+  yield* settle(store.read(header.refcountTableOffset, bytes.subarray(0, present)))
+  return new RootTable(header.refcountTableOffset, bytes)
+}
+
+/** A refcount table entry: bits 9 to 63 are the offset, the rest is reserved. One that breaks this is aligned to nothing. */
+export function blockOffset(table: RootTable, index: number): number {
+  return join64(table.high(index), table.low(index))
 }
 
 /** Adds a run at the end of a list, joined with the last one where they meet. */

@@ -1,4 +1,5 @@
 import { type Io, just } from '../../io/io.ts'
+import type { Page } from '../../io/table-cache.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf } from './layout.ts'
 import type { Mapping } from './mapping.ts'
 import type { Refcounts, Run } from './refcounts.ts'
@@ -16,40 +17,52 @@ export interface WalkParts {
  * Visits every run of host clusters that an L1 table refers to: L2 tables, data, compressed data. ["Snapshots"]
  *
  * @param visit answers false to end the walk
+ * @throws VdiskError CORRUPT at the first entry that cannot be right
  */
 export function* walkReferences(mapping: Mapping, l1: RootTable, visit: (run: Run) => Io<boolean>): Io<void> {
-  const { clusterSize, l2EntrySize, clusterBits } = mapping.header
+  const { clusterSize } = mapping.header
   for (let index = 0; index < l1.length; index++) {
-    const tableAt = l1.offset(index)
+    const tableAt = mapping.tableOffset(index, l1)
     if (tableAt === 0) continue
     if (!(yield* visit({ first: tableAt / clusterSize, count: 1 }))) return
     for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
-      const page = yield* mapping.loadTable(at, index)
       // The runs of a page are collected before anyone waits: the page may not be in memory afterwards.
-      const runs: Run[] = []
-      for (let within = 0; within < page.bytes.length; within += l2EntrySize) {
-        const high = page.view.getUint32(within)
-        const low = page.view.getUint32(within + 4)
-        if (high & COMPRESSED) {
-          const { at: stored, storedLength } = decodeCompressed(high, low, clusterBits)
-          const first = Math.floor(stored / clusterSize)
-          runs.push({ first, count: Math.floor((stored + storedLength - 1) / clusterSize) - first + 1 })
-        } else if (offsetOf(high, low) !== 0) {
-          const first = offsetOf(high, low) / clusterSize
-          const last = runs.at(-1)
-          if (last && last.first + last.count === first)
-            runs[runs.length - 1] = { first: last.first, count: last.count + 1 }
-          else runs.push({ first, count: 1 })
-        }
+      for (const run of runsOf(mapping, yield* mapping.loadTable(at, index), index)) {
+        if (!(yield* visit(run))) return
       }
-      for (const run of runs) if (!(yield* visit(run))) return
     }
   }
 }
 
+/** What the entries of one page refer to. */
+function runsOf(mapping: Mapping, page: Page, l1Index: number): Run[] {
+  const { clusterSize, l2EntrySize, clusterBits } = mapping.header
+  const perTable = clusterSize / l2EntrySize
+  const firstEntry = (page.at % clusterSize) / l2EntrySize
+  const runs: Run[] = []
+  for (let within = 0; within < page.bytes.length; within += l2EntrySize) {
+    const high = page.view.getUint32(within)
+    const low = page.view.getUint32(within + 4)
+    if (high === 0 && low === 0) continue
+    mapping.assertSound(page.view, within, l1Index * perTable + firstEntry + within / l2EntrySize)
+    if (high & COMPRESSED) {
+      const { at: stored, storedLength } = decodeCompressed(high, low, clusterBits)
+      const first = Math.floor(stored / clusterSize)
+      runs.push({ first, count: Math.floor((stored + storedLength - 1) / clusterSize) - first + 1 })
+    } else if (offsetOf(high, low) !== 0) {
+      const first = offsetOf(high, low) / clusterSize
+      const last = runs.at(-1)
+      if (last && last.first + last.count === first)
+        runs[runs.length - 1] = { first: last.first, count: last.count + 1 }
+      else runs.push({ first, count: 1 })
+    }
+  }
+  return runs
+}
+
 /**
- * Counts everything below an L1 table once more. If one count cannot rise, what was added is taken back before the
- * error is thrown.
+ * Counts everything below an L1 table once more. If one count cannot rise, or an entry cannot be right, what was added
+ * is taken back before the error is thrown.
  */
 export function* addReferences(parts: WalkParts, l1: RootTable): Io<void> {
   let visited = 0
@@ -61,6 +74,7 @@ export function* addReferences(parts: WalkParts, l1: RootTable): Io<void> {
       return true
     })
   } catch (error) {
+    if (visited === 0) throw error
     yield* walkReferences(parts.mapping, l1, function* (run) {
       if (visited-- <= 0) return false
       yield* parts.refcounts.change(run, -1)
@@ -91,7 +105,7 @@ export function* setCopiedFlags(parts: WalkParts, l1: RootTable, countOf: (numbe
   const { mapping } = parts
   const { clusterSize, l2EntrySize } = mapping.header
   for (let index = 0; index < l1.length; index++) {
-    const tableAt = l1.offset(index)
+    const tableAt = mapping.tableOffset(index, l1)
     if (tableAt === 0) continue
     const owned = (yield* countOf(tableAt / clusterSize)) === 1
     if (owned !== ((l1.high(index) & COPIED) !== 0)) l1.set(index, tableAt, owned ? COPIED : 0)

@@ -7,7 +7,7 @@ import type { Qcow2Parts } from './parts.ts'
 import { RootTable } from './root-table.ts'
 
 /**
- * Changes the disk's size, durably and in one step: the sector of the header with size and place of the L1 table.
+ * Changes the disk's size, durably and in one step: the sector of the header that holds it. Nobody writes meanwhile.
  *
  * What lies past the old size, left over by whoever shrank the disk before, is made unreachable before the disk
  * grows over it; what lies past the new size is given up after the disk has shrunk.
@@ -30,28 +30,26 @@ export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number
   yield* layer.session.beginContent()
   yield* bitmaps.beginResize()
   if (size > before) {
-    const old = parts.mapping.l1
-    if (entries > old.length) yield* growL1(layer, parts, entries)
+    if (entries > parts.mapping.l1.length) yield* growL1(layer, parts, entries)
     yield* clearTail(layer, parts, before)
     yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts))
     yield* hideParent(layer, parts, roundUp(before, parts.mapping.unit), Math.min(size, parentSize))
     yield* layer.flush()
-    header.size = size
-    header.l1TableOffset = parts.mapping.l1.at
-    header.l1Size = parts.mapping.l1.length
-    yield* header.write(layer.store)
-    if (parts.mapping.l1 !== old) layer.refcounts.release(old.at, old.bytes.length)
+    yield* header.change(layer.store, { size })
+    bitmaps.resized()
   } else {
-    header.size = size
-    yield* header.write(layer.store)
+    yield* header.change(layer.store, { size })
+    bitmaps.resized()
     yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts))
   }
-  bitmaps.resized()
   yield* layer.flush()
   if (parts.mapping.dataStore !== layer.store) yield* fitDataFile(parts, size)
 }
 
-/** Copies the L1 table to a larger place and works with the copy; the header follows with the size. */
+/**
+ * Moves the L1 table to a larger place. The header switches at once, with the size as it was: should what follows
+ * fail, the disk goes on with a table that is longer than it needs.
+ */
 function* growL1(layer: Qcow2Editor, parts: Qcow2Parts, entries: number): Io<void> {
   const { header, mapping } = parts
   yield* layer.flush()
@@ -59,10 +57,19 @@ function* growL1(layer: Qcow2Editor, parts: Qcow2Parts, entries: number): Io<voi
   const place = yield* layer.refcounts.allocate(ceilDiv(entries * 8, header.clusterSize), true)
   const bytes = new Uint8Array(entries * 8)
   bytes.set(old.bytes)
-  yield* settle(layer.store.write(place.at, bytes))
+  try {
+    yield* settle(layer.store.write(place.at, bytes))
+    yield* layer.flush()
+    yield* header.change(layer.store, { l1TableOffset: place.at, l1Size: entries })
+  } catch (error) {
+    layer.refcounts.release(place.at, bytes.length)
+    throw error
+  }
   mapping.l1 = new RootTable(place.at, bytes)
-  layer.refcounts.protect(place.at, bytes.length)
-  layer.refcounts.unprotect(old.at, old.bytes.length)
+  mapping.places.addRange(place.at, bytes.length)
+  if (old.length === 0) return
+  mapping.places.removeRange(old.at)
+  layer.refcounts.release(old.at, old.bytes.length)
 }
 
 /** Zeros what the last cluster holds behind the end of the disk; with extended entries, here and there in it. */

@@ -1,5 +1,5 @@
 import { type Io, settle, Turns } from '../../io/io.ts'
-import type { ByteStore } from '../../io/store.ts'
+import type { ByteStore, FileStamp } from '../../io/store.ts'
 import type { Bitmaps } from './bitmaps.ts'
 import type { Header } from './header.ts'
 import type { Linkage } from './linkage.ts'
@@ -61,13 +61,18 @@ export class Session {
     yield* settle(this.store.flush())
   }
 
+  /** The file as the last who closed it left it; after our first change its time says nothing. */
+  private stampBefore(): FileStamp | undefined {
+    return this.begun === 'nothing' ? this.store.stamp?.() : undefined
+  }
+
   private *begin(change: 'metadata' | 'content'): Io<void> {
     if (this.begun === 'content' || this.begun === change) return
-    const known = this.linkage?.identity(this.header, this.store.stamp?.()).current
+    // Who wrote here without us made a new state: closing well must not make it pass for the old one.
+    const overtaken = this.linkage && !this.linkage.identity(this.header, this.stampBefore()).current
     this.header.clearUnknownAutoclear()
     this.linkage?.open()
-    // What another program has written since is a state without a name: whatever we change, it must not get the old one.
-    if (change === 'content' || !known) this.linkage?.advance(this.header)
+    if (change === 'content' || overtaken) this.linkage?.advance(this.header)
     if (change === 'content') yield* this.bitmaps.beginTracking()
     yield* this.writeLinkage()
     this.begun = change

@@ -7,8 +7,13 @@ import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
 import { LIMIT, snapshotEntry, snapshotExtra } from './layout.ts'
 import { Mapping } from './mapping.ts'
+import type { Refcounts } from './refcounts.ts'
 import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
+import type { TablePlaces } from './table-places.ts'
+
+/** Bytes of the snapshot table read at a time; longer than any entry. */
+const PIECE = 256 << 10
 
 /**
  * Internal snapshots. ["Snapshots"]
@@ -25,28 +30,47 @@ interface Snapshot {
   readonly seconds: number
   readonly diskSize: number
   readonly vmStateSize: number
+  /** why it cannot be used; undefined where nothing speaks against it */
+  readonly flaw: string | undefined
   /** the entry as it is in the file, with everything that we do not know */
   readonly bytes: Uint8Array
+}
+
+/** Where the L1 table of a snapshot lies. */
+export interface SnapshotTable {
+  readonly id: string
+  readonly at: number
+  readonly entries: number
+  /** why it cannot be used; undefined where nothing speaks against it */
+  readonly flaw: string | undefined
 }
 
 type View = (l1: RootTable, snapshot: { readonly name: string; readonly diskSize: number }) => Layer
 
 export class Snapshots implements InternalSnapshots {
   edit?: NonNullable<InternalSnapshots['edit']>
+  /** why the table could not be read; the disk itself can be */
+  readonly problem: VdiskError | undefined
   private readonly header: Header
   private readonly store: ByteStore
   private view: View | undefined
   private snapshots: Snapshot[]
 
-  private constructor(header: Header, store: ByteStore, snapshots: Snapshot[]) {
+  private constructor(header: Header, store: ByteStore, snapshots: Snapshot[], problem?: VdiskError) {
     this.header = header
     this.store = store
     this.snapshots = snapshots
+    this.problem = problem
   }
 
   /** Reads the snapshot table. @throws VdiskError CORRUPT, LIMIT_EXCEEDED */
   static *open(header: Header, store: ByteStore): Io<Snapshots> {
     return new Snapshots(header, store, yield* readTable(header, store))
+  }
+
+  /** For whoever can do without them. */
+  static unreadable(header: Header, store: ByteStore, problem: VdiskError): Snapshots {
+    return new Snapshots(header, store, [], problem)
   }
 
   /** Says how an L1 table becomes a layer that shows it. */
@@ -76,8 +100,15 @@ export class Snapshots implements InternalSnapshots {
   }
 
   /** L1 tables of all snapshots, for whoever counts references. */
-  tables(): { readonly id: string; readonly at: number; readonly entries: number }[] {
-    return this.snapshots.map(({ id, l1TableOffset, l1Size }) => ({ id, at: l1TableOffset, entries: l1Size }))
+  tables(): SnapshotTable[] {
+    return this.snapshots.map(({ id, l1TableOffset: at, l1Size: entries, flaw }) => {
+      return { id, at, entries, flaw }
+    })
+  }
+
+  /** Nobody uses the snapshot whose L1 table begins at `at`. @param why ends a sentence about it */
+  distrust(at: number, why: string): void {
+    this.snapshots = this.snapshots.map((one) => (one.l1TableOffset === at ? { ...one, flaw: why } : one))
   }
 
   /** bytes of the snapshot table */
@@ -105,8 +136,8 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.flush()
     const { l1 } = mapping
     yield* addReferences(layer.walk, l1)
-    const place = yield* refcounts.allocate(Math.max(1, ceilDiv(l1.bytes.length, this.header.clusterSize)), true)
-    const copy = new RootTable(place.at, new Uint8Array(l1.bytes.length))
+    const place = yield* this.roomFor(l1.length, refcounts)
+    const copy = new RootTable(place, new Uint8Array(l1.bytes.length))
     for (let i = 0; i < l1.length; i++) copy.set(i, l1.offset(i))
     yield* settle(this.store.write(copy.at, copy.bytes))
     // Every cluster is shared now; the active tables must say so before the snapshot exists, or a write in place
@@ -115,16 +146,16 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.flush()
     const now = Date.now()
     const bytes = encodeEntry({
-      id: String(1 + Math.max(0, ...this.snapshots.map(({ id }) => Number(id) || 0))),
+      id: this.freshId(),
       name,
       l1TableOffset: copy.at,
       l1Size: copy.length,
       milliseconds: now,
       diskSize: this.header.size,
     })
-    const snapshot = decodeEntry(this.header, bytes, 0)
+    const snapshot = decodeEntry(this.header, bytes, 0, mapping.space.end)
     yield* this.switchTable(layer, [...this.snapshots, snapshot])
-    refcounts.protect(copy.at, copy.bytes.length)
+    mapping.places.addRange(copy.at, copy.bytes.length)
     return this.list().at(-1) as SnapshotInfo
   }
 
@@ -136,8 +167,7 @@ export class Snapshots implements InternalSnapshots {
     const source = yield* this.readL1(snapshot)
     yield* addReferences(layer.walk, source)
     const needed = Math.max(source.length, ceilDiv(snapshot.diskSize, this.header.l2Span), 1)
-    const place = yield* refcounts.allocate(ceilDiv(needed * 8, this.header.clusterSize), true)
-    const next = new RootTable(place.at, new Uint8Array(needed * 8))
+    const next = new RootTable(yield* this.roomFor(needed, refcounts), new Uint8Array(needed * 8))
     for (let i = 0; i < source.length; i++) next.set(i, source.offset(i))
     // Shared by snapshot and disk, all of it: no flag may say otherwise when the tables become the active ones.
     yield* setCopiedFlags(layer.walk, next, () => just(2))
@@ -146,16 +176,10 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.flush()
     const old = mapping.l1
     const oldSize = this.header.size
-    this.header.l1TableOffset = next.at
-    this.header.l1Size = next.length
-    this.header.size = snapshot.diskSize
-    yield* this.header.write(this.store)
+    const { diskSize: size } = snapshot
+    yield* this.header.change(this.store, { l1TableOffset: next.at, l1Size: next.length, size })
     mapping.l1 = next
-    refcounts.protect(next.at, next.bytes.length)
-    refcounts.unprotect(old.at, old.bytes.length)
-    // Tables that both have stay protected: taken off first, put on again after.
-    for (const at of tablesOf(old)) refcounts.unprotect(at, this.header.clusterSize)
-    for (const at of tablesOf(next)) refcounts.protect(at, this.header.clusterSize)
+    replaceTables(mapping.places, old, next)
     layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
     yield* releaseReferences(layer.walk, old)
     refcounts.release(old.at, old.bytes.length)
@@ -175,8 +199,8 @@ export class Snapshots implements InternalSnapshots {
       this.snapshots.filter((other) => other !== snapshot),
     )
     yield* releaseReferences(layer.walk, l1)
-    refcounts.unprotect(l1.at, l1.bytes.length)
-    refcounts.release(l1.at, Math.max(1, l1.bytes.length))
+    if (l1.length > 0) mapping.places.removeRange(l1.at)
+    refcounts.release(l1.at, l1.bytes.length)
     while (refcounts.hasUnretired) yield* layer.flush()
     // What only the disk uses now may be written in place again.
     yield* setCopiedFlags(layer.walk, mapping.l1, (number) => refcounts.get(number))
@@ -185,7 +209,7 @@ export class Snapshots implements InternalSnapshots {
 
   /** The new table is durable, then the header points at it, then the old one is given up. */
   private *switchTable(layer: Qcow2Editor, snapshots: Snapshot[]): Io<void> {
-    const { refcounts } = layer.walk
+    const { refcounts, mapping } = layer.walk
     const old = { at: this.header.snapshotsOffset, length: this.tableLength }
     const table = Buffer.concat(snapshots.map(({ bytes }) => bytes))
     let at = 0
@@ -194,23 +218,19 @@ export class Snapshots implements InternalSnapshots {
       yield* settle(this.store.write(at, table))
       yield* layer.flush()
     }
-    this.header.snapshotsOffset = at
-    this.header.snapshotCount = snapshots.length
-    yield* this.header.write(this.store)
+    yield* this.header.change(this.store, { snapshotsOffset: at, snapshotCount: snapshots.length })
     this.snapshots = snapshots
-    if (table.length > 0) refcounts.protect(at, table.length)
+    mapping.places.addRange(at, table.length)
     if (old.length > 0) {
-      refcounts.unprotect(old.at, old.length)
+      mapping.places.removeRange(old.at)
       refcounts.release(old.at, old.length)
     }
   }
 
-  private *readL1(snapshot: Snapshot): Io<RootTable> {
-    const { l1TableOffset: at, l1Size, id } = snapshot
-    const fileSize = yield* settle(this.store.size())
-    if (l1Size * 8 > LIMIT.l1Bytes || at % this.header.clusterSize !== 0 || at + l1Size * 8 > fileSize) {
+  private *readL1({ l1TableOffset: at, l1Size, id, flaw }: Snapshot): Io<RootTable> {
+    if (flaw !== undefined) {
       throw new VdiskError('CORRUPT', {
-        message: `Cannot use snapshot ${id} of ${this.header.file}: its L1 table of ${l1Size} entries would lie at ${at}`,
+        message: `Cannot use snapshot ${id} of ${this.header.file}: ${flaw}`,
         where: { file: this.header.file, structure: 'snapshot table', at, section: 'Snapshots' },
         advice: 'See how far the damage goes: vdisk check IMAGE',
       })
@@ -218,8 +238,22 @@ export class Snapshots implements InternalSnapshots {
     return yield* Mapping.readL1(this.store, at, l1Size)
   }
 
+  /** Clusters for an L1 table; one of no entries has no place. */
+  private *roomFor(entries: number, refcounts: Refcounts): Io<number> {
+    if (entries === 0) return 0
+    return (yield* refcounts.allocate(ceilDiv(entries * 8, this.header.clusterSize), true)).at
+  }
+
+  /** One more than the highest that is a plain number: other programs may have named theirs in any way. */
+  private freshId(): string {
+    let highest = 0
+    for (const { id } of this.snapshots) if (/^\d{1,9}$/.test(id)) highest = Math.max(highest, Number(id))
+    return String(highest + 1)
+  }
+
   /** By id first, as qemu-img does; then by name. */
   private find(idOrName: string): Snapshot {
+    if (this.problem) throw this.problem
     const found =
       this.snapshots.find(({ id }) => id === idOrName) ?? this.snapshots.find(({ name }) => name === idOrName)
     if (found) return found
@@ -240,43 +274,42 @@ export class Snapshots implements InternalSnapshots {
   }
 }
 
-/** Where the L2 tables below an L1 table lie. */
-function* tablesOf(l1: RootTable): Generator<number> {
-  for (let i = 0; i < l1.length; i++) if (l1.offset(i) !== 0) yield l1.offset(i)
-}
-
+/** The table tells its length entry by entry, so it is read in pieces, never more than there is. */
 function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
   if (header.snapshotCount === 0) return []
   const fileSize = yield* settle(store.size())
-  const available = Math.min(fileSize - header.snapshotsOffset, LIMIT.snapshotTableBytes)
+  const end = Math.min(fileSize, header.snapshotsOffset + LIMIT.snapshotTableBytes)
   const snapshots: Snapshot[] = []
-  // The table tells its length entry by entry, so it is read in pieces, never more than there is.
-  let window = new Uint8Array(0)
-  for (let at = 0; snapshots.length < header.snapshotCount; ) {
-    const length = entryLength(window.subarray(at))
-    if (length !== undefined && at + length <= window.length) {
+  let piece = { at: header.snapshotsOffset, bytes: new Uint8Array(0) }
+  for (let at = piece.at; snapshots.length < header.snapshotCount; ) {
+    const index = snapshots.length
+    const rest = piece.bytes.subarray(at - piece.at)
+    const length = entryLength(header, rest, index)
+    if (length !== undefined && length <= rest.length) {
       // The file may end right behind the last entry, before what pads it to eight bytes.
       const entry = new Uint8Array(roundUp(length, 8))
-      entry.set(window.subarray(at, at + length))
-      snapshots.push(decodeEntry(header, entry, snapshots.length))
+      entry.set(rest.subarray(0, length))
+      snapshots.push(decodeEntry(header, entry, index, fileSize))
       at += entry.length
       continue
     }
-    if (window.length >= available) throw badEntry(header, snapshots.length, 'it leaves the table')
-    window = new Uint8Array(Math.min(available, Math.max(65536, window.length * 2)))
-    yield* settle(store.read(header.snapshotsOffset, window))
+    if (at + (length ?? snapshotEntry.size) > end) throw badEntry(header, index, 'it leaves the table')
+    piece = { at, bytes: new Uint8Array(Math.min(end - at, PIECE)) }
+    yield* settle(store.read(at, piece.bytes))
   }
   return snapshots
 }
 
 /** bytes of the entry that `bytes` begin with, without padding; undefined if not even its fixed part is there */
-function entryLength(bytes: Uint8Array): number | undefined {
+function entryLength(header: Header, bytes: Uint8Array, index: number): number | undefined {
   if (bytes.length < snapshotEntry.size) return undefined
   const { extraDataSize, idSize, nameSize } = snapshotEntry.decode(bytes)
+  if (extraDataSize > LIMIT.snapshotExtraBytes) throw badEntry(header, index, 'its extra data is too large')
   return snapshotEntry.size + extraDataSize + idSize + nameSize
 }
 
-function decodeEntry(header: Header, bytes: Uint8Array, index: number): Snapshot {
+/** @param fileSize what an L1 table has to lie within */
+function decodeEntry(header: Header, bytes: Uint8Array, index: number, fileSize: number): Snapshot {
   const fields = snapshotEntry.decode(bytes)
   if (fields.extraDataSize > LIMIT.snapshotExtraBytes) throw badEntry(header, index, 'its extra data is too large')
   const extra = new Uint8Array(snapshotExtra.size)
@@ -284,16 +317,39 @@ function decodeEntry(header: Header, bytes: Uint8Array, index: number): Snapshot
   const { vmStateSize, diskSize } = snapshotExtra.decode(extra)
   const idAt = snapshotEntry.size + fields.extraDataSize
   const text = (at: number, length: number): string => Buffer.from(bytes.subarray(at, at + length)).toString('utf8')
-  return {
-    id: text(idAt, fields.idSize),
-    name: text(idAt + fields.idSize, fields.nameSize),
+  const place = {
     l1TableOffset: fields.l1TableOffset,
     l1Size: fields.l1Size,
-    seconds: fields.seconds,
     diskSize: fields.extraDataSize >= 16 ? diskSize : header.size,
+  }
+  return {
+    ...place,
+    id: text(idAt, fields.idSize),
+    name: text(idAt + fields.idSize, fields.nameSize),
+    seconds: fields.seconds,
     vmStateSize: fields.extraDataSize >= 8 ? vmStateSize : fields.vmStateSize32,
+    flaw: flawOf(header, place, fileSize),
     bytes: bytes.slice(),
   }
+}
+
+function flawOf(
+  { clusterSize, l2Span }: Header,
+  { l1TableOffset: at, l1Size, diskSize }: Pick<Snapshot, 'l1TableOffset' | 'l1Size' | 'diskSize'>,
+  fileSize: number,
+): string | undefined {
+  if (l1Size * 8 > LIMIT.l1Bytes) return `its L1 table would have ${l1Size} entries`
+  const hasPlace = at % clusterSize === 0 && at >= clusterSize && at + l1Size * 8 <= fileSize
+  if (l1Size > 0 && !hasPlace) return `its L1 table of ${l1Size} entries would lie at ${at}`
+  return ceilDiv(diskSize, l2Span) * 8 > LIMIT.l1Bytes ? `its disk would have ${diskSize} bytes` : undefined
+}
+
+/** The disk has other tables now; those it had may be a snapshot's. */
+function replaceTables(places: TablePlaces, old: RootTable, next: RootTable): void {
+  if (old.length > 0) places.removeRange(old.at)
+  places.addRange(next.at, next.bytes.length)
+  for (let i = 0; i < old.length; i++) if (old.offset(i) !== 0) places.share(old.offset(i))
+  for (let i = 0; i < next.length; i++) if (next.offset(i) !== 0) places.addL2(next.offset(i))
 }
 
 function encodeEntry(snapshot: {

@@ -36,8 +36,9 @@ export class WriteBack {
   }
 
   private *flushNow(): Io<void> {
-    yield* this.refcounts.retire()
+    const flaw = yield* this.refcounts.retire()
     yield* this.round()
+    if (flaw) throw flaw
   }
 
   private *round(): Io<void> {

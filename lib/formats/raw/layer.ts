@@ -94,8 +94,11 @@ class WritableRawLayer extends RawLayer implements WritableLayer {
   }
 
   override *close(): Io<void> {
-    yield* this.flush()
-    yield* super.close()
+    try {
+      yield* this.flush()
+    } finally {
+      yield* super.close()
+    }
   }
 
   /** A write makes data of holes; what is known as data stays so. */

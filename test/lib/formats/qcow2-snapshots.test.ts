@@ -12,11 +12,14 @@ import { contentOf, type Recorded, RecordingStore } from '../../support/stores.t
 const SIZE = 64 << 10
 const CLUSTER = 4096
 
-async function openIn(content: Uint8Array): Promise<{ layer: WritableLayer; store: RecordingStore }> {
+async function openIn(
+  content: Uint8Array,
+  access: 'read' | 'write' = 'write',
+): Promise<{ layer: WritableLayer; store: RecordingStore }> {
   const folder = new MemoryFolder()
   const store = new RecordingStore(new MemoryStore('a', { content }))
   folder.files.set('a', store)
-  return { layer: (await promised(qcow2.open(folder.image('a'), 'write'))) as WritableLayer, store }
+  return { layer: (await promised(qcow2.open(folder.image('a'), access))) as WritableLayer, store }
 }
 
 async function contentBehind(layer: WritableLayer, snapshot?: string): Promise<Uint8Array> {
@@ -59,7 +62,7 @@ test('the last entry of the snapshot table may end with the file, before its pad
   const { content } = await imageWithSnapshots()
   const tableAt = Number(new DataView(content.buffer).getBigUint64(64))
   // Two entries of 40 + 24 bytes, an id of one byte and a name of three: 68, and 72 with padding.
-  const { layer } = await openIn(content.slice(0, tableAt + 72 + 68))
+  const { layer } = await openIn(content.slice(0, tableAt + 72 + 68), 'read')
   expect(layer.snapshots?.list().map(({ name }) => name)).toEqual(['one', 'two'])
 })
 

@@ -1,0 +1,133 @@
+import { VdiskError } from '../../errors.ts'
+import { type Io, settle } from '../../io/io.ts'
+import { LIMIT } from './layout.ts'
+import type { Qcow2Parts } from './parts.ts'
+import { reachAfterCrash } from './rebuild.ts'
+import { blockOffset } from './refcounts.ts'
+import { RootTable } from './root-table.ts'
+import type { TablePlaces } from './table-places.ts'
+
+/**
+ * Finds where the tables of an image lie, and fills the `places` of its mapping.
+ *
+ * Two tables in one cluster, or one outside the file, cannot be right. Nobody can say which of two is the true one, so
+ * a reader leaves the second out: where it is needed the read fails, everything else can still be saved. A writer
+ * would ruin the rest.
+ *
+ * @param strict for writing: whatever cannot be right is an error
+ * @throws VdiskError CORRUPT, if strict
+ */
+export function* findTables(parts: Qcow2Parts, refcountTable: RootTable, strict: boolean): Io<void> {
+  const survey = new Survey(parts, strict)
+  survey.addHeaderTables(refcountTable)
+  survey.addSnapshots()
+  survey.addBitmaps()
+  survey.addBlocks(refcountTable)
+  survey.addL2Tables()
+  // Only whoever hands out clusters must know the tables that no one but a snapshot uses.
+  if (strict) yield* survey.addSnapshotTables()
+}
+
+class Survey {
+  private readonly parts: Qcow2Parts
+  private readonly places: TablePlaces
+  private readonly strict: boolean
+  private readonly clusterSize: number
+  private readonly end: number
+
+  constructor(parts: Qcow2Parts, strict: boolean) {
+    this.parts = parts
+    this.places = parts.mapping.places
+    this.strict = strict
+    this.clusterSize = parts.header.clusterSize
+    const { length } = parts.mapping.space
+    this.end = parts.header.has('dirty') ? reachAfterCrash(length) : length
+  }
+
+  addHeaderTables(refcountTable: RootTable): void {
+    const { header, mapping, snapshots } = this.parts
+    this.add(0, 1, 'header', 0)
+    this.add(refcountTable.at, refcountTable.bytes.length, 'refcount table', refcountTable.at)
+    this.add(mapping.l1.at, mapping.l1.bytes.length, 'L1 table', mapping.l1.at)
+    this.add(header.snapshotsOffset, snapshots.tableLength, 'snapshot table', header.snapshotsOffset)
+  }
+
+  addSnapshots(): void {
+    const { header, snapshots } = this.parts
+    for (const { id, at, entries, flaw } of snapshots.tables()) {
+      const overlaps = flaw === undefined && !this.places.addRange(at, entries * 8)
+      const why = overlaps ? `its L1 table at ${at} lies where another table does` : flaw
+      if (why === undefined) continue
+      this.refuse('snapshot table', header.snapshotsOffset, `snapshot ${id} cannot be right: ${why}`)
+      snapshots.distrust(at, why)
+    }
+  }
+
+  addBitmaps(): void {
+    const { directory, entries } = this.parts.bitmaps
+    if (!directory) return
+    this.add(directory.at, directory.length, 'bitmap directory', directory.at)
+    for (const entry of entries) {
+      if (entry.problem === undefined) {
+        this.add(entry.tableOffset, entry.tableSize * 8, `table of bitmap "${entry.name}"`, entry.entryAt)
+      }
+    }
+  }
+
+  addBlocks(refcountTable: RootTable): void {
+    for (let index = 0; index < refcountTable.length; index++) {
+      const at = blockOffset(refcountTable, index)
+      if (at === 0 || (this.isPlace(at) && this.places.addBlock(at))) continue
+      this.refuse(
+        'refcount table',
+        refcountTable.at + index * 8,
+        `entry ${index} leads to ${at}, where no block can be`,
+      )
+    }
+  }
+
+  addL2Tables(): void {
+    const { mapping } = this.parts
+    const { l1 } = mapping
+    for (let index = 0; index < l1.length; index++) {
+      const at = this.strict ? mapping.tableOffset(index) : l1.offset(index)
+      if (at === 0 || (this.isPlace(at) && this.places.addL2(at))) continue
+      this.refuse('L1 table', l1.at + index * 8, `entry ${index} leads to ${at}, where no table of its own can be`)
+    }
+  }
+
+  /** As far as memory goes: as many entries as the largest L1 table may have. */
+  *addSnapshotTables(): Io<void> {
+    let rest = LIMIT.l1Bytes
+    for (const { at, entries } of this.parts.snapshots.tables()) {
+      if (entries * 8 > rest) return
+      rest -= entries * 8
+      const bytes = new Uint8Array(entries * 8)
+      yield* settle(this.parts.mapping.store.read(at, bytes))
+      const l1 = new RootTable(at, bytes)
+      for (let index = 0; index < l1.length; index++) {
+        const table = l1.offset(index)
+        if (this.isPlace(table)) this.places.addShared(table)
+      }
+    }
+  }
+
+  private add(at: number, length: number, what: string, toldAt: number): void {
+    if (this.places.addRange(at, length)) return
+    this.refuse(what, toldAt, `its ${what} lies where another table does`)
+  }
+
+  private isPlace(at: number): boolean {
+    return at % this.clusterSize === 0 && at >= this.clusterSize && at < this.end
+  }
+
+  private refuse(structure: string, at: number, why: string): void {
+    if (!this.strict) return
+    const { file } = this.parts.header
+    throw new VdiskError('CORRUPT', {
+      message: `Cannot write ${file}: ${why}`,
+      where: { file, structure, at, section: 'Host cluster management' },
+      advice: 'It can still be read and checked: vdisk check IMAGE. To save what it holds: vdisk convert',
+    })
+  }
+}
