@@ -116,8 +116,9 @@ describe.skipIf(missing)(`images of other makers${missing ? ` (skipped: ${missin
       await (await openDisk(file, { writable: true })).close()
       await using disk = await openDisk(file)
       expect(await sparseDigest(disk)).toBe(entry.sparse_digest)
-      const { counts } = await findingsOf(file, entry.format)
-      expect([counts.error, counts.warning]).toEqual([0, 0])
+      // The makers left gaps between their blocks; nothing else is to be said of them, and no log any more.
+      const { findings } = await findingsOf(file, entry.format)
+      expect(findings.filter(({ code }) => code !== 'ROOM_UNUSED')).toEqual([])
     },
   )
 

@@ -93,7 +93,7 @@ async function expectHarmless(bytes: Uint8Array, what: string, changed: readonly
     if (changed.some((at) => MAPPING.includes(Math.floor(at / C)) || DATA.includes(Math.floor(at / C)))) return
     if (found && !found.equals(CONTENT)) throw new Error('other bytes are read than were written')
   } catch (error) {
-    throw new Error(`with ${what}: ${error}`, { cause: error })
+    throw new Error(`with ${what}: ${String(error)}`, { cause: error })
   }
 }
 
