@@ -116,7 +116,9 @@ function load(): Sys | null {
   const preadv2: Native = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t at, int flags)')
   const lseek: Native = libc.func('int64_t lseek(int fd, int64_t at, int whence)')
   const fallocate: NativeAsync = libc.func('int fallocate(int fd, int mode, int64_t at, int64_t length)')
-  const syncFileRange: NativeAsync = libc.func('int sync_file_range(int fd, int64_t at, int64_t length, uint32_t flags)')
+  const syncFileRange: NativeAsync = libc.func(
+    'int sync_file_range(int fd, int64_t at, int64_t length, uint32_t flags)',
+  )
   const copyFileRange: NativeAsync = libc.func(
     'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
   )

@@ -170,9 +170,7 @@ class Copier {
   private async transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
     const length = this.options.skipZeros ? await this.nonZeroRun(offset, extent, buffer) : extent.length
     if (length === 0) return 0
-    await promised(
-      this.turns.take(() => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>),
-    )
+    await promised(this.turns.take(() => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>))
     this.read += length
     this.noteWritten(length)
     return length
