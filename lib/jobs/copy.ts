@@ -11,8 +11,6 @@ const PIECE = 2 << 20
 const PARALLEL = 4
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
 const HASTEN = 64 << 20
-/** Extents are asked for in stretches of this length, so that a cancelled job ends soon. */
-const STRETCH = 1 << 30
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
 const BLOCK = 4096
 
@@ -85,8 +83,7 @@ async function* pieces(
   let end = 0
   for (let offset = 0; offset < size; ) {
     throwIfCancelled(options.signal)
-    const mapped = from.map(offset, Math.min(STRETCH, size - offset))
-    const extent = await promised(mapped)
+    const extent = await promised(from.map(offset, size - offset))
     const wanted = options.wanted?.(extent) ?? true
     if (wanted && extent.kind !== 'zero') {
       // Granules are compressed whole, with the zeros around their data.
