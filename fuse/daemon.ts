@@ -139,12 +139,14 @@ export async function unmountAt(mountpoint: string): Promise<Unmounted> {
     throw new VdiskError('REFUSED', {
       message: `Cannot unmount ${mountpoint}: what is mounted there is of type ${mounted.type}, not ours`,
       where: { file: mountpoint },
+      advice: 'To see what vdisk has mounted: vdisk mounts',
     })
   }
   if (!mounted && !record) {
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot unmount ${mountpoint}: nothing is mounted there`,
       where: { file: mountpoint },
+      advice: 'To see what is mounted: vdisk mounts',
     })
   }
   // Where nobody answers any more, whoever has a file open there has lost it already, and must not keep the place.

@@ -18,6 +18,7 @@ export const command = defineCommand({
     openOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })
       .option('chain', { type: 'boolean', default: false, describe: 'check all parents too' }),
+  afterInterrupt: 'Nothing was changed. What was found so far is not told.',
   async run({ args, out, signal }) {
     const result = await out.follow(checkImage(args.image, { ...toOpenOptions(args), chain: args.chain, signal }))
     const exit = exitCodeOf(result)

@@ -1,4 +1,4 @@
-import { compareDisks, formatSize, openDisk } from '../../lib/index.ts'
+import { compareDisks, drivers, formatSize, openDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand } from '../command.ts'
 
@@ -16,8 +16,14 @@ export const command = defineCommand({
     openOptions(yargs)
       .positional('a', { type: 'string', demandOption: true })
       .positional('b', { type: 'string', demandOption: true })
-      .option('format-b', { alias: 'F', type: 'string', describe: 'format of the second image' })
+      .option('format-b', {
+        alias: 'F',
+        type: 'string',
+        describe: 'format of the second image',
+        choices: drivers.map(({ name }) => name),
+      })
       .option('all', { type: 'boolean', default: false, describe: 'list all differing ranges' }),
+  afterInterrupt: 'Nothing was changed. Whether the disks are equal is not known.',
   async run({ args, out, signal }) {
     const options = toOpenOptions(args)
     const a = await openDisk(args.a, options)
