@@ -211,8 +211,18 @@ function settleRecord(record: MountRecord): Unmounted['ended'] {
   // No record is the sign of a good end; another one belongs to a mount that was made here meanwhile.
   if (last?.pid !== record.pid || last.processStart !== record.processStart) return 'durable'
   removeRecord(record.mountpoint)
-  if (last.fault) throw errorOf(last.fault)
+  if (last.fault) throw notDurable(last, last.fault)
   return 'died'
+}
+
+/** It is unmounted all the same, so "repeat the command" would be no advice. */
+function notDurable({ image, mountpoint }: MountRecord, fault: Fault): VdiskError {
+  return new VdiskError(fault.code, {
+    message: `Unmounted ${mountpoint}, but not all that was written is on the medium: ${fault.message}`,
+    where: { ...fault.where, file: fault.where?.file ?? image },
+    advice: `Put right what was the cause, then look at what there is: vdisk check ${image}`,
+    cause: errorOf(fault),
+  })
 }
 
 /** The program beside this file; or, where this code is part of a bundle, beside or above that. */

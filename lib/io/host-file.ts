@@ -124,6 +124,7 @@ export class HostFile implements ByteStore {
       throw new VdiskError('NO_SPACE', {
         message: `Cannot make ${this.name} ${size} bytes long: it is a device of ${this.size()} bytes`,
         where: { file: this.name, at: size },
+        advice: 'Use a larger device, or make the disk smaller first: vdisk resize IMAGE SIZE --shrink',
       })
     }
     this.attempt('resize', size, () => fs.ftruncateSync(this.fd, size))

@@ -99,7 +99,8 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       })
     }
     const common = { signal: options.signal, packer }
-    if (parent === undefined) return yield* copyDisk(source, to, { ...common, skipZeros: true, writeZeros: inPlace })
+    if (parent === undefined)
+      return yield* copyDisk(source, to, { ...common, skipZeros: !inPlace, writeZeros: inPlace })
     const shared = sharedDepth(source, to)
     if (shared !== undefined) {
       const wanted = ({ depth }: { depth: number | undefined }): boolean => depth !== undefined && depth > shared
@@ -197,11 +198,12 @@ function refuseOverwriting(
       advice: 'Choose another name for the result.',
     })
   }
-  if (existing.isFile() && !options.replace) {
+  if ((existing.isFile() || existing.isBlockDevice()) && !options.replace) {
+    const device = existing.isBlockDevice()
     throw new VdiskError('REFUSED', {
-      message: `Cannot convert into ${destination}: it exists already`,
+      message: `Cannot convert into ${destination}: ${device ? 'it is a device, and all that is on it would be lost' : 'it exists already'}`,
       where: { file: destination },
-      advice: 'Choose another name, or pass --force to replace it.',
+      advice: device ? 'Pass --force to overwrite it.' : 'Choose another name, or pass --force to replace it.',
     })
   }
 }

@@ -83,6 +83,15 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
   if (!driver.create) {
     throw new VdiskError('UNSUPPORTED', { message: `Cannot create ${file}: vdisk can only read ${driver.name}` })
   }
+  const replaced = options.replace ? fs.statSync(file, { throwIfNoEntry: false }) : undefined
+  if (replaced?.isBlockDevice() && driver.name !== 'raw') {
+    // A new file reads as zero where nothing was written, and formats count on it; a device shows what was there before.
+    throw new VdiskError('UNSUPPORTED', {
+      message: `Cannot create ${file} as ${driver.name}: it is a block device, and only raw disks are written to those`,
+      where: { file },
+      advice: 'Use --format raw, or make a file.',
+    })
+  }
   const parent = options.parent === undefined ? undefined : yield* newParentOf(file, options.parent, options)
   const size = options.size ?? parent?.record.size
   if (size === undefined) {
@@ -91,7 +100,6 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
       advice: 'Give --size, or --parent to take the size of the parent.',
     })
   }
-  const replaced = options.replace ? fs.statSync(file, { throwIfNoEntry: false }) : undefined
   const beside = replaced?.isFile() === true
   if (beside) assertUnused(file, options)
   const target = beside ? `${fs.realpathSync(file)}.partial` : file

@@ -198,3 +198,30 @@ test('what is no image is told apart: a folder, a pipe, nothing at all, a circle
   expect(vdisk('info', 'notes.txt')).toMatchObject({ code: 0, err: expect.stringContaining('taken for raw') })
   expect(vdisk('info', 'notes.txt', '-f', 'raw').err).toBe('')
 })
+
+const loop = (...args: string[]): string => {
+  const { status, stdout } = spawnSync('losetup', args, { encoding: 'utf8' })
+  return status === 0 ? stdout.trim() : ''
+}
+
+test.runIf(process.getuid?.() === 0 && loop('--find') !== '')(
+  'a block device is overwritten only with --force, and only by a raw disk',
+  async () => {
+    fs.writeFileSync(at('device.img'), Buffer.alloc(4 << 20, 0xaa))
+    await imageWithText('disk.vhdx', 'content')
+    const device = loop('--find', '--show', at('device.img'))
+    try {
+      const forced = ['convert', 'disk.vhdx', device, '-O', 'raw', '--force']
+      expect(vdisk(...forced.slice(0, -1))).toMatchObject({ code: 1, err: expect.stringContaining('would be lost') })
+      expect(vdisk('create', device, '-f', 'qcow2', '--size', '1M', '--force')).toMatchObject({
+        code: 1,
+        err: expect.stringContaining('only raw disks'),
+      })
+      expect(fs.readFileSync(at('device.img')).every((byte) => byte === 0xaa)).toBe(true)
+      expect(vdisk(...forced)).toMatchObject({ code: 0, err: '' })
+      expect(vdisk('compare', 'disk.vhdx', device, '-F', 'raw').code).toBe(0)
+    } finally {
+      loop('--detach', device)
+    }
+  },
+)
