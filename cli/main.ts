@@ -39,7 +39,9 @@ async function main(given: readonly string[]): Promise<number> {
     if (!verb) return await withoutVerb(argv)
     const [name, , load] = verb
     command = (await load()).command
-    if (asksFor(argv, '--help', '-h')) return await printHelp(usageOf(name, command), parserFor(name, command, []))
+    if (asksFor(argv, '--help', '-h')) {
+      return await printHelp(usageOf(name, command), parserFor(name, command, []), command.exitCodes)
+    }
     if (asksFor(argv, '--version')) return printVersion()
     const words = arrange(argv.slice(1), shapeOf(name, command))
     let args: Record<string, unknown> = {}
@@ -121,10 +123,29 @@ function asksFor(argv: readonly string[], ...words: string[]): boolean {
   return argv.slice(0, end === -1 ? argv.length : end).some((word) => words.includes(word))
 }
 
-async function printHelp(head: string, parser: Argv): Promise<number> {
+async function printHelp(head: string, parser: Argv, exits = COMMON_EXITS): Promise<number> {
   const options = await parser.usage('').getHelp()
-  process.stdout.write(`${head}\n\n${options.trim()}\n\nExit codes: ${COMMON_EXITS}.\n`)
+  process.stdout.write(`${head}\n\n${inReadingOrder(options)}\n\nExit codes: ${exits}.\n`)
   return EXIT.ok
+}
+
+/** The verb's own options first; of the types and defaults that yargs shows only those that tell something. */
+function inReadingOrder(help: string): string {
+  const sections = help
+    .trim()
+    .replaceAll(/\[(?:boolean|string|array|number)\] ?|\[default: (?:false|\[\])\]/g, '')
+    .replaceAll(/\n {10,}(?=\n|$)/g, '')
+    .replaceAll(/^ +--version .*\n?/gm, '')
+    .replaceAll(/\n *(?=\[)/g, '  ')
+    .replaceAll(/ {3,}(?=\[)/g, '  ')
+    .split(/\n\n+/)
+    .map((section) => section.replaceAll(/[ ]+$/gm, '').trimEnd())
+  const rank = (section: string): number =>
+    ['Positionals', 'Options', 'Images', 'Output'].indexOf(section.split(':')[0] ?? '')
+  return sections
+    .filter((section) => section.includes('\n'))
+    .sort((a, b) => rank(a) - rank(b))
+    .join('\n\n')
 }
 
 function printVersion(): number {
@@ -181,10 +202,9 @@ function commonOptions(parser: Argv): Argv {
 /** Examples come first: most people look for the line to copy. */
 function usageOf(name: string, command: AnyCommand): string {
   const examples = command.examples.map(([line, what]) => `  ${line}\n      ${what}`).join('\n')
-  const exits = command.exitCodes ? `\n\nExit codes of this verb: ${command.exitCodes}.` : ''
   const { usage } = command
   const line = usageLine({ verb: name, usage, demanded: shapeOf(name, command).demanded })
-  return `Usage: ${line}\n\nExamples:\n${examples}\n\n${command.describe}${exits}`
+  return `Usage: ${line}\n\nExamples:\n${examples}\n\n${command.describe}`
 }
 
 function outputOptions(

@@ -13,7 +13,7 @@ export const command = defineCommand({
     ['vdisk check server.avhdx --chain', 'every layer, every link'],
     ['vdisk check server.qcow2 --json', 'findings for programs'],
   ],
-  exitCodes: '0 clean, 1 could not check, 2 damage, 3 leaks only, 63 the format has nothing to check',
+  exitCodes: '0 clean, 1 could not check, 2 damage, 3 leaks only, 63 the format has nothing to check, 130 interrupted',
   options: (yargs) =>
     openOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })

@@ -11,7 +11,7 @@ export const command = defineCommand({
     ['vdisk compare a.qcow2 b.qcow2 --all', 'every range that differs'],
     ['vdisk compare a.qcow2 b.raw --format-b raw', 'where a format must not be guessed'],
   ],
-  exitCodes: '0 equal, 1 different, 2 could not compare',
+  exitCodes: '0 equal, 1 different, 2 could not compare, 130 interrupted',
   options: (yargs) =>
     openOptions(yargs)
       .positional('a', { type: 'string', demandOption: true })

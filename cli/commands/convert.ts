@@ -30,6 +30,7 @@ export const command = defineCommand({
         type: 'string',
         demandOption: true,
         choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
+        describe: 'format of the new image',
       })
       .option('compress', { type: 'string', choices: ['zlib', 'zstd'], describe: 'compress with this method' })
       .option('flatten', { type: 'boolean', describe: 'no parent: the result holds everything' })

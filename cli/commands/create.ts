@@ -21,6 +21,7 @@ export const command = defineCommand({
         type: 'string',
         demandOption: true,
         choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
+        describe: 'format of the new image',
       })
       .option('size', { type: 'string', describe: 'such as 10G; a child takes its parent\u2019s if this is left out' })
       .option('parent', { type: 'string', describe: 'make a child of this image' })
