@@ -234,7 +234,11 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     const now = Date.now()
     // A terminal, npm and a script may each pass on the same Ctrl-C; only a second one of the user means "at once".
-    if (interrupt.signal.aborted && now - interruptedAt > 500) process.exit(EXIT.interrupted)
+    if (interrupt.signal.aborted && now - interruptedAt > 500) {
+      // The progress bar hides the cursor.
+      if (process.stderr.isTTY) process.stderr.write('\u001b[?25h\n')
+      process.exit(EXIT.interrupted)
+    }
     if (!interrupt.signal.aborted) interruptedAt = now
     interrupt.abort()
   })

@@ -41,17 +41,23 @@ export async function* convertDisk(source: Chain, destination: string, options: 
   if (existing?.isFile()) assertUnused(destination, options)
   const inPlace = existing !== undefined && !existing.isFile()
   const target = inPlace ? destination : `${destination}.partial`
-  if (!inPlace) fs.rmSync(target, { force: true })
+  if (!inPlace && fs.existsSync(target)) {
+    // Left behind by one that was killed; or another one is at work on it this moment.
+    assertUnused(target, options)
+    fs.rmSync(target)
+  }
+  let complete = false
   try {
     const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
     if (!inPlace) {
       fs.renameSync(target, destination)
       flushFolder(path.dirname(path.resolve(destination)))
     }
+    complete = true
     return copied
-  } catch (error) {
-    if (!inPlace) fs.rmSync(target, { force: true })
-    throw error
+  } finally {
+    // Also when whoever runs the job just stops asking.
+    if (!complete && !inPlace) fs.rmSync(target, { force: true })
   }
 }
 

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { convertDisk, createDisk, isVdiskError, openDisk } from '../../lib/index.ts'
+import { convertDisk, createDisk, finish, isVdiskError, openDisk } from '../../lib/index.ts'
 import { sys } from '../../lib/io/sys.ts'
 import { commandLineIn, interrupted, MAIN } from '../support/command-line.ts'
 import { tempFolder } from '../support/temp.ts'
@@ -130,6 +130,16 @@ describe('Ctrl-C', () => {
     }
   })
 
+  test('a job of which nobody wants to know more leaves nothing behind', async () => {
+    await using source = await openDisk(at('long.raw'))
+    const job = convertDisk(source.chain, at('left.qcow2'), { format: 'qcow2', compress: 'zlib' })
+    const listen = (): void => {
+      throw new Error('enough')
+    }
+    await expect(finish(job, listen)).rejects.toThrow('enough')
+    expect(fs.readdirSync(folder).filter((name) => name.startsWith('left.'))).toEqual([])
+  })
+
   test('cancels a job of the library inside one run too', async () => {
     await using source = await openDisk(at('long.raw'))
     const stop = new AbortController()
@@ -141,6 +151,34 @@ describe('Ctrl-C', () => {
     })().catch((error: unknown) => error)
     expect(isVdiskError(failure, 'CANCELLED')).toBe(true)
   })
+})
+
+test.runIf(sys())('two conversions into one file do not get into each other', async () => {
+  const file = fs.openSync(at('twice.raw'), 'w')
+  for (let i = 0; i < 16; i++) fs.writeSync(file, Buffer.alloc(1 << 20, i + 1))
+  fs.closeSync(file)
+  await using source = await openDisk(at('twice.raw'))
+  const job = convertDisk(source.chain, at('twice.qcow2'), { format: 'qcow2', compress: 'zlib' })
+  await job.next()
+  expect(vdisk('convert', 'twice.raw', 'twice.qcow2', '-O', 'qcow2', '--json').json().error.code).toBe('IN_USE')
+  for await (const _ of job);
+  expect(vdisk('compare', 'twice.raw', 'twice.qcow2').code).toBe(0)
+  // What a killed one left is in nobody's way.
+  fs.writeFileSync(at('third.qcow2.partial'), 'left over')
+  expect(vdisk('convert', 'twice.raw', 'third.qcow2', '-O', 'qcow2').code).toBe(0)
+  expect(leftovers()).toEqual([])
+})
+
+const hasTerminal = spawnSync('script', ['--version']).status === 0
+
+test.runIf(hasTerminal)('on a terminal a bar shows how far it is, and goes away', () => {
+  fs.writeFileSync(at('long.raw'), Buffer.alloc(64 << 20, 'some text that shrinks well'))
+  const line = `"${process.execPath}" "${MAIN}" convert long.raw shown.qcow2 -O qcow2 --compress zlib`
+  const { stdout } = spawnSync('script', ['-qec', line, '/dev/null'], { cwd: folder, encoding: 'utf8' })
+  expect(stdout).toMatch(/copy .*\d+%/)
+  expect(stdout).toContain('Made shown.qcow2')
+  // The cursor is there again.
+  expect(stdout.lastIndexOf('\u001b[?25h')).toBeGreaterThan(stdout.lastIndexOf('\u001b[?25l'))
 })
 
 describe('output', () => {
