@@ -112,7 +112,9 @@ describe('what the documentation shows works', () => {
     const manual = fs.readFileSync(path.join(root, 'docs/manual.md'), 'utf8')
     expect(manual).toMatch(new RegExp(`\\*\\*${verb}\\b`))
     for (const [, option] of help.matchAll(/^ +(?:-\w, )?(--[a-z-]+)/gm)) {
-      const named = { '--option': '-o', '--format-b': '-F', '--color': '--no-color' }[option as string] ?? option
+      const named =
+        { '--option': '-o', '--format-b': '-F', '--color': '--no-color', '--flush': '--no-flush' }[option as string] ??
+        option
       expect(manual).toContain(named)
     }
     const lines = [

@@ -33,6 +33,7 @@ export interface FolderGateOptions {
   readonly map?: readonly { readonly prefix: string; readonly folder: string }[] | undefined
   readonly waiting?: HostFileOptions['waiting'] | undefined
   readonly locking?: boolean | undefined
+  readonly durable?: boolean | undefined
 }
 
 /**
@@ -78,7 +79,7 @@ export class FolderGate implements Gate {
       message: `Cannot find the ${role} file of ${from.name}: it is called "${reference}", and there is no ${tried.join(' or ')}`,
       where: { file: from.name, structure: `${role} reference` },
       advice: isWindowsPath(reference)
-        ? 'Put the file beside the image, or say where its folder is now with --map PREFIX=DIR.'
+        ? 'Put the file beside the image, say where its folder is now with --map PREFIX=DIR, or point the image at it with vdisk relink.'
         : 'Put the file back in its place, or point the image at it with vdisk relink.',
     })
   }
@@ -134,6 +135,7 @@ export class FolderGate implements Gate {
       ...(access === 'create' ? { create: 'new' as const } : {}),
       noFollow: true,
       ...(this.options.waiting ? { waiting: this.options.waiting } : {}),
+      durable: this.options.durable ?? true,
       ...(this.options.locking === false ? {} : { lock: access === 'read' ? ('read' as const) : ('write' as const) }),
     })
     try {

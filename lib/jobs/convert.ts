@@ -51,7 +51,7 @@ export async function* convertDisk(source: Chain, destination: string, options: 
     const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
     if (!inPlace) {
       fs.renameSync(target, destination)
-      flushFolder(path.dirname(path.resolve(destination)))
+      if (options.durable ?? true) flushFolder(path.dirname(path.resolve(destination)))
     }
     complete = true
     return copied
@@ -72,8 +72,8 @@ interface Destination {
 
 async function* fill(source: Chain, place: Destination, options: ConvertOptions): Job<Copied> {
   const { destination, target, existing, inPlace } = place
-  const { format, parent, parentFormat, allow, map, locking, maxDepth } = options
-  const files = withParentFolder({ allow, map, locking, maxDepth }, parent)
+  const { format, parent, parentFormat, allow, map, locking, maxDepth, durable } = options
+  const files = withParentFolder({ allow, map, locking, maxDepth, durable }, parent)
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
   await promised(
     createImage(target, {

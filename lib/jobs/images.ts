@@ -25,6 +25,8 @@ export interface FileOptions {
   readonly maxDepth?: number | undefined
   /** 'defer' for programs that serve others while a disk is slow; default 'block' */
   readonly waiting?: 'block' | 'defer' | undefined
+  /** false: leave it to the system when to write to the medium; for files that can be made again */
+  readonly durable?: boolean | undefined
 }
 
 export interface OpenOptions extends FileOptions {
@@ -108,6 +110,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     name: file,
     write: true,
     create: options.replace ? 'replace' : 'new',
+    durable: options.durable ?? true,
     ...(options.locking === false ? {} : { lock: 'write' as const }),
   })
   const image = new HostImage(file, store, new FolderGate(file, options))
@@ -122,7 +125,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
       fs.renameSync(target, fs.realpathSync(file))
     }
     // The file is there for good only when its folder says so.
-    flushFolder(path.dirname(path.resolve(target)))
+    if (options.durable ?? true) flushFolder(path.dirname(path.resolve(target)))
   } catch (error) {
     image.store.close()
     if (!existed) fs.rmSync(target, { force: true })
@@ -191,6 +194,7 @@ function openFile(file: string, access: Access, options: OpenOptions): { image: 
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {
     write: access === 'write',
+    durable: options.durable ?? true,
     ...(options.waiting ? { waiting: options.waiting } : {}),
     ...(locks ? { lock: access } : {}),
   })
