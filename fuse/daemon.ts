@@ -215,12 +215,15 @@ function settleRecord(record: MountRecord): Unmounted['ended'] {
   return 'died'
 }
 
-/** It is unmounted all the same, so "repeat the command" would be no advice. */
+/** It is unmounted all the same, so to repeat the command, once there is room, would be no advice. */
 function notDurable({ image, mountpoint }: MountRecord, fault: Fault): VdiskError {
   return new VdiskError(fault.code, {
     message: `Unmounted ${mountpoint}, but not all that was written is on the medium: ${fault.message}`,
     where: { ...fault.where, file: fault.where?.file ?? image },
-    advice: `Put right what was the cause, then look at what there is: vdisk check ${image}`,
+    advice:
+      fault.code === 'NO_SPACE' || fault.advice === undefined
+        ? `Writes that failed were refused to whoever wrote. See what there is: vdisk check ${image}`
+        : fault.advice,
     cause: errorOf(fault),
   })
 }
