@@ -102,6 +102,7 @@ async function* pieces(
       end = Math.max(end, options.packer ? Math.min(size, roundUp(last, unit)) : last)
       // Whole pieces go out; what is left may grow with the next extent.
       for (let cut = nextCut(start, end, portion, unit); cut > start; cut = nextCut(start, end, portion, unit)) {
+        throwIfCancelled(options.signal)
         yield { offset: start, length: cut - start }
         start = cut
       }
