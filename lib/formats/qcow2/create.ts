@@ -82,7 +82,8 @@ export function* createQcow2(
   yield* settle(store.flush())
   yield* header.write(store)
   // A large L1 table makes the refcount table outgrow its place; nothing points at the old places any more.
-  refcounts.condemn(refcounts.takeUnpointed())
+  refcounts.givenUp.condemn(refcounts.givenUp.takeReleased())
+  refcounts.givenUp.endFlush()
   yield* refcounts.retire()
   yield* refcounts.writeChanges()
   const layer = yield* open()

@@ -191,7 +191,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     try {
       yield* this.flush()
       // What was released needs one more round to be counted as free.
-      while (this.refcounts.hasUnretired) yield* this.flush()
+      while (!this.refcounts.givenUp.isEmpty) yield* this.flush()
       yield* this.session.end()
     } finally {
       yield* super.close()

@@ -183,7 +183,7 @@ export class Snapshots implements InternalSnapshots {
     layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
     yield* releaseReferences(layer.walk, old)
     refcounts.release(old.at, old.bytes.length)
-    while (refcounts.hasUnretired) yield* layer.flush()
+    while (!refcounts.givenUp.isEmpty) yield* layer.flush()
     yield* setCopiedFlags(layer.walk, next, (number) => refcounts.get(number))
     yield* layer.flush()
   }
@@ -201,7 +201,7 @@ export class Snapshots implements InternalSnapshots {
     yield* releaseReferences(layer.walk, l1)
     if (l1.length > 0) mapping.places.removeRange(l1.at)
     refcounts.release(l1.at, l1.bytes.length)
-    while (refcounts.hasUnretired) yield* layer.flush()
+    while (!refcounts.givenUp.isEmpty) yield* layer.flush()
     // What only the disk uses now may be written in place again.
     yield* setCopiedFlags(layer.walk, mapping.l1, (number) => refcounts.get(number))
     yield* layer.flush()
