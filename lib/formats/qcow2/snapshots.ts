@@ -175,12 +175,14 @@ export class Snapshots implements InternalSnapshots {
     next.take()
     yield* layer.flush()
     const old = mapping.l1
-    const oldSize = this.header.size
     const { diskSize: size } = snapshot
+    const resizes = size !== this.header.size
+    if (resizes) yield* layer.bitmaps.beginResize()
     yield* this.header.change(this.store, { l1TableOffset: next.at, l1Size: next.length, size })
     mapping.l1 = next
     replaceTables(mapping.places, old, next)
-    layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
+    if (resizes) layer.bitmaps.resized()
+    layer.bitmaps.mark(0, size)
     yield* releaseReferences(layer.walk, old)
     refcounts.release(old.at, old.bytes.length)
     while (!refcounts.givenUp.isEmpty) yield* layer.flush()
