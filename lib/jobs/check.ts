@@ -8,7 +8,7 @@ import { isVdiskError, type VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { promised } from '../io/io.ts'
 import { type OpenOptions, openAlone, openImage } from './images.ts'
-import { type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
+import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
 
 export interface CheckOptions extends OpenOptions, JobOptions {
   /** check all parents too, down to the base */
@@ -57,11 +57,13 @@ class Checker {
   private readonly links: CheckResult['links'][number][] = []
   private readonly report: CheckReport
   private progress: Progress = { phase: 'check', done: 0, total: 1 }
+  private stopped = false
 
   constructor(options: CheckOptions) {
     this.options = options
     this.report = new CheckReport((done, total) => {
       throwIfCancelled(options.signal)
+      if (this.stopped) throw cancelled()
       this.progress = { phase: 'check', done, total }
     })
   }
@@ -78,7 +80,13 @@ class Checker {
       this.unchecked.push(layer.name)
       return
     }
-    yield* whileRunning(promised(driver.check(layer, this.report)), () => this.progress)
+    yield* whileRunning(
+      promised(driver.check(layer, this.report)),
+      () => this.progress,
+      () => {
+        this.stopped = true
+      },
+    )
     this.checked.push(layer.name)
   }
 
@@ -86,7 +94,8 @@ class Checker {
   async checkParent(file: string, layer: Layer): Promise<{ file: string; format: string } | undefined> {
     if (!layer.parent) return undefined
     try {
-      const chain = await promised(openImage(file, { ...this.options, verify: 'warn', writable: false }))
+      const { format } = layer
+      const chain = await promised(openImage(file, { ...this.options, format, verify: 'warn', writable: false }))
       try {
         const parent = chain.layers.at(-2) as Layer
         const below = chain.viewAt(chain.layers.length - 2)

@@ -3,7 +3,7 @@ import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
 import { type Io, promised, settle } from '../io/io.ts'
-import { type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
+import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes per transfer: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
@@ -50,7 +50,13 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
   let failure: unknown
   let position = 0
   const workers = Promise.all(Array.from({ length: PARALLEL }, work))
-  yield* whileRunning(workers, () => ({ phase, done: position, total: size }))
+  yield* whileRunning(
+    workers,
+    () => ({ phase, done: position, total: size }),
+    () => {
+      failure ??= cancelled()
+    },
+  )
   if (failure !== undefined) throw failure
   yield { phase, done: size, total: size }
   return copier.copied
