@@ -4,7 +4,7 @@ import type { Chain } from '../chain/chain.ts'
 import type { Device } from '../contracts/device.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { flushFolder } from '../io/host-file.ts'
+import { flushFolder, onPath } from '../io/host-file.ts'
 import { promised } from '../io/io.ts'
 import { type Copied, copyDisk } from './copy.ts'
 import { createImage, type FileOptions, openImage } from './images.ts'
@@ -36,15 +36,15 @@ export interface ConvertOptions extends FileOptions, JobOptions {
  * @throws VdiskError REFUSED if the destination exists, or is one of the files that are read
  */
 export async function* convertDisk(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
-  const existing = fs.statSync(destination, { throwIfNoEntry: false })
+  const existing = onPath('look at', destination, () => fs.statSync(destination, { throwIfNoEntry: false }))
   refuseOverwriting(source, destination, existing, options)
   const inPlace = existing !== undefined && !existing.isFile()
   const target = inPlace ? destination : `${destination}.partial`
-  if (!inPlace) fs.rmSync(target, { force: true })
+  if (!inPlace) onPath('remove', target, () => fs.rmSync(target, { force: true }))
   try {
     const copied = yield* fill(source, target, inPlace, options)
     if (!inPlace) {
-      fs.renameSync(target, destination)
+      onPath('rename', target, () => fs.renameSync(target, destination))
       flushFolder(path.dirname(path.resolve(destination)))
     }
     return copied

@@ -3,7 +3,7 @@ import path from 'node:path'
 import { Chain } from '../chain/chain.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { flushFolder } from '../io/host-file.ts'
+import { flushFolder, onPath } from '../io/host-file.ts'
 import { just, promised } from '../io/io.ts'
 import { type Child, childrenOf, fileIdOf } from './children.ts'
 import { compareDisks } from './compare.ts'
@@ -124,7 +124,7 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
     yield* copyDisk(disk, target, { signal: options.signal, wanted, writeZeros: true, phase: 'merge' })
     await promised(target.flush())
     if (disk.size < into.size) await promised(target.resize(disk.size))
-    if (options.compare) yield* expectEqual(disk, target)
+    if (options.compare) yield* expectEqual(disk, target, options.signal)
   } finally {
     for (const layer of upper) await promised(layer.close())
     await promised(target.close())
@@ -145,8 +145,8 @@ async function beginMerge(lowest: string, into: WritableLayer, options: MergeOpt
   }
 }
 
-async function* expectEqual(disk: Chain, target: Chain): Job<void> {
-  const { equal, firstDifference } = yield* compareDisks(disk, target)
+async function* expectEqual(disk: Chain, target: Chain, signal: AbortSignal | undefined): Job<void> {
+  const { equal, firstDifference } = yield* compareDisks(disk, target, { signal })
   if (equal) return
   throw new VdiskError('IO', {
     message: `Cannot finish the merge: ${target.name} reads back differently at ${firstDifference}`,
@@ -166,7 +166,7 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
   for (const [depth, name] of [...plan.merged.entries()].toReversed()) {
     if (options.delete) {
-      fs.rmSync(name)
+      onPath('remove', name, () => fs.rmSync(name))
       flushFolder(path.dirname(path.resolve(name)))
       continue
     }

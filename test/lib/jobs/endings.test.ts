@@ -3,7 +3,17 @@ import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
 import { raw } from '../../../lib/formats/raw/driver.ts'
-import { checkImage, createDisk, type Disk, finish, isVdiskError, openDisk, promised } from '../../../lib/index.ts'
+import {
+  checkImage,
+  convertDisk,
+  createDisk,
+  type Disk,
+  finish,
+  isVdiskError,
+  openDisk,
+  promised,
+  revertToSnapshot,
+} from '../../../lib/index.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import { copyDisk } from '../../../lib/jobs/copy.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
@@ -93,6 +103,18 @@ test('a check of a chain takes each layer for what it is, not for what the first
   const { findings, checked } = await finish(checkImage(at('top.qcow2'), { chain: true, format: 'qcow2' }))
   expect(findings).toEqual([])
   expect(checked.length).toBe(3)
+})
+
+describe('a name that the system does not take', () => {
+  test.each([
+    ['too long', 'x'.repeat(300)],
+    ['a link to itself', 'loop'],
+  ])('%s is an error of ours', async (_, name) => {
+    if (name === 'loop') fs.symlinkSync('loop', at('loop'))
+    await using disk = await openDisk(at('closed.raw'))
+    expect(await codeOf(finish(convertDisk(disk.chain, at(name), { format: 'raw' })))).toBe('IO')
+    expect(await codeOf(revertToSnapshot(at(name), 'any'))).toBe('IO')
+  })
 })
 
 describe('streams', () => {
