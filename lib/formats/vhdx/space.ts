@@ -1,6 +1,7 @@
 import { roundUp } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
-import { breathe, type Io, settle, Turns } from '../../io/io.ts'
+import type { VdiskError } from '../../errors.ts'
+import { type Io, Pace, settle, Turns } from '../../io/io.ts'
 import { Retirement, type Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Bat, FileEnd } from './bat.ts'
@@ -44,14 +45,12 @@ export class Space implements FileEnd {
     const { regions, geometry } = bat
     const entries = Math.min(regions.bat.length / BAT_ENTRY, geometry.entryCount(LIMIT.diskBytes, true))
     const known = Math.min(entries, Math.floor((size - regions.bat.at) / BAT_ENTRY))
-    let rested = Date.now()
+    const pace = new Pace()
     for (let index = 0; index < known; index += SURVEYED) {
       yield* bat.walk(index, Math.min(known, index + SURVEYED), (view, first, count) =>
         space.markEntries(bat, size, view, first, count),
       )
-      if (Date.now() - rested < 50) continue
-      yield* breathe()
-      rested = Date.now()
+      yield* pace.keep()
     }
     space.end = Math.max(space.end, space.used.length * MIB)
     return space
@@ -214,7 +213,7 @@ export class Space implements FileEnd {
 /** Entries between two looks at the clock. */
 const SURVEYED = 1 << 20
 
-function damaged(bat: Bat, index: number, why: string): Error {
+function damaged(bat: Bat, index: number, why: string): VdiskError {
   return corrupt(
     bat.file,
     `it cannot be written safely, because entry ${index} of the BAT ${why}`,
