@@ -1,6 +1,8 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { Chain } from '../chain/chain.ts'
+import { sampleContent } from '../chain/content-sample.ts'
+import { judgeLink } from '../chain/linkage.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { flushFolder, onPath } from '../io/host-file.ts'
@@ -113,7 +115,7 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
   const upper: Layer[] = []
   try {
     const into = target.layers.at(-1) as WritableLayer
-    await beginMerge(lowest, into, options)
+    await beginMerge(lowest, target, options)
     for (const name of plan.merged) upper.push(await promised(openAlone(name, 'read', options)))
     const disk = new Chain([...target.layers, ...upper], { readOnly: true })
     // A larger disk needs its room first; a smaller one gives up the rest when nothing shows it any more.
@@ -131,9 +133,13 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
   }
 }
 
-async function beginMerge(lowest: string, into: WritableLayer, options: MergeOptions): Promise<void> {
+async function beginMerge(lowest: string, target: Chain, options: MergeOptions): Promise<void> {
+  const into = target.layers.at(-1) as WritableLayer
   const child = await promised(openAlone(lowest, 'write', options))
   try {
+    // Both files are ours alone now. Since the plan was made somebody may have written to the ancestor.
+    const complaint = options.force ? undefined : await complaintAbout(child, target)
+    if (complaint !== undefined) throw unsound(lowest, complaint)
     const links = isWritable(child) ? child.links : undefined
     if (!links) throw new TypeError(`${lowest} has a parent but no way to change its link`)
     // A child that knows its parent by name only takes it as it is; nor may its own file change without need, for those
@@ -143,6 +149,14 @@ async function beginMerge(lowest: string, into: WritableLayer, options: MergeOpt
   } finally {
     await promised(child.close())
   }
+}
+
+/** What speaks against the link of `child` to the top of `target`, in words; undefined: nothing. */
+async function complaintAbout(child: Layer, target: Chain): Promise<string | undefined> {
+  if (!child.parent) return 'it has no parent any more'
+  const parent = target.layers.at(-1) as Layer
+  const { level, message } = await promised(judgeLink(child, parent, () => sampleContent(target)))
+  return level === 'mismatch' ? message : undefined
 }
 
 async function* expectEqual(disk: Chain, target: Chain, signal: AbortSignal | undefined): Job<void> {
@@ -214,11 +228,7 @@ async function bytesAbove(chain: Chain, depth: number, signal: AbortSignal | und
 
 function refuseHarm(file: string, plan: MergePlan): void {
   if (plan.unsound.length > 0) {
-    throw new VdiskError('PARENT_MISMATCH', {
-      message: `Cannot merge ${file}: a link of its chain is not sound: ${plan.unsound.join('; ')}`,
-      where: { file, structure: 'parent link' },
-      advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
-    })
+    throw unsound(file, plan.unsound.join('; '))
   }
   if (plan.broken.length === 0) return
   throw new VdiskError('REFUSED', {
@@ -226,6 +236,14 @@ function refuseHarm(file: string, plan: MergePlan): void {
     where: { file: plan.into },
     advice:
       'Convert or merge those first: vdisk convert IMAGE COPY --flatten. --force goes on, and they will read wrong.',
+  })
+}
+
+function unsound(file: string, why: string): VdiskError {
+  return new VdiskError('PARENT_MISMATCH', {
+    message: `Cannot merge ${file}: a link of its chain is not sound: ${why}`,
+    where: { file, structure: 'parent link' },
+    advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
   })
 }
 
