@@ -74,16 +74,20 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       const others = await childrenOf(layer.name, options)
       broken.push(...others.filter((child) => fileIdOf(child.file) !== above).map((child) => child.file))
     }
+    const repointed = (await childrenOf(file, options)).map((child) => child.file)
     return {
       into: (layers[0] as Layer).name,
       format: (layers[0] as Layer).format,
       merged: layers.slice(1).map(({ name }) => name),
-      repointed: (await childrenOf(file, options)).map((child) => child.file),
+      repointed,
       broken,
       bytes: await bytesAbove(chain, target, options.signal),
-      unsound: chain.links.flatMap((link, depth) =>
-        link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
-      ),
+      unsound: [
+        ...chain.links.flatMap((link, depth) =>
+          link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
+        ),
+        ...(await unsoundChildren(repointed, chain, options)),
+      ],
       size: { before: (layers[0] as Layer).size, after: chain.size },
     }
   } finally {
@@ -157,6 +161,21 @@ async function complaintAbout(child: Layer, target: Chain): Promise<string | und
   const parent = target.layers.at(-1) as Layer
   const { level, message } = await promised(judgeLink(child, parent, () => sampleContent(target)))
   return level === 'mismatch' ? message : undefined
+}
+
+/** Images built upon another state of the disk: to point them at the merged one would hide that for good. */
+async function unsoundChildren(files: readonly string[], parent: Chain, options: MergeOptions): Promise<string[]> {
+  const found: string[] = []
+  for (const file of files) {
+    const child = await promised(openAlone(file, 'inspect', fileOptions(options)))
+    try {
+      const complaint = await complaintAbout(child, parent)
+      if (complaint !== undefined) found.push(`${file}: ${complaint}`)
+    } finally {
+      await promised(child.close())
+    }
+  }
+  return found
 }
 
 async function* expectEqual(disk: Chain, target: Chain, signal: AbortSignal | undefined): Job<void> {

@@ -58,6 +58,16 @@ async function failure(work: () => Promise<unknown>): Promise<VdiskError> {
 const merge = (file: string, options: MergeOptions = {}): Promise<unknown> => finish(mergeImage(file, options))
 
 describe('merging', () => {
+  test('an image built upon another state of the merged one is not quietly pointed at the result', async () => {
+    const { at } = await chain()
+    {
+      await using disk = await openDisk(at('a.qcow2'), { writable: true })
+      await disk.write(0, Buffer.alloc(100, 0xee))
+    }
+    const error = await failure(() => merge(at('a.qcow2')))
+    expect([error.code, error.message]).toEqual(['PARENT_MISMATCH', expect.stringContaining('b.qcow2')])
+  })
+
   test.each(['raw', 'qcow2'])(
     'an ancestor (%s) that changes while the merge is planned is left alone',
     async (format) => {
