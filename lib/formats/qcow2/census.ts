@@ -4,7 +4,7 @@ import { type Io, Pace, settle } from '../../io/io.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
-import { blockOffset, readCount } from './refcounts.ts'
+import { blockOffset, readCount } from './refcount-table.ts'
 import { RootTable } from './root-table.ts'
 import type { SnapshotTable } from './snapshots.ts'
 

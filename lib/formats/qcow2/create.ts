@@ -18,7 +18,8 @@ import {
   LIMIT,
 } from './layout.ts'
 import { Linkage } from './linkage.ts'
-import { Refcounts, writeCount } from './refcounts.ts'
+import { writeCount } from './refcount-table.ts'
+import { Refcounts } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
 import { TablePlaces } from './table-places.ts'
 

@@ -154,7 +154,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   *reserve(offset: number, length: number): Io<Reservation> {
     yield* this.session.beginContent()
-    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    if (this.isFull) yield* this.writeBack.relieve()
     const room = yield* this.allocation.reserve(offset, length)
     this.bitmaps.mark(offset, room.length)
     return room
@@ -162,7 +162,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   *erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
     yield* this.session.beginContent()
-    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    if (this.isFull) yield* this.writeBack.relieve()
     const done = yield* this.allocation.erase(offset, length, reveal)
     if (done > 0) this.bitmaps.mark(offset, done)
     return done
@@ -180,7 +180,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   /** Writes tables back where they take much memory; for work that changes many of them. */
   *relieve(): Io<void> {
-    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    if (this.isFull) yield* this.writeBack.relieve()
   }
 
   *resize(size: number, parentSize: number): Io<void> {
@@ -196,6 +196,10 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     } finally {
       yield* super.close()
     }
+  }
+
+  private get isFull(): boolean {
+    return this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES
   }
 
   private *storePacked(writer: CompressedWriter, offset: number, packed: Uint8Array): Io<void> {
