@@ -138,6 +138,10 @@ export class Chain implements Device {
     }
   }
 
+  hasten(): void {
+    this.top.store.hasten?.()
+  }
+
   *flush(): Io<void> {
     this.assertOpen()
     const { top } = this
