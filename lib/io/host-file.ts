@@ -156,9 +156,10 @@ export class HostFile implements ByteStore {
     const begun = sys()?.startWriting(this.fd)
     if (!begun) return
     this.hastening = true
-    begun.finally(() => {
+    const end = (): void => {
       this.hastening = false
-    })
+    }
+    void begun.then(end, end)
   }
 
   /** Closing again does nothing: the number of a closed descriptor may be another file's by then. */

@@ -9,6 +9,8 @@ import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } 
 const PIECE = 2 << 20
 /** Transfers under way at once: as many as the thread pool has threads. */
 const PARALLEL = 4
+/** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
+const STRETCH = 1 << 30
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
 const HASTEN = 64 << 20
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
@@ -65,6 +67,7 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
     const buffer = copier.newBuffer()
     while (failure === undefined) {
       try {
+        throwIfCancelled(options.signal)
         const next = await source.next()
         if (next.done) return
         position = Math.max(position, next.value.offset)
@@ -106,7 +109,10 @@ async function* pieces(
         start = cut
       }
     } else if (wanted && options.writeZeros) {
-      await copier.erase(offset, extent.length)
+      for (let done = 0; done < extent.length; done += STRETCH) {
+        throwIfCancelled(options.signal)
+        await copier.erase(offset + done, Math.min(STRETCH, extent.length - done))
+      }
     }
     offset += extent.length
   }

@@ -33,11 +33,18 @@ async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
 }
 
 /** A chain over a store in memory of which every call takes a while, and what is under way there. */
-async function slowChain(size: number): Promise<{ chain: Chain; underWay: () => number; closedWith: () => number }> {
+async function slowChain(size: number): Promise<{
+  chain: Chain
+  calls: () => number
+  underWay: () => number
+  closedWith: () => number
+}> {
+  let calls = 0
   let underWay = 0
   let closedWith = -1
   const memory = new MemoryStore('slow', { content: new Uint8Array(size).fill(1) })
   const slow = watchedStore(memory, async () => {
+    calls++
     underWay++
     await new Promise((resolve) => setTimeout(resolve, 2))
     underWay--
@@ -50,7 +57,7 @@ async function slowChain(size: number): Promise<{ chain: Chain; underWay: () => 
     },
   })
   const chain = new Chain([await promised(raw.open(folder.image('slow'), 'write'))])
-  return { chain, underWay: () => underWay, closedWith: () => closedWith }
+  return { chain, calls: () => calls, underWay: () => underWay, closedWith: () => closedWith }
 }
 
 describe('closing', () => {
@@ -94,6 +101,14 @@ test('a copy that nobody follows to its end has stopped when that is told', asyn
   expect(from.underWay() + to.underWay()).toBe(0)
   await new Promise((resolve) => setTimeout(resolve, 20))
   expect(from.underWay() + to.underWay()).toBe(0)
+})
+
+test('a copy of one long run of data is cancelled soon', async () => {
+  const [from, to] = [await slowChain(64 << 20), await slowChain(64 << 20)]
+  const abort = new AbortController()
+  setTimeout(() => abort.abort(), 5)
+  expect(await codeOf(finish(copyDisk(from.chain, to.chain, { signal: abort.signal })))).toBe('CANCELLED')
+  expect(to.calls()).toBeLessThan(16)
 })
 
 test('a check of a chain takes each layer for what it is, not for what the first one is', async () => {
