@@ -159,6 +159,12 @@ export class Chain implements Device {
   *resize(size: number): Io<void> {
     this.assertOpen()
     const top = this.assertWritable()
+    if (!Number.isSafeInteger(size) || size < 0) {
+      throw new VdiskError('OUT_OF_RANGE', {
+        message: `Cannot make ${this.name} ${size} bytes large: that is no whole number below 2^53`,
+        where: { file: this.name },
+      })
+    }
     // Tables move: nobody may be about to change them.
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {

@@ -87,6 +87,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
       advice: 'Give --size, or --parent to take the size of the parent.',
     })
   }
+  assertSize(file, size, driver.supports.maxSize)
   const existed = fs.existsSync(file)
   const gate = new FolderGate(file, options)
   const image = FolderGate.openNamed(file, gate, {
@@ -141,6 +142,15 @@ export function* newParentOf(
   } finally {
     yield* chain.close()
   }
+}
+
+function assertSize(file: string, size: number, most: number): void {
+  if (Number.isSafeInteger(size) && size >= 0 && size <= most) return
+  throw new VdiskError('OUT_OF_RANGE', {
+    message: `Cannot create ${file}: its disk cannot have ${size} bytes`,
+    where: { file },
+    advice: `Give a whole number of bytes, at most ${most}.`,
+  })
 }
 
 function openFile(file: string, access: Access, options: OpenOptions): { image: HostImage; gate: FolderGate } {
