@@ -6,6 +6,7 @@ import type { Image } from '../../contracts/image.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { ALGORITHMS } from './compression.ts'
+import { FileSpace } from './file-space.ts'
 import { featureNameTable, Header } from './header.ts'
 import type { WritableQcow2Layer } from './layer.ts'
 import {
@@ -71,7 +72,7 @@ export function* createQcow2(
   yield* settle(store.write(2 * clusterSize, firstBlock(header)))
   header.refcountTableOffset = clusterSize
   header.refcountTableClusters = 1
-  const space = { length: 3 * clusterSize, end: 3 * clusterSize }
+  const space = new FileSpace(store, 3 * clusterSize)
   const refcounts = new Refcounts(store, header, root, space, new TablePlaces(clusterSize))
   header.l1Size = ceilDiv(size, header.l2Span)
   // An L1 table of no entries has no place, as QEMU makes it.

@@ -143,7 +143,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   get packer(): Packer | undefined {
     if (this.header.hasDataFile) return undefined
-    this.compressed ??= new CompressedWriter(this.header, this.store, this.refcounts, this.allocation)
+    this.compressed ??= new CompressedWriter(this.mapping, this.refcounts, this.allocation)
     const { compressed } = this
     return {
       algorithm: ALGORITHMS[this.header.compressionType] as string,

@@ -149,7 +149,7 @@ export class Refcounts {
 
   /** Step two: counts and table, as they are now. Durable with the next flush. */
   *writeChanges(): Io<void> {
-    yield* this.lengthen(0, this.space.end)
+    yield* this.space.lengthen(0, this.space.end)
     const batch: Batch = this.cache.take()
     yield* this.cache.write(batch)
     const sectors = this.root.take()
@@ -170,19 +170,6 @@ export class Refcounts {
     if (end > LIMIT.fileBytes) throw this.full(end)
     this.space.end = Math.max(this.space.end, end)
     this.pristine = Math.max(this.pristine, end)
-  }
-
-  /**
-   * Bytes were written up to `written`; what lies between there and `needed` must exist too, as zeros.
-   *
-   * The file grows to the end of all clusters in use: no write under way can be behind that.
-   */
-  *lengthen(written: number, needed: number): Io<void> {
-    this.space.length = Math.max(this.space.length, written)
-    if (this.space.length >= needed) return
-    const { end } = this.space
-    yield* settle(this.store.grow(end))
-    this.space.length = Math.max(this.space.length, end)
   }
 
   private *allocateNow(count: number, exact: boolean): Io<Run & { at: number; zeroed: boolean }> {
