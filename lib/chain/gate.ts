@@ -79,7 +79,7 @@ export class FolderGate implements Gate {
       message: `Cannot find the ${role} file of ${from.name}: it is called "${reference}", and there is no ${tried.join(' or ')}`,
       where: { file: from.name, structure: `${role} reference` },
       advice: isWindowsPath(reference)
-        ? 'Put the file beside the image, or say where its folder is now with --map PREFIX=DIR.'
+        ? 'Put the file beside the image, say where its folder is now with --map PREFIX=DIR, or point the image at it with vdisk relink.'
         : 'Put the file back in its place, or point the image at it with vdisk relink.',
     })
   }
