@@ -1,3 +1,4 @@
+import { VdiskError } from '../lib/index.ts'
 import type { Sys } from '../lib/io/sys.ts'
 
 /**
@@ -56,6 +57,7 @@ export class Arrivals {
 
   private listen(on: boolean): void {
     const result = this.native.setNonBlocking(this.fd, on)
-    if (result < 0) throw new Error(`Cannot wait for requests from the kernel: errno ${-result}`)
+    if (result >= 0) return
+    throw new VdiskError('IO', { message: `Cannot wait for requests from the kernel: errno ${-result}` })
   }
 }

@@ -1,5 +1,5 @@
 import fs from 'node:fs'
-import { breathe, messageOf, promised, run } from '../lib/index.ts'
+import { breathe, messageOf, promised, run, VdiskError } from '../lib/index.ts'
 import { ERRNO, type Sys, sys } from '../lib/io/sys.ts'
 import { Arrivals } from './arrivals.ts'
 import { type Frame, FramePool } from './frame.ts'
@@ -155,7 +155,7 @@ export class Channel {
   /** A request that was interrupted before we had it, or a signal: there will be others. */
   private assertTransient(errno: number): void {
     if (errno === ERRNO.EINTR || errno === ERRNO.ENOENT) return
-    throw new Error(`Cannot receive requests from the kernel: errno ${errno}`)
+    throw new VdiskError('IO', { message: `Cannot receive requests from the kernel: errno ${errno}` })
   }
 }
 

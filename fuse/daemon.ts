@@ -5,9 +5,9 @@ import path from 'node:path'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { VdiskError } from '../lib/index.ts'
+import { messageOf, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
-import { errorOf, type Fault } from './fault.ts'
+import { errorOf, type Fault, faultOf } from './fault.ts'
 import { makeLog } from './log.ts'
 import { unmount } from './mount.ts'
 import { isOurs, mountedAt, placeOf, readMountTable } from './mount-table.ts'
@@ -114,7 +114,7 @@ export async function startDaemon(options: MountOptions, entry: string = daemonE
     env: { UV_THREADPOOL_SIZE: THREADS, ...process.env },
   })
   fs.closeSync(log)
-  const answer = await answerOf(child)
+  const answer = await answerOf(child).catch((error: unknown): Answer => ({ fault: faultOf(error) }))
   child.unref()
   if (answer?.mounted) return answer.mounted
   if (answer?.fault) throw errorOf(answer.fault)
@@ -269,7 +269,15 @@ function absolute(options: MountOptions): MountOptions {
 
 function openLog(file: string): number {
   const { O_WRONLY, O_CREAT, O_APPEND, O_NOFOLLOW } = fs.constants
-  const fd = fs.openSync(file, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
-  if (fs.fstatSync(fd).size > LOG_LIMIT) fs.ftruncateSync(fd)
-  return fd
+  try {
+    const fd = fs.openSync(file, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
+    if (fs.fstatSync(fd).size > LOG_LIMIT) fs.ftruncateSync(fd)
+    return fd
+  } catch (error) {
+    throw new VdiskError('IO', {
+      message: `Cannot open the log of the mount, ${file}: ${messageOf(error)}`,
+      where: { file },
+      cause: error,
+    })
+  }
 }

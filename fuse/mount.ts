@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
-import { VdiskError } from '../lib/index.ts'
+import { messageOf, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
 import { isOurs, mountedAt, placeOf, SUBTYPE } from './mount-table.ts'
 import { TYPE } from './protocol.ts'
@@ -126,13 +126,21 @@ async function mountAsRoot(mountpoint: Mountpoint, flags: MountFlags): Promise<n
     `fd=${HANDED_OVER},rootmode=${type.toString(8)},user_id=0,group_id=0,nosuid,nodev`,
     ...sharedOptions(flags),
   ].join(',')
-  const fd = fs.openSync(DEVICE, 'r+')
+  const fd = openDevice(mountpoint)
   // -i: without a helper program that would want to serve the mount itself.
   const args = ['-i', '-t', `fuse.${SUBTYPE}`, '-o', options, flags.source, mountpoint.path]
   const done = await runTool(MOUNT, args, fd)
   if (done.status === 0) return fd
   fs.closeSync(fd)
   throw refusal(mountpoint, MOUNT, done)
+}
+
+function openDevice(mountpoint: Mountpoint): number {
+  try {
+    return fs.openSync(DEVICE, 'r+')
+  } catch (error) {
+    throw refusal(mountpoint, MOUNT, { status: 1, words: messageOf(error) })
+  }
 }
 
 /** `fusermount3` opens the device, mounts, and sends the descriptor through the socket it is given. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { isVdiskError, VdiskError } from '../lib/index.ts'
+import { isVdiskError, messageOf, VdiskError } from '../lib/index.ts'
 import type { Fault } from './fault.ts'
 import { processStart } from './process-start.ts'
 
@@ -92,7 +92,16 @@ function folderIn(parent: string | undefined): string {
  * looked at and changed through one descriptor that follows no link: a path could mean something else the next moment.
  */
 function ownFolder(folder: string): string {
-  fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
+  try {
+    fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw new VdiskError('IO', {
+      message: `Cannot make the folder ${folder}, where mounts are noted: ${messageOf(error)}`,
+      where: { file: folder },
+      advice: 'Name another place in VDISK_RUNTIME_DIR.',
+      cause: error,
+    })
+  }
   const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = fs.constants
   let fd: number | undefined
   try {

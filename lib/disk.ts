@@ -6,6 +6,21 @@ import { promised } from './io/io.ts'
 import { type CreateOptions, createImage, type OpenOptions, openImage, withParentFolder } from './jobs/images.ts'
 import { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 
+/** Which part of a disk a stream brings. */
+export interface StreamRange {
+  /** bytes on the disk: where to begin, default 0 */
+  readonly start?: number | undefined
+  /** bytes on the disk: where to end, default and at most its size */
+  readonly end?: number | undefined
+  /** bytes per chunk at most, default 1 MiB */
+  readonly chunk?: number | undefined
+}
+
+export interface StreamOptions extends StreamRange {
+  /** ends the stream with an AbortError, as streams do */
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
  * An open disk: an image and all its parents as one.
  *
@@ -80,7 +95,7 @@ export class Disk implements AsyncDisposable {
   }
 
   /** The content as a Node stream. */
-  createReadStream(options: { start?: number; end?: number; chunk?: number; signal?: AbortSignal } = {}): Readable {
+  createReadStream(options: StreamOptions = {}): Readable {
     return Readable.from(this.chunks(options), {
       objectMode: false,
       ...(options.signal ? { signal: options.signal } : {}),
@@ -88,9 +103,7 @@ export class Disk implements AsyncDisposable {
   }
 
   /** The content as a Web stream. */
-  readable(
-    options: { start?: number; end?: number; chunk?: number; signal?: AbortSignal } = {},
-  ): ReadableStream<Uint8Array> {
+  readable(options: StreamOptions = {}): ReadableStream<Uint8Array> {
     return Readable.toWeb(this.createReadStream(options)) as ReadableStream<Uint8Array>
   }
 
@@ -105,10 +118,17 @@ export class Disk implements AsyncDisposable {
     await this.close()
   }
 
-  private async *chunks(options: { start?: number; end?: number; chunk?: number }): AsyncGenerator<Uint8Array> {
-    const end = Math.min(options.end ?? this.size, this.size)
-    for (let position = options.start ?? 0; position < end; ) {
-      const chunk = new Uint8Array(Math.min(options.chunk ?? 1 << 20, end - position))
+  private async *chunks({
+    start = 0,
+    end = this.size,
+    chunk: most = 1 << 20,
+  }: StreamRange): AsyncGenerator<Uint8Array> {
+    if (!Number.isSafeInteger(most) || most < 1) {
+      throw new VdiskError('REFUSED', { message: `Cannot read ${this.name} in chunks of ${most} bytes` })
+    }
+    const last = Math.min(end, this.size)
+    for (let position = start; position < last; ) {
+      const chunk = new Uint8Array(Math.min(most, last - position))
       await this.read(position, chunk)
       yield chunk
       position += chunk.length

@@ -46,6 +46,7 @@ export class Chain implements Device {
   private readonly reads = new Epochs()
   private readonly flushes = new Turns()
   private readonly unpacked = new UnpackedCache()
+  private closed = false
 
   constructor(
     layers: readonly Layer[],
@@ -111,6 +112,7 @@ export class Chain implements Device {
     this.assertRange(offset, length)
     const claim = yield* this.claim(offset, length)
     try {
+      this.assertRange(offset, length)
       for (let done = 0; done < length; ) {
         const room = yield* top.reserve(offset + done, Math.min(length - done, TRANSFER))
         yield* this.place(room, { store: source, at: at + done, length: room.length })
@@ -141,6 +143,7 @@ export class Chain implements Device {
   }
 
   *flush(): Io<void> {
+    this.assertOpen()
     const { top } = this
     if (!this.writable || !isWritable(top)) return
     const { reads, unpacked } = this
@@ -154,7 +157,14 @@ export class Chain implements Device {
 
   /** Changes the size of the disk; what is new reads as zero, even where a parent has more. */
   *resize(size: number): Io<void> {
+    this.assertOpen()
     const top = this.assertWritable()
+    if (!Number.isSafeInteger(size) || size < 0) {
+      throw new VdiskError('OUT_OF_RANGE', {
+        message: `Cannot make ${this.name} ${size} bytes large: that is no whole number below 2^53`,
+        where: { file: this.name },
+      })
+    }
     // Tables move: nobody may be about to change them.
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {
@@ -178,8 +188,17 @@ export class Chain implements Device {
     yield* top.resize(size, parentSize)
   }
 
-  /** Closes every layer, top first, even if one of them fails; the first failure is thrown. */
+  /**
+   * Waits for reads and writes under way, then closes every layer, top first, even if one of them fails; the first
+   * failure is thrown. Nothing else works afterwards; closing again does nothing.
+   */
   *close(): Io<void> {
+    if (this.closed) return
+    this.closed = true
+    const { reads } = this
+    // The number of a closed descriptor may be another file's the next moment: nobody may be on the way to it.
+    yield* this.claims.take(0, Number.POSITIVE_INFINITY)
+    yield* this.flushes.take(() => reads.drain())
     let failure: unknown
     for (const layer of this.layers.toReversed()) {
       try {
@@ -309,6 +328,14 @@ export class Chain implements Device {
     return room.length
   }
 
+  private assertOpen(): void {
+    if (!this.closed) return
+    throw new VdiskError('REFUSED', {
+      message: `Cannot use ${this.name}: it was closed`,
+      where: { file: this.name },
+    })
+  }
+
   private assertWritable(): WritableLayer {
     if (this.writable && isWritable(this.top)) return this.top
     throw new VdiskError('READ_ONLY', {
@@ -318,6 +345,7 @@ export class Chain implements Device {
   }
 
   private assertRange(offset: number, length: number): void {
+    if (this.closed) this.assertOpen()
     if (offset >= 0 && length >= 0 && offset + length <= this.size && Number.isSafeInteger(offset)) return
     throw new VdiskError('OUT_OF_RANGE', {
       message: `Cannot reach ${length} bytes at ${offset} of ${this.name}: the disk has ${this.size}`,

@@ -46,11 +46,6 @@ export class CheckReport {
     }
   }
 
-  /** Whether another finding would still be kept: saves the search for its guest range. */
-  get hasRoom(): boolean {
-    return this.findings.length < KEPT
-  }
-
   /** Tells how far the check of this layer is. */
   advance(done: number, total: number): void {
     this.progress(done, total)

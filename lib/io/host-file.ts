@@ -82,7 +82,7 @@ export class HostFile implements ByteStore {
       const opened = new HostFile(options.name ?? file, fd, options)
       if (options.lock) lockImage(fd, options.name ?? file, options.lock)
       // Emptied only once the lock is ours: O_TRUNC at open would destroy an image that somebody uses.
-      if (options.create === 'replace' && !opened.isDevice) opened.attempt('replace', 0, () => fs.ftruncateSync(fd, 0))
+      if (options.create === 'replace' && !opened.isDevice) opened.truncate(0)
       return opened
     } catch (error) {
       fs.closeSync(fd)
@@ -161,9 +161,10 @@ export class HostFile implements ByteStore {
     const begun = sys()?.startWriting(this.fd)
     if (!begun) return
     this.hastening = true
-    void begun.finally(() => {
+    const end = (): void => {
       this.hastening = false
-    })
+    }
+    void begun.then(end, end)
   }
 
   /** Closing again does nothing: the number of a closed descriptor may be another file's by then. */
@@ -308,14 +309,34 @@ export class HostFile implements ByteStore {
   }
 }
 
-/** Makes a new, renamed or removed directory entry durable. A system that cannot flush directories does it by itself. */
+/**
+ * Makes a new, renamed or removed directory entry durable. A system that cannot flush directories does it by itself.
+ *
+ * @throws VdiskError IO
+ */
 export function flushFolder(path: string): void {
   if (process.platform === 'win32') return
-  const fd = fs.openSync(path, fs.constants.O_RDONLY)
+  onPath('flush the folder', path, () => {
+    const fd = fs.openSync(path, fs.constants.O_RDONLY)
+    try {
+      fs.fsyncSync(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+  })
+}
+
+/** Does something about a path, not about an open file. @throws VdiskError IO, NO_SPACE for what the system refuses */
+export function onPath<T>(verb: string, path: string, work: () => T): T {
   try {
-    fs.fsyncSync(fd)
-  } finally {
-    fs.closeSync(fd)
+    return work()
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    throw new VdiskError(FULL.has(code ?? '') ? 'NO_SPACE' : 'IO', {
+      message: `Cannot ${verb} ${path}: ${message}`,
+      where: { file: path },
+      cause: error,
+    })
   }
 }
 

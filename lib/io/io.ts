@@ -59,9 +59,25 @@ export function* just<T>(value: T): Io<T> {
   return value
 }
 
-/** Lets others run: timers, signals, progress. For walks that could go on for seconds without ever having to wait. */
+/** Lets others run: timers, signals, progress. */
 export function* breathe(): Io<void> {
   yield new Promise<void>((resolve) => setImmediate(resolve))
+}
+
+/** Milliseconds that a walk may keep all others waiting. */
+const BREATH = 50
+
+/** For walks that could go on for seconds without ever having to wait: lets others run, some times a second. */
+export class Pace {
+  private rested = Date.now();
+
+  /** @returns whether others did run */
+  *keep(): Io<boolean> {
+    if (Date.now() - this.rested < BREATH) return false
+    yield* breathe()
+    this.rested = Date.now()
+    return true
+  }
 }
 
 /**

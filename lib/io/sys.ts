@@ -1,5 +1,6 @@
 import { constants } from 'node:fs'
 import { createRequire } from 'node:module'
+import { VdiskError } from '../errors.ts'
 
 /**
  * The system calls that Node lacks, through koffi. The only file that knows koffi, and the only one with POSIX in it.
@@ -168,7 +169,7 @@ function load(): Sys | null {
     socketPair() {
       const pair = [-1, -1]
       const result = orErrno(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-      if (result < 0) throw new Error(`socketpair failed with errno ${-result}`)
+      if (result < 0) throw failed('make a pair of sockets', result)
       return pair as [number, number]
     },
     async receiveDescriptor(socket) {
@@ -183,10 +184,14 @@ function load(): Sys | null {
         flags: 0,
       }
       const received = await later(recvmsg, socket, message, MSG_CMSG_CLOEXEC)
-      if (received < 0) throw new Error(`recvmsg failed with errno ${-received}`)
+      if (received < 0) throw failed('receive a descriptor', received)
       return received === 0 || message.controllen < CMSG_DESCRIPTOR_AT + 4
         ? undefined
         : control.readInt32LE(CMSG_DESCRIPTOR_AT)
     },
   }
+}
+
+function failed(what: string, result: number): VdiskError {
+  return new VdiskError('IO', { message: `Cannot ${what}: errno ${-result}` })
 }

@@ -7,7 +7,7 @@ import type { VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { promised } from '../io/io.ts'
 import { type OpenOptions, openAlone, openKnown } from './images.ts'
-import { type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
+import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
 
 export interface CheckOptions extends OpenOptions, JobOptions {
   /** check all parents too, down to the base */
@@ -56,11 +56,13 @@ class Checker {
   private readonly links: CheckResult['links'][number][] = []
   private readonly report: CheckReport
   private progress: Progress = { phase: 'check', done: 0, total: 1 }
+  private stopped = false
 
   constructor(options: CheckOptions) {
     this.options = options
     this.report = new CheckReport((done, total) => {
       throwIfCancelled(options.signal)
+      if (this.stopped) throw cancelled()
       this.progress = { phase: 'check', done, total }
     })
   }
@@ -77,14 +79,20 @@ class Checker {
       this.unchecked.push(layer.name)
       return
     }
-    yield* whileRunning(promised(driver.check(layer, this.report)), () => this.progress)
+    yield* whileRunning(
+      promised(driver.check(layer, this.report)),
+      () => this.progress,
+      () => {
+        this.stopped = true
+      },
+    )
     this.checked.push(layer.name)
   }
 
   /** Judges the link below a layer. @returns the parent's file, if there is one that can be opened */
   async checkParent(file: string, layer: Layer): Promise<{ file: string; format: string } | undefined> {
     if (!layer.parent) return undefined
-    const { layers, links, broken } = await promised(openKnown(file, this.options))
+    const { layers, links, broken } = await promised(openKnown(file, { ...this.options, format: layer.format }))
     try {
       const [parent, verdict] = [layers.at(-2), links.at(-1)]
       if (!parent || !verdict) {

@@ -3,6 +3,7 @@ import path from 'node:path'
 import { FolderGate } from '../chain/gate.ts'
 import { sampleOf } from '../chain/probe.ts'
 import { drivers } from '../formats/registry.ts'
+import { onPath } from '../io/host-file.ts'
 import { promised, settle } from '../io/io.ts'
 import type { FileOptions } from './images.ts'
 
@@ -37,7 +38,7 @@ export async function childrenOf(parent: string, options: FileOptions = {}): Pro
 
 /** Device and inode: the same file under any name. */
 export function fileIdOf(file: string): string | undefined {
-  const stat = fs.statSync(file, { bigint: true, throwIfNoEntry: false })
+  const stat = onPath('look at', file, () => fs.statSync(file, { bigint: true, throwIfNoEntry: false }))
   return stat && `${stat.dev}:${stat.ino}`
 }
 

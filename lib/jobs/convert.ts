@@ -4,7 +4,7 @@ import type { Chain } from '../chain/chain.ts'
 import type { Device } from '../contracts/device.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { flushFolder } from '../io/host-file.ts'
+import { flushFolder, onPath } from '../io/host-file.ts'
 import { promised } from '../io/io.ts'
 import { type Copied, copyDisk } from './copy.ts'
 import { assertUnused, createImage, type FileOptions, openImage, withParentFolder } from './images.ts'
@@ -36,7 +36,7 @@ export interface ConvertOptions extends FileOptions, JobOptions {
  * @throws VdiskError REFUSED if the destination exists, or is one of the files that are read
  */
 export async function* convertDisk(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
-  const existing = fs.statSync(destination, { throwIfNoEntry: false })
+  const existing = onPath('look at', destination, () => fs.statSync(destination, { throwIfNoEntry: false }))
   refuseOverwriting(source, destination, existing, options)
   if (existing?.isFile()) assertUnused(destination, options)
   const inPlace = existing !== undefined && !existing.isFile()
@@ -44,13 +44,13 @@ export async function* convertDisk(source: Chain, destination: string, options: 
   if (!inPlace && fs.existsSync(target)) {
     // Left behind by one that was killed; or another one is at work on it this moment.
     assertUnused(target, options)
-    fs.rmSync(target)
+    onPath('remove', target, () => fs.rmSync(target))
   }
   let complete = false
   try {
     const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
     if (!inPlace) {
-      fs.renameSync(target, destination)
+      onPath('rename', target, () => fs.renameSync(target, destination))
       if (options.durable ?? true) flushFolder(path.dirname(path.resolve(destination)))
     }
     complete = true

@@ -3,7 +3,7 @@ import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
 import { type Io, promised, settle, Turns } from '../io/io.ts'
-import { type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
+import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
@@ -11,6 +11,8 @@ const PIECE = 2 << 20
 const TRANSFER = 16 << 20
 /** Transfers under way at once: as many as the thread pool has threads. */
 const PARALLEL = 4
+/** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
+const STRETCH = 1 << 30
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
 const HASTEN = 64 << 20
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
@@ -55,7 +57,13 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
   let failure: unknown
   let position = 0
   const workers = Promise.all(Array.from({ length: PARALLEL }, work))
-  yield* whileRunning(workers, () => ({ phase, done: position, total: size }))
+  yield* whileRunning(
+    workers,
+    () => ({ phase, done: position, total: size }),
+    () => {
+      failure ??= cancelled()
+    },
+  )
   if (failure !== undefined) throw failure
   yield { phase, done: size, total: size }
   return copier.copied
@@ -64,6 +72,7 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
     const buffer = copier.newBuffer()
     while (failure === undefined) {
       try {
+        throwIfCancelled(options.signal)
         const next = await source.next()
         if (next.done) return
         position = Math.max(position, next.value.offset)
@@ -107,7 +116,10 @@ async function* pieces(
         start = cut
       }
     } else if (wanted && options.writeZeros) {
-      await copier.erase(offset, extent.length)
+      for (let done = 0; done < extent.length; done += STRETCH) {
+        throwIfCancelled(options.signal)
+        await copier.erase(offset + done, Math.min(STRETCH, extent.length - done))
+      }
     }
     offset += extent.length
   }

@@ -10,7 +10,7 @@ import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
-import { flushFolder, HostFile } from '../io/host-file.ts'
+import { flushFolder, HostFile, onPath } from '../io/host-file.ts'
 import type { Io } from '../io/io.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
@@ -100,7 +100,8 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
   if (!driver.create) {
     throw new VdiskError('UNSUPPORTED', { message: `Cannot create ${file}: vdisk can only read ${driver.name}` })
   }
-  const replaced = options.replace ? fs.statSync(file, { throwIfNoEntry: false }) : undefined
+  const look = (): fs.Stats | undefined => fs.statSync(file, { throwIfNoEntry: false })
+  const replaced = options.replace ? onPath('look at', file, look) : undefined
   if (replaced?.isBlockDevice() && driver.name !== 'raw') {
     // A new file reads as zero where nothing was written, and formats count on it; a device shows what was there before.
     throw new VdiskError('UNSUPPORTED', {
@@ -117,6 +118,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
       advice: 'Give --size, or --parent to take the size of the parent.',
     })
   }
+  assertSize(file, size, driver.supports.maxSize)
   const beside = replaced?.isFile() === true
   if (beside) assertUnused(file, options)
   const target = beside ? `${fs.realpathSync(file)}.partial` : file
@@ -136,8 +138,10 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     // Whatever keeps the new image from being used should be said now, and not when it is wanted.
     if (parent) yield* (yield* openImage(target, withParentFolder(options, options.parent))).close()
     if (replaced && beside) {
-      fs.chmodSync(target, replaced.mode & 0o7777)
-      fs.renameSync(target, fs.realpathSync(file))
+      onPath('rename', target, () => {
+        fs.chmodSync(target, replaced.mode & 0o7777)
+        fs.renameSync(target, fs.realpathSync(file))
+      })
     }
     // The file is there for good only when its folder says so.
     if (options.durable ?? true) flushFolder(path.dirname(path.resolve(target)))
@@ -202,6 +206,15 @@ export function* newParentOf(
   } finally {
     yield* chain.close()
   }
+}
+
+function assertSize(file: string, size: number, most: number): void {
+  if (Number.isSafeInteger(size) && size >= 0 && size <= most) return
+  throw new VdiskError('OUT_OF_RANGE', {
+    message: `Cannot create ${file}: its disk cannot have ${size} bytes`,
+    where: { file },
+    advice: `Give a whole number of bytes, at most ${most}.`,
+  })
 }
 
 function openFile(file: string, access: Access, options: OpenOptions): { image: HostImage; gate: FolderGate } {

@@ -33,29 +33,40 @@ export async function finish<R>(job: Job<R>, onProgress: (progress: Progress) =>
 
 /** @throws VdiskError CANCELLED if the signal says so */
 export function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new VdiskError('CANCELLED', { message: 'Cancelled: nothing that was there before has changed' })
+  if (signal?.aborted) throw cancelled()
 }
 
-/** Yields how far some work is, a few times a second, until it has ended. @throws what the work throws */
-export async function* whileRunning<T>(work: Promise<T>, progress: () => Progress): Job<T> {
+/** The error of work that was told to stop. */
+export function cancelled(): VdiskError {
+  return new VdiskError('CANCELLED', { message: 'Cancelled: nothing that was there before has changed' })
+}
+
+/**
+ * Yields how far some work is, a few times a second, until it has ended.
+ *
+ * @param stop tells the work to end soon, where nobody waits for its result any more: the job was left before its end
+ * @throws what the work throws
+ */
+export async function* whileRunning<T>(work: Promise<T>, progress: () => Progress, stop: () => void): Job<T> {
   let ended = false
-  const settled = work.then(
-    () => {
-      ended = true
-    },
-    () => {
-      ended = true
-    },
-  )
-  while (!ended) {
-    let timer: NodeJS.Timeout | undefined
-    const tick = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, 100)
-    })
-    await Promise.race([settled, tick])
-    clearTimeout(timer)
-    if (!ended) yield progress()
+  const end = (): void => {
+    ended = true
+  }
+  const settled = work.then(end, end)
+  try {
+    while (!ended) {
+      let timer: NodeJS.Timeout | undefined
+      const tick = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, 100)
+      })
+      await Promise.race([settled, tick])
+      clearTimeout(timer)
+      if (!ended) yield progress()
+    }
+  } finally {
+    // Whoever started the work closes its disks next: nobody may be using them then.
+    if (!ended) stop()
+    await settled
   }
   return await work
 }

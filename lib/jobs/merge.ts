@@ -1,9 +1,11 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { Chain } from '../chain/chain.ts'
+import { sampleContent } from '../chain/content-sample.ts'
+import { judgeLink } from '../chain/linkage.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { flushFolder } from '../io/host-file.ts'
+import { flushFolder, onPath } from '../io/host-file.ts'
 import { just, promised } from '../io/io.ts'
 import { type Child, childrenOf, fileIdOf } from './children.ts'
 import { compareDisks } from './compare.ts'
@@ -72,16 +74,20 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       const others = await childrenOf(layer.name, options)
       broken.push(...others.filter((child) => fileIdOf(child.file) !== above).map((child) => child.file))
     }
+    const repointed = (await childrenOf(file, options)).map((child) => child.file)
     return {
       into: (layers[0] as Layer).name,
       format: (layers[0] as Layer).format,
       merged: layers.slice(1).map(({ name }) => name),
-      repointed: (await childrenOf(file, options)).map((child) => child.file),
+      repointed,
       broken,
       bytes: await bytesAbove(chain, target, options.signal),
-      unsound: chain.links.flatMap((link, depth) =>
-        link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
-      ),
+      unsound: [
+        ...chain.links.flatMap((link, depth) =>
+          link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
+        ),
+        ...(await unsoundChildren(repointed, chain, options)),
+      ],
       size: { before: (layers[0] as Layer).size, after: chain.size },
     }
   } finally {
@@ -113,7 +119,7 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
   const upper: Layer[] = []
   try {
     const into = target.layers.at(-1) as WritableLayer
-    await beginMerge(lowest, into, options)
+    await beginMerge(lowest, target, options)
     for (const name of plan.merged) upper.push(await promised(openAlone(name, 'read', options)))
     const disk = new Chain([...target.layers, ...upper], { readOnly: true })
     // A larger disk needs its room first; a smaller one gives up the rest when nothing shows it any more.
@@ -124,16 +130,20 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
     yield* copyDisk(disk, target, { signal: options.signal, wanted, writeZeros: true, phase: 'merge' })
     await promised(target.flush())
     if (disk.size < into.size) await promised(target.resize(disk.size))
-    if (options.compare) yield* expectEqual(disk, target)
+    if (options.compare) yield* expectEqual(disk, target, options.signal)
   } finally {
     for (const layer of upper) await promised(layer.close())
     await promised(target.close())
   }
 }
 
-async function beginMerge(lowest: string, into: WritableLayer, options: MergeOptions): Promise<void> {
+async function beginMerge(lowest: string, target: Chain, options: MergeOptions): Promise<void> {
+  const into = target.layers.at(-1) as WritableLayer
   const child = await promised(openAlone(lowest, 'write', options))
   try {
+    // Both files are ours alone now. Since the plan was made somebody may have written to the ancestor.
+    const complaint = options.force ? undefined : await complaintAbout(child, target)
+    if (complaint !== undefined) throw unsound(lowest, complaint)
     const links = isWritable(child) ? child.links : undefined
     if (!links) throw new TypeError(`${lowest} has a parent but no way to change its link`)
     // A child that knows its parent by name only takes it as it is; nor may its own file change without need, for those
@@ -145,8 +155,31 @@ async function beginMerge(lowest: string, into: WritableLayer, options: MergeOpt
   }
 }
 
-async function* expectEqual(disk: Chain, target: Chain): Job<void> {
-  const { equal, firstDifference } = yield* compareDisks(disk, target)
+/** What speaks against the link of `child` to the top of `target`, in words; undefined: nothing. */
+async function complaintAbout(child: Layer, target: Chain): Promise<string | undefined> {
+  if (!child.parent) return 'it has no parent any more'
+  const parent = target.layers.at(-1) as Layer
+  const { level, message } = await promised(judgeLink(child, parent, () => sampleContent(target)))
+  return level === 'mismatch' ? message : undefined
+}
+
+/** Images built upon another state of the disk: to point them at the merged one would hide that for good. */
+async function unsoundChildren(files: readonly string[], parent: Chain, options: MergeOptions): Promise<string[]> {
+  const found: string[] = []
+  for (const file of files) {
+    const child = await promised(openAlone(file, 'inspect', fileOptions(options)))
+    try {
+      const complaint = await complaintAbout(child, parent)
+      if (complaint !== undefined) found.push(`${file}: ${complaint}`)
+    } finally {
+      await promised(child.close())
+    }
+  }
+  return found
+}
+
+async function* expectEqual(disk: Chain, target: Chain, signal: AbortSignal | undefined): Job<void> {
+  const { equal, firstDifference } = yield* compareDisks(disk, target, { signal })
   if (equal) return
   throw new VdiskError('IO', {
     message: `Cannot finish the merge: ${target.name} reads back differently at ${firstDifference}`,
@@ -166,7 +199,7 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
   for (const [depth, name] of [...plan.merged.entries()].toReversed()) {
     if (options.delete) {
-      fs.rmSync(name)
+      onPath('remove', name, () => fs.rmSync(name))
       flushFolder(path.dirname(path.resolve(name)))
       continue
     }
@@ -218,11 +251,7 @@ async function bytesAbove(chain: Chain, depth: number, signal: AbortSignal | und
 
 function refuseHarm(file: string, plan: MergePlan): void {
   if (plan.unsound.length > 0) {
-    throw new VdiskError('PARENT_MISMATCH', {
-      message: `Cannot merge ${file}: a link of its chain is not sound: ${plan.unsound.join('; ')}`,
-      where: { file, structure: 'parent link' },
-      advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
-    })
+    throw unsound(file, plan.unsound.join('; '))
   }
   if (plan.broken.length === 0) return
   throw new VdiskError('REFUSED', {
@@ -230,6 +259,14 @@ function refuseHarm(file: string, plan: MergePlan): void {
     where: { file: plan.into },
     advice:
       'Convert or merge those first: vdisk convert IMAGE COPY --flatten. --force goes on, and they will read wrong.',
+  })
+}
+
+function unsound(file: string, why: string): VdiskError {
+  return new VdiskError('PARENT_MISMATCH', {
+    message: `Cannot merge ${file}: a link of its chain is not sound: ${why}`,
+    where: { file, structure: 'parent link' },
+    advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
   })
 }
 

@@ -78,7 +78,7 @@ export class Bench {
   readonly entry: string
   /** the same code as a library, for processes of other users */
   readonly library: string
-  private readonly folder: string
+  readonly folder: string
   private readonly cleaners: (() => unknown)[] = []
   private count = 0
 

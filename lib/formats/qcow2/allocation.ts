@@ -184,7 +184,7 @@ export class Allocation {
 
   private inPlace(at: number, length: number): Reservation {
     // What was missing of a last cluster that was cut short is there now.
-    const publish = this.header.hasDataFile ? nothing : () => this.refcounts.lengthen(at + length, 0)
+    const publish = this.header.hasDataFile ? nothing : () => this.mapping.space.lengthen(at + length, 0)
     return { length, store: this.mapping.dataStore, at, zeroed: false, fills: [], publish, abandon: nothing }
   }
 
@@ -253,7 +253,7 @@ export class Allocation {
 
   /** An old place may be a last cluster that was cut short. */
   private *publishOld(cluster: number, at: number, start: number, end: number, unit: number): Io<void> {
-    if (!this.header.hasDataFile) yield* this.refcounts.lengthen(at + roundUp(end, unit), 0)
+    if (!this.header.hasDataFile) yield* this.mapping.space.lengthen(at + roundUp(end, unit), 0)
     yield* this.publishRun(cluster, 1, at, start, end, 'keep')
   }
 
@@ -265,7 +265,7 @@ export class Allocation {
     end: number,
     rest: 'keep' | 'whole',
   ): Io<void> {
-    yield* this.refcounts.lengthen(room.at + end, room.at + room.count * this.clusterSize)
+    yield* this.mapping.space.lengthen(room.at + end, room.at + room.count * this.clusterSize)
     yield* this.publishRun(cluster, room.count, room.at, start, end, rest)
   }
 

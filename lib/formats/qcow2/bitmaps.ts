@@ -181,9 +181,12 @@ export class Bitmaps implements StoredBitmaps {
     for (const table of tables) yield* settle(this.store.write(table.at, table.bytes))
     yield* settle(this.store.flush())
     // The mark goes last, by itself: place and size may stand in another sector than the flags.
-    for (const entry of saved) yield* this.writeEntry(entry, entry.flags | BITMAP_FLAG.inUse)
+    for (const entry of saved) yield* this.writeEntry(entry)
     yield* settle(this.store.flush())
-    for (const entry of saved) yield* this.writeFlags(entry, entry.flags & ~BITMAP_FLAG.inUse)
+    for (const entry of saved) {
+      yield* this.writeFlags(entry, entry.flags & ~BITMAP_FLAG.inUse)
+      entry.flags &= ~BITMAP_FLAG.inUse
+    }
     yield* settle(this.store.flush())
     yield* this.room.flush()
   }
@@ -199,13 +202,13 @@ export class Bitmaps implements StoredBitmaps {
 
   private *take(entries: readonly StoredBitmap[]): Io<void> {
     if (entries.length === 0) return
+    const loaded = new Map<StoredBitmap, Bitmap>()
     let memory = 0
     for (const entry of entries) {
       memory += this.bytesOf(entry)
       if (memory > MEMORY) continue
       try {
-        entry.bits = yield* this.load(entry)
-        this.tracking.push(entry)
+        loaded.set(entry, yield* this.load(entry))
       } catch (error) {
         // What cannot be read cannot be kept up to date: it stays marked, and nobody relies on it.
         if (!isVdiskError(error, 'CORRUPT')) throw error
@@ -213,6 +216,10 @@ export class Bitmaps implements StoredBitmaps {
     }
     for (const entry of entries) yield* this.writeFlags(entry, entry.flags | BITMAP_FLAG.inUse)
     yield* settle(this.store.flush())
+    // Not before the marks are durable: where that failed, whoever changes something next has to set them.
+    for (const entry of entries) entry.flags |= BITMAP_FLAG.inUse
+    for (const [entry, bits] of loaded) entry.bits = bits
+    this.tracking.push(...loaded.keys())
   }
 
   private bytesOf(entry: StoredBitmap): number {
@@ -269,8 +276,10 @@ export class Bitmaps implements StoredBitmaps {
     if (size !== entry.tableSize) {
       const place = yield* room.refcounts.allocate(Math.max(1, ceilDiv(size * 8, clusterSize)), true)
       table = new RootTable(place.at, new Uint8Array(roundUp(Math.max(1, size * 8), clusterSize)))
-      if (entry.tableSize > 0) room.refcounts.release(entry.tableOffset, entry.tableSize * 8)
-      this.places.removeRange(entry.tableOffset)
+      if (entry.tableSize > 0) {
+        room.refcounts.release(entry.tableOffset, entry.tableSize * 8)
+        this.places.removeRange(entry.tableOffset)
+      }
       this.places.addRange(place.at, table.bytes.length)
     }
     for (let i = 0; i < Math.max(size, old.length); i++) {
@@ -294,15 +303,14 @@ export class Bitmaps implements StoredBitmaps {
     return table
   }
 
-  private *writeEntry(entry: StoredBitmap, flags: number): Io<void> {
+  private *writeEntry(entry: StoredBitmap): Io<void> {
     const head = new Uint8Array(bitmapEntry.size)
     bitmapEntry.patch(head, { tableOffset: entry.tableOffset, tableSize: entry.tableSize })
     yield* settle(this.store.write(entry.entryAt, head.subarray(0, bitmapEntry.offsetOf('flags'))))
-    yield* this.writeFlags(entry, flags)
+    yield* this.writeFlags(entry, entry.flags)
   }
 
   private *writeFlags(entry: StoredBitmap, flags: number): Io<void> {
-    entry.flags = flags
     const at = bitmapEntry.offsetOf('flags')
     const head = new Uint8Array(bitmapEntry.size)
     bitmapEntry.patch(head, { flags })

@@ -1,10 +1,10 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { NewFinding } from '../../contracts/check-report.ts'
-import { breathe, type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
-import { blockOffset, readCount } from './refcounts.ts'
+import { blockOffset, readCount } from './refcount-table.ts'
 import { RootTable } from './root-table.ts'
 import type { SnapshotTable } from './snapshots.ts'
 
@@ -44,7 +44,7 @@ export class Census {
   private window: CensusWindow = { first: 0, counted: new Uint16Array(0), stored: new Uint16Array(0) }
   private visit: Visit | undefined
   private active = false
-  private rested = Date.now()
+  private readonly pace = new Pace()
   /** the highest cluster that anything refers to */
   highest = 0
   /** the lowest cluster behind the window that anything refers to */
@@ -123,7 +123,7 @@ export class Census {
     for (const root of roots) {
       this.active = root === undefined
       this.addTables(yield* this.rootTable(root), root ? `L1 table of snapshot ${root.id}` : 'L1 table')
-      yield* this.rest()
+      yield* this.pace.keep()
     }
     for (const [index, root] of roots.entries()) {
       this.active = root === undefined
@@ -143,14 +143,6 @@ export class Census {
   private *rootTable(snapshot: SnapshotTable | undefined): Io<RootTable> {
     const { mapping } = this.parts
     return snapshot ? yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries) : mapping.l1
-  }
-
-  /** Lets others run, now and then. @returns whether it did */
-  private *rest(): Io<boolean> {
-    if (Date.now() - this.rested < 50) return false
-    yield* breathe()
-    this.rested = Date.now()
-    return true
   }
 
   /** The L1 table itself and the L2 tables that it points at. */
@@ -196,7 +188,7 @@ export class Census {
       }
       yield* settle(this.parts.mapping.store.read(at, table.subarray(0, present)))
       this.walkL2(view, at, i * this.parts.header.l2Span)
-      if (yield* this.rest()) progress(i / l1.length)
+      if (yield* this.pace.keep()) progress(i / l1.length)
     }
   }
 

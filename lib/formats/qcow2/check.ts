@@ -2,7 +2,7 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Io } from '../../io/io.ts'
 import { Census, type CensusWindow, COUNT_MASK, WINDOW } from './census.ts'
 import type { Qcow2Parts } from './parts.ts'
-import { readRefcountTable } from './refcounts.ts'
+import { readRefcountTable } from './refcount-table.ts'
 
 /** Wrong clusters whose guest ranges are looked up in a second walk. */
 const EXPLAINED = 1000

@@ -1,8 +1,10 @@
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Allocation } from './allocation.ts'
+import type { FileSpace } from './file-space.ts'
 import type { Header } from './header.ts'
 import { encodeCompressed } from './layout.ts'
+import type { Mapping } from './mapping.ts'
 import type { Refcounts } from './refcounts.ts'
 
 /**
@@ -12,15 +14,17 @@ import type { Refcounts } from './refcounts.ts'
 export class CompressedWriter {
   private readonly header: Header
   private readonly store: ByteStore
+  private readonly space: FileSpace
   private readonly refcounts: Refcounts
   private readonly allocation: Allocation
   private readonly turns = new Turns()
   /** free bytes at the end of the host clusters taken last */
   private free = { at: 0, length: 0 }
 
-  constructor(header: Header, store: ByteStore, refcounts: Refcounts, allocation: Allocation) {
+  constructor({ header, store, space }: Mapping, refcounts: Refcounts, allocation: Allocation) {
     this.header = header
     this.store = store
+    this.space = space
     this.refcounts = refcounts
     this.allocation = allocation
   }
@@ -29,7 +33,7 @@ export class CompressedWriter {
   *put(offset: number, packed: Uint8Array): Io<void> {
     const at = yield* this.turns.take(() => this.takeRoom(packed.length))
     yield* settle(this.store.write(at, packed))
-    yield* this.refcounts.lengthen(at + packed.length, 0)
+    yield* this.space.lengthen(at + packed.length, 0)
     const [high, low] = encodeCompressed(at, packed.length, this.header.clusterBits)
     yield* this.allocation.setCompressed(offset, high, low)
   }

@@ -6,6 +6,7 @@ import type { Image } from '../../contracts/image.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { ALGORITHMS } from './compression.ts'
+import { FileSpace } from './file-space.ts'
 import { featureNameTable, Header } from './header.ts'
 import type { WritableQcow2Layer } from './layer.ts'
 import {
@@ -18,7 +19,8 @@ import {
   LIMIT,
 } from './layout.ts'
 import { Linkage } from './linkage.ts'
-import { Refcounts, writeCount } from './refcounts.ts'
+import { writeCount } from './refcount-table.ts'
+import { Refcounts } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
 import { TablePlaces } from './table-places.ts'
 
@@ -70,7 +72,7 @@ export function* createQcow2(
   yield* settle(store.write(2 * clusterSize, firstBlock(header)))
   header.refcountTableOffset = clusterSize
   header.refcountTableClusters = 1
-  const space = { length: 3 * clusterSize, end: 3 * clusterSize }
+  const space = new FileSpace(store, 3 * clusterSize)
   const refcounts = new Refcounts(store, header, root, space, new TablePlaces(clusterSize))
   header.l1Size = ceilDiv(size, header.l2Span)
   // An L1 table of no entries has no place, as QEMU makes it.
@@ -82,7 +84,8 @@ export function* createQcow2(
   yield* settle(store.flush())
   yield* header.write(store)
   // A large L1 table makes the refcount table outgrow its place; nothing points at the old places any more.
-  refcounts.condemn(refcounts.takeUnpointed())
+  refcounts.givenUp.condemn(refcounts.givenUp.takeReleased())
+  refcounts.givenUp.endFlush()
   yield* refcounts.retire()
   yield* refcounts.writeChanges()
   const layer = yield* open()

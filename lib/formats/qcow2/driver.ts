@@ -9,6 +9,7 @@ import { type BitmapImage, Bitmaps } from './bitmaps.ts'
 import { checkQcow2 } from './check.ts'
 import { ALGORITHMS, prepareCompression } from './compression.ts'
 import { createOptions, createQcow2 } from './create.ts'
+import { FileSpace } from './file-space.ts'
 import { Header } from './header.ts'
 import { Qcow2Layer, WritableQcow2Layer } from './layer.ts'
 import { AUTOCLEAR, EXTENSION, MAGIC } from './layout.ts'
@@ -16,7 +17,8 @@ import { Linkage } from './linkage.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { rebuildRefcounts } from './rebuild.ts'
-import { Refcounts, readRefcountTable } from './refcounts.ts'
+import { readRefcountTable } from './refcount-table.ts'
+import { Refcounts } from './refcounts.ts'
 import type { RootTable } from './root-table.ts'
 import { Snapshots } from './snapshots.ts'
 import { TablePlaces } from './table-places.ts'
@@ -82,8 +84,7 @@ function* openParts(image: Image, access: Access): Io<Qcow2Parts> {
   const { store } = image
   const header = yield* Header.read(store)
   yield* prepareCompression(header)
-  const fileSize = yield* settle(store.size())
-  const space = { length: fileSize, end: fileSize }
+  const space = new FileSpace(store, yield* settle(store.size()))
   // Who only looks needs neither the map nor any other file. [CVE-2024-4467]
   const inspecting = access === 'inspect'
   const l1 = yield* Mapping.readL1(store, header.l1TableOffset, inspecting ? 0 : header.l1Size)

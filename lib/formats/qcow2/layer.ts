@@ -143,7 +143,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   get packer(): Packer | undefined {
     if (this.header.hasDataFile) return undefined
-    this.compressed ??= new CompressedWriter(this.header, this.store, this.refcounts, this.allocation)
+    this.compressed ??= new CompressedWriter(this.mapping, this.refcounts, this.allocation)
     const { compressed } = this
     return {
       algorithm: ALGORITHMS[this.header.compressionType] as string,
@@ -154,7 +154,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   *reserve(offset: number, length: number): Io<Reservation> {
     yield* this.session.beginContent()
-    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    if (this.isFull) yield* this.writeBack.relieve()
     const room = yield* this.allocation.reserve(offset, length)
     this.bitmaps.mark(offset, room.length)
     return room
@@ -162,7 +162,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   *erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
     yield* this.session.beginContent()
-    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    if (this.isFull) yield* this.writeBack.relieve()
     const done = yield* this.allocation.erase(offset, length, reveal)
     if (done > 0) this.bitmaps.mark(offset, done)
     return done
@@ -180,7 +180,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   /** Writes tables back where they take much memory; for work that changes many of them. */
   *relieve(): Io<void> {
-    if (this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES) yield* this.writeBack.relieve()
+    if (this.isFull) yield* this.writeBack.relieve()
   }
 
   *resize(size: number, parentSize: number): Io<void> {
@@ -191,11 +191,15 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     try {
       yield* this.flush()
       // What was released needs one more round to be counted as free.
-      while (this.refcounts.hasUnretired) yield* this.flush()
+      while (!this.refcounts.givenUp.isEmpty) yield* this.flush()
       yield* this.session.end()
     } finally {
       yield* super.close()
     }
+  }
+
+  private get isFull(): boolean {
+    return this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES
   }
 
   private *storePacked(writer: CompressedWriter, offset: number, packed: Uint8Array): Io<void> {

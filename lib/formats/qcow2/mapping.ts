@@ -4,6 +4,7 @@ import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { type Page, TableCache } from '../../io/table-cache.ts'
 import { unpackerOf } from './compression.ts'
+import type { FileSpace } from './file-space.ts'
 import type { Header } from './header.ts'
 import {
   COMPRESSED,
@@ -16,7 +17,6 @@ import {
   RESERVED_HIGH,
   RESERVED_LOW,
 } from './layout.ts'
-import type { FileSpace } from './refcounts.ts'
 import { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
 
@@ -25,20 +25,13 @@ const CACHE = 32 << 20
 const MAX_PAGE = 4096
 const SUBCLUSTERS = 32
 
-/** Where one guest cluster's entry stands. */
-export interface EntryPlace {
-  readonly page: Page
-  /** bytes from the start of the page */
-  readonly within: number
-}
-
 /** What a standard entry says; with extended entries, about one subcluster. */
 type Kind = 'data' | 'zero' | 'parent'
 
 /**
  * From guest offsets to host offsets: L1 table, L2 tables, entries. ["Cluster mapping", "Extended L2 Entries"]
  *
- * This is the reading half; `Allocation` changes the tables through `entry` and `l1`.
+ * This is the reading half; `Allocation` changes the tables.
  */
 export class Mapping {
   readonly store: ByteStore

@@ -6,6 +6,9 @@ import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
 import { setCopiedFlags } from './references.ts'
 
+/** Bytes of changed counts that are held at most. */
+const CHANGES = 16 << 20
+
 /** Bytes by which a crash may leave the shortest file too short. */
 const UNFLUSHED = 1 << 30
 
@@ -34,10 +37,17 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
     const { counted, stored } = yield* new Census(parts, refcounts.root, () => {}).count(first, count, () => {})
     for (let i = 0; i < count; i++) {
       const wanted = counted[i] as number
-      if (wanted !== ((stored[i] as number) & COUNT_MASK)) yield* refcounts.set(first + i, wanted)
+      if (wanted === ((stored[i] as number) & COUNT_MASK)) continue
+      yield* refcounts.set(first + i, wanted)
+      // Nobody relies on counts before the last of them is right, so they need not stay in memory.
+      if (refcounts.changedBytes > CHANGES) yield* refcounts.writeChanges()
     }
+    yield* refcounts.writeNewBlocks()
+    // A table that was outgrown is gone for good; the next window must not find its room in use twice.
+    refcounts.givenUp.condemn(refcounts.givenUp.takeReleased())
+    refcounts.givenUp.endFlush()
+    yield* refcounts.retire()
   }
-  yield* refcounts.writeNewBlocks()
   yield* refcounts.writeChanges()
   yield* settle(mapping.store.flush())
   const walk = { mapping, refcounts, relieve: () => just(undefined) }

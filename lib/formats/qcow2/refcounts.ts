@@ -1,24 +1,19 @@
-import { ceilDiv, join64, roundUp, TWO_32 } from '../../bytes/align.ts'
+import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
+import { append, Retirement, type Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { type Batch, type Page, TableCache } from '../../io/table-cache.ts'
+import type { FileSpace } from './file-space.ts'
 import type { Header } from './header.ts'
 import { LIMIT } from './layout.ts'
+import { blockOffset, readCount, readRefcountTable, writeCount } from './refcount-table.ts'
 import { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
 
 /** Bytes of refcount blocks kept in memory: enough for 4 TiB of 64 KiB clusters at 16 bits. */
 const CACHE = 16 << 20
 const MAX_PAGE = 4096
-
-/** How long the image file is; shared by those who read up to its end and those who move it. */
-export interface FileSpace {
-  /** bytes that the file really has: reads may go up to here */
-  length: number
-  /** where the clusters end that are in use; the file follows when it is written, at the latest with a flush */
-  end: number
-}
 
 /** A run of host clusters. */
 export interface Run {
@@ -30,9 +25,8 @@ export interface Run {
 /**
  * Reference counts of host clusters, and the allocator that lives on them. ["Host cluster management"]
  *
- * Counts that rise may be written at any time: a count too high is a leak. A count falls in three steps: `release` when
- * the pointer is removed in memory, `condemn` when that removal is durable, `retire` at the flush after that, when no
- * reader can be on its way to the cluster any more. Only then can the cluster be handed out again.
+ * Counts that rise may be written at any time: a count too high is a leak. A count falls when the cluster that was
+ * `release`d is due, see `Retirement`. Only then can the cluster be handed out again.
  */
 export class Refcounts {
   /** the refcount table; replaced when it has to grow */
@@ -49,10 +43,8 @@ export class Refcounts {
   private hint = 0
   /** blocks whose content must be durable before the table may point at them: index to host offset */
   private readonly newBlocks = new Map<number, number>()
-  /** pointers to these were removed in memory */
-  private unpointed: Run[] = []
-  /** no durable pointer to these is left */
-  private condemned: Run[] = []
+  /** clusters whose count is to fall */
+  readonly givenUp = new Retirement()
   /** where tables lie: never to be handed out, whatever their count says */
   private readonly places: TablePlaces
   /** the table that the header names while its larger copy is not durable yet */
@@ -84,11 +76,6 @@ export class Refcounts {
   /** Bytes of changed counts that wait to be written. */
   get changedBytes(): number {
     return this.cache.changedBytes
-  }
-
-  /** Whether clusters wait for their count to fall. */
-  get hasUnretired(): boolean {
-    return this.unpointed.length > 0 || this.condemned.length > 0
   }
 
   /** How often cluster `number` is in use. @throws VdiskError CORRUPT if the table cannot be right */
@@ -133,33 +120,15 @@ export class Refcounts {
     this.write(yield* this.load(place.page), place.index, Math.min(count, this.maxCount))
   }
 
-  /** Remembers that pointers to these clusters are being removed: their counts fall when that is durable. */
+  /** A pointer to these bytes is being removed: the counts of their clusters fall when that is durable. */
   release(at: number, length: number): void {
     const { clusterSize } = this.header
-    const first = Math.floor(at / clusterSize)
-    const count = ceilDiv(at + length, clusterSize) - first
-    appendRun(this.unpointed, first, count)
-  }
-
-  /** The removals that the round which begins now will make durable. */
-  takeUnpointed(): Run[] {
-    const taken = this.unpointed
-    this.unpointed = []
-    return taken
-  }
-
-  /** The round failed: its removals wait for the next one. */
-  putBackUnpointed(runs: readonly Run[]): void {
-    this.unpointed = [...runs, ...this.unpointed]
-  }
-
-  /** The round succeeded: nothing durable points at these any more. */
-  condemn(runs: readonly Run[]): void {
-    this.condemned.push(...runs)
+    const start = roundDown(at, clusterSize)
+    this.givenUp.release(start, roundUp(at + length, clusterSize) - start)
   }
 
   /**
-   * Lets the counts of the condemned fall, and gives back to the store what nobody uses any more.
+   * Lets the counts fall that are due to, and gives back to the store what nobody uses any more.
    *
    * @returns the first count that turned out to be wrong: that is no reason to leave the others, or what else a flush
    *   does, undone
@@ -180,7 +149,7 @@ export class Refcounts {
 
   /** Step two: counts and table, as they are now. Durable with the next flush. */
   *writeChanges(): Io<void> {
-    yield* this.lengthen(0, this.space.end)
+    yield* this.space.lengthen(0, this.space.end)
     const batch: Batch = this.cache.take()
     yield* this.cache.write(batch)
     const sectors = this.root.take()
@@ -196,32 +165,11 @@ export class Refcounts {
     return this.cache.changedBytes > 0 || this.root.hasChanges || this.hasNewBlocks
   }
 
-  /** Where the refcount blocks lie, for whoever must not touch them. */
-  *blocks(): Generator<number> {
-    for (let index = 0; index < this.root.length; index++) {
-      const at = this.blockAt(index)
-      if (at !== 0) yield at
-    }
-  }
-
   /** Clusters up to here are in use from now on. */
   private growTo(end: number): void {
     if (end > LIMIT.fileBytes) throw this.full(end)
     this.space.end = Math.max(this.space.end, end)
     this.pristine = Math.max(this.pristine, end)
-  }
-
-  /**
-   * Bytes were written up to `written`; what lies between there and `needed` must exist too, as zeros.
-   *
-   * The file grows to the end of all clusters in use: no write under way can be behind that.
-   */
-  *lengthen(written: number, needed: number): Io<void> {
-    this.space.length = Math.max(this.space.length, written)
-    if (this.space.length >= needed) return
-    const { end } = this.space
-    yield* settle(this.store.grow(end))
-    this.space.length = Math.max(this.space.length, end)
   }
 
   private *allocateNow(count: number, exact: boolean): Io<Run & { at: number; zeroed: boolean }> {
@@ -286,18 +234,13 @@ export class Refcounts {
   }
 
   private *retireNow(): Io<VdiskError | undefined> {
-    const runs = this.condemned
-    this.condemned = []
-    const free: Run[] = []
+    const { clusterSize } = this.header
+    const free: Room[] = []
     let flaw: VdiskError | undefined
-    for (const run of runs) {
-      for (let number = run.first; number < run.first + run.count; number++) {
+    for (const { at, length } of this.givenUp.takeDue()) {
+      for (let cluster = at; cluster < at + length; cluster += clusterSize) {
         try {
-          yield* this.changeNow({ first: number, count: 1 }, -1)
-          const place = this.entryAt(number)
-          if (!place || this.read(yield* this.load(place.page), place.index) !== 0) continue
-          this.assertNoTable(number)
-          appendRun(free, number, 1)
+          if (yield* this.retireCluster(cluster / clusterSize)) append(free, { at: cluster, length: clusterSize })
         } catch (error) {
           if (!isVdiskError(error)) throw error
           flaw ??= error
@@ -305,9 +248,17 @@ export class Refcounts {
       }
     }
     // Still in this turn, so that nobody has taken the room yet: a discard must not fall on what is written next.
-    const { clusterSize } = this.header
-    for (const { first, count } of free) yield* settle(this.store.discard?.(first * clusterSize, count * clusterSize))
+    for (const { at, length } of free) yield* settle(this.store.discard?.(at, length))
     return flaw
+  }
+
+  /** @returns whether nobody uses the cluster any more */
+  private *retireCluster(number: number): Io<boolean> {
+    yield* this.changeNow({ first: number, count: 1 }, -1)
+    const place = this.entryAt(number)
+    if (!place || this.read(yield* this.load(place.page), place.index) !== 0) return false
+    this.assertNoTable(number)
+    return true
   }
 
   private *writeNewBlocksNow(): Io<void> {
@@ -527,60 +478,5 @@ export class Refcounts {
       where: { file: this.header.file, at },
       advice: 'Convert it to an image with larger clusters: vdisk convert ... -o cluster_size=2M',
     })
-  }
-}
-
-/** The refcount table of an image; where the file ends inside it, what is missing has no entries. */
-export function* readRefcountTable(store: ByteStore, header: Header, space: FileSpace): Io<RootTable> {
-  const bytes = new Uint8Array(header.refcountTableClusters * header.clusterSize)
-  const present = Math.max(0, Math.min(bytes.length, space.length - header.refcountTableOffset))
-  yield* settle(store.read(header.refcountTableOffset, bytes.subarray(0, present)))
-  return new RootTable(header.refcountTableOffset, bytes)
-}
-
-/** A refcount table entry: bits 9 to 63 are the offset, the rest is reserved. One that breaks this is aligned to nothing. */
-export function blockOffset(table: RootTable, index: number): number {
-  return join64(table.high(index), table.low(index))
-}
-
-/** Adds a run at the end of a list, joined with the last one where they meet. */
-function appendRun(runs: Run[], first: number, count: number): void {
-  const last = runs.at(-1)
-  if (last && last.first + last.count === first)
-    runs[runs.length - 1] = { first: last.first, count: last.count + count }
-  else runs.push({ first, count })
-}
-
-/** A count of 1 to 64 bits. Above 2^53 it is not exact, but far too high either way. ["Refcount block entry"] */
-export function readCount(view: DataView, index: number, bits: number): number {
-  switch (bits) {
-    case 8:
-      return view.getUint8(index)
-    case 16:
-      return view.getUint16(index * 2)
-    case 32:
-      return view.getUint32(index * 4)
-    case 64:
-      return view.getUint32(index * 8) * TWO_32 + view.getUint32(index * 8 + 4)
-    default: {
-      // Less than a byte: the first entry takes the least significant bits.
-      const perByte = 8 / bits
-      return (view.getUint8(Math.floor(index / perByte)) >>> ((index % perByte) * bits)) & (2 ** bits - 1)
-    }
-  }
-}
-
-export function writeCount(view: DataView, index: number, bits: number, count: number): void {
-  if (bits === 8) view.setUint8(index, count)
-  else if (bits === 16) view.setUint16(index * 2, count)
-  else if (bits === 32) view.setUint32(index * 4, count)
-  else if (bits === 64) {
-    view.setUint32(index * 8, Math.floor(count / TWO_32))
-    view.setUint32(index * 8 + 4, count % TWO_32)
-  } else {
-    const perByte = 8 / bits
-    const shift = (index % perByte) * bits
-    const byte = Math.floor(index / perByte)
-    view.setUint8(byte, (view.getUint8(byte) & ~((2 ** bits - 1) << shift)) | (count << shift))
   }
 }

@@ -1,4 +1,4 @@
-import { type Io, just } from '../../io/io.ts'
+import { type Io, just, Pace } from '../../io/io.ts'
 import type { Page } from '../../io/table-cache.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf } from './layout.ts'
 import type { Mapping } from './mapping.ts'
@@ -21,9 +21,11 @@ export interface WalkParts {
  */
 export function* walkReferences(mapping: Mapping, l1: RootTable, visit: (run: Run) => Io<boolean>): Io<void> {
   const { clusterSize } = mapping.header
+  const pace = new Pace()
   for (let index = 0; index < l1.length; index++) {
     const tableAt = mapping.tableOffset(index, l1)
     if (tableAt === 0) continue
+    yield* pace.keep()
     if (!(yield* visit({ first: tableAt / clusterSize, count: 1 }))) return
     for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
       // The runs of a page are collected before anyone waits: the page may not be in memory afterwards.
@@ -104,9 +106,11 @@ export function* releaseReferences({ mapping, refcounts }: WalkParts, l1: RootTa
 export function* setCopiedFlags(parts: WalkParts, l1: RootTable, countOf: (number: number) => Io<number>): Io<void> {
   const { mapping } = parts
   const { clusterSize, l2EntrySize } = mapping.header
+  const pace = new Pace()
   for (let index = 0; index < l1.length; index++) {
     const tableAt = mapping.tableOffset(index, l1)
     if (tableAt === 0) continue
+    yield* pace.keep()
     const owned = (yield* countOf(tableAt / clusterSize)) === 1
     if (owned !== ((l1.high(index) & COPIED) !== 0)) l1.set(index, tableAt, owned ? COPIED : 0)
     // Clusters of a data file are not counted, and always the disk's own. ["External data file bit"]

@@ -2,7 +2,7 @@ import { ceilDiv, roundUp } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { Qcow2Editor } from './editor.ts'
-import { LIMIT } from './layout.ts'
+import { LIMIT, SECTOR } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { RootTable } from './root-table.ts'
 
@@ -16,6 +16,13 @@ export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number
   const { header, bitmaps } = parts
   const { size: before } = header
   if (size === before) return
+  if (size % SECTOR !== 0) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot make ${layer.name} ${size} bytes large: a disk consists of sectors of ${SECTOR} bytes`,
+      where: { file: layer.name },
+      advice: `Give a multiple of ${SECTOR}.`,
+    })
+  }
   if (header.version === 2 && header.snapshotCount > 0) {
     throw refuse(layer, 'its snapshots do not know their size', 'Convert the image with -o compat=1.1, or delete them.')
   }

@@ -1,19 +1,17 @@
-import { ceilDiv, roundUp } from '../../bytes/align.ts'
+import { ceilDiv } from '../../bytes/align.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../../contracts/layer.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
-import { LIMIT, snapshotEntry, snapshotExtra } from './layout.ts'
+import { LIMIT } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import type { Refcounts } from './refcounts.ts'
 import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
+import { decodeEntry, encodeEntry, readTable, type Snapshot } from './snapshot-table.ts'
 import type { TablePlaces } from './table-places.ts'
-
-/** Bytes of the snapshot table read at a time; longer than any entry. */
-const PIECE = 256 << 10
 
 /**
  * Internal snapshots. ["Snapshots"]
@@ -21,20 +19,6 @@ const PIECE = 256 << 10
  * A snapshot is a copy of the L1 table, and one more reference on everything below it. In each operation the counts
  * rise first, then the header switches in one sector, then counts fall: a crash between leaves leaks at most.
  */
-
-interface Snapshot {
-  readonly id: string
-  readonly name: string
-  readonly l1TableOffset: number
-  readonly l1Size: number
-  readonly seconds: number
-  readonly diskSize: number
-  readonly vmStateSize: number
-  /** why it cannot be used; undefined where nothing speaks against it */
-  readonly flaw: string | undefined
-  /** the entry as it is in the file, with everything that we do not know */
-  readonly bytes: Uint8Array
-}
 
 /** Where the L1 table of a snapshot lies. */
 export interface SnapshotTable {
@@ -175,15 +159,17 @@ export class Snapshots implements InternalSnapshots {
     next.take()
     yield* layer.flush()
     const old = mapping.l1
-    const oldSize = this.header.size
     const { diskSize: size } = snapshot
+    const resizes = size !== this.header.size
+    if (resizes) yield* layer.bitmaps.beginResize()
     yield* this.header.change(this.store, { l1TableOffset: next.at, l1Size: next.length, size })
     mapping.l1 = next
     replaceTables(mapping.places, old, next)
-    layer.bitmaps.mark(0, Math.max(oldSize, snapshot.diskSize))
+    if (resizes) layer.bitmaps.resized()
+    layer.bitmaps.mark(0, size)
     yield* releaseReferences(layer.walk, old)
     refcounts.release(old.at, old.bytes.length)
-    while (refcounts.hasUnretired) yield* layer.flush()
+    while (!refcounts.givenUp.isEmpty) yield* layer.flush()
     yield* setCopiedFlags(layer.walk, next, (number) => refcounts.get(number))
     yield* layer.flush()
   }
@@ -201,7 +187,7 @@ export class Snapshots implements InternalSnapshots {
     yield* releaseReferences(layer.walk, l1)
     if (l1.length > 0) mapping.places.removeRange(l1.at)
     refcounts.release(l1.at, l1.bytes.length)
-    while (refcounts.hasUnretired) yield* layer.flush()
+    while (!refcounts.givenUp.isEmpty) yield* layer.flush()
     // What only the disk uses now may be written in place again.
     yield* setCopiedFlags(layer.walk, mapping.l1, (number) => refcounts.get(number))
     yield* layer.flush()
@@ -274,117 +260,10 @@ export class Snapshots implements InternalSnapshots {
   }
 }
 
-/** The table tells its length entry by entry, so it is read in pieces, never more than there is. */
-function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
-  if (header.snapshotCount === 0) return []
-  const fileSize = yield* settle(store.size())
-  const end = Math.min(fileSize, header.snapshotsOffset + LIMIT.snapshotTableBytes)
-  const snapshots: Snapshot[] = []
-  let piece = { at: header.snapshotsOffset, bytes: new Uint8Array(0) }
-  for (let at = piece.at; snapshots.length < header.snapshotCount; ) {
-    const index = snapshots.length
-    const rest = piece.bytes.subarray(at - piece.at)
-    const length = entryLength(header, rest, index)
-    if (length !== undefined && length <= rest.length) {
-      // The file may end right behind the last entry, before what pads it to eight bytes.
-      const entry = new Uint8Array(roundUp(length, 8))
-      entry.set(rest.subarray(0, length))
-      snapshots.push(decodeEntry(header, entry, index, fileSize))
-      at += entry.length
-      continue
-    }
-    if (at + (length ?? snapshotEntry.size) > end) throw badEntry(header, index, 'it leaves the table')
-    piece = { at, bytes: new Uint8Array(Math.min(end - at, PIECE)) }
-    yield* settle(store.read(at, piece.bytes))
-  }
-  return snapshots
-}
-
-/** bytes of the entry that `bytes` begin with, without padding; undefined if not even its fixed part is there */
-function entryLength(header: Header, bytes: Uint8Array, index: number): number | undefined {
-  if (bytes.length < snapshotEntry.size) return undefined
-  const { extraDataSize, idSize, nameSize } = snapshotEntry.decode(bytes)
-  if (extraDataSize > LIMIT.snapshotExtraBytes) throw badEntry(header, index, 'its extra data is too large')
-  return snapshotEntry.size + extraDataSize + idSize + nameSize
-}
-
-/** @param fileSize what an L1 table has to lie within */
-function decodeEntry(header: Header, bytes: Uint8Array, index: number, fileSize: number): Snapshot {
-  const fields = snapshotEntry.decode(bytes)
-  if (fields.extraDataSize > LIMIT.snapshotExtraBytes) throw badEntry(header, index, 'its extra data is too large')
-  const extra = new Uint8Array(snapshotExtra.size)
-  extra.set(bytes.subarray(snapshotEntry.size, snapshotEntry.size + Math.min(fields.extraDataSize, extra.length)))
-  const { vmStateSize, diskSize } = snapshotExtra.decode(extra)
-  const idAt = snapshotEntry.size + fields.extraDataSize
-  const text = (at: number, length: number): string => Buffer.from(bytes.subarray(at, at + length)).toString('utf8')
-  const place = {
-    l1TableOffset: fields.l1TableOffset,
-    l1Size: fields.l1Size,
-    diskSize: fields.extraDataSize >= 16 ? diskSize : header.size,
-  }
-  return {
-    ...place,
-    id: text(idAt, fields.idSize),
-    name: text(idAt + fields.idSize, fields.nameSize),
-    seconds: fields.seconds,
-    vmStateSize: fields.extraDataSize >= 8 ? vmStateSize : fields.vmStateSize32,
-    flaw: flawOf(header, place, fileSize),
-    bytes: bytes.slice(),
-  }
-}
-
-function flawOf(
-  { clusterSize, l2Span }: Header,
-  { l1TableOffset: at, l1Size, diskSize }: Pick<Snapshot, 'l1TableOffset' | 'l1Size' | 'diskSize'>,
-  fileSize: number,
-): string | undefined {
-  if (l1Size * 8 > LIMIT.l1Bytes) return `its L1 table would have ${l1Size} entries`
-  const hasPlace = at % clusterSize === 0 && at >= clusterSize && at + l1Size * 8 <= fileSize
-  if (l1Size > 0 && !hasPlace) return `its L1 table of ${l1Size} entries would lie at ${at}`
-  return ceilDiv(diskSize, l2Span) * 8 > LIMIT.l1Bytes ? `its disk would have ${diskSize} bytes` : undefined
-}
-
 /** The disk has other tables now; those it had may be a snapshot's. */
 function replaceTables(places: TablePlaces, old: RootTable, next: RootTable): void {
   if (old.length > 0) places.removeRange(old.at)
   places.addRange(next.at, next.bytes.length)
   for (let i = 0; i < old.length; i++) if (old.offset(i) !== 0) places.share(old.offset(i))
   for (let i = 0; i < next.length; i++) if (next.offset(i) !== 0) places.addL2(next.offset(i))
-}
-
-function encodeEntry(snapshot: {
-  id: string
-  name: string
-  l1TableOffset: number
-  l1Size: number
-  milliseconds: number
-  diskSize: number
-}): Uint8Array {
-  const id = Buffer.from(snapshot.id, 'utf8')
-  const name = Buffer.from(snapshot.name, 'utf8')
-  const length = snapshotEntry.size + snapshotExtra.size + id.length + name.length
-  const bytes = new Uint8Array(roundUp(length, 8))
-  snapshotEntry.patch(bytes, {
-    l1TableOffset: snapshot.l1TableOffset,
-    l1Size: snapshot.l1Size,
-    idSize: id.length,
-    nameSize: name.length,
-    seconds: Math.floor(snapshot.milliseconds / 1000),
-    nanoseconds: (snapshot.milliseconds % 1000) * 1_000_000,
-    extraDataSize: snapshotExtra.size,
-  })
-  // No VM state, and no instruction count: -1 says that recording was off.
-  const extra = { vmStateSize: 0, diskSize: snapshot.diskSize, instructionCount: 0xffffffffffffffffn }
-  bytes.set(snapshotExtra.encode(extra), snapshotEntry.size)
-  bytes.set(id, snapshotEntry.size + snapshotExtra.size)
-  bytes.set(name, snapshotEntry.size + snapshotExtra.size + id.length)
-  return bytes
-}
-
-function badEntry(header: Header, index: number, why: string): VdiskError {
-  return new VdiskError('CORRUPT', {
-    message: `Cannot read the snapshots of ${header.file}: entry ${index} cannot be right, ${why}`,
-    where: { file: header.file, structure: 'snapshot table', index, at: header.snapshotsOffset, section: 'Snapshots' },
-    advice: 'See how far the damage goes: vdisk check IMAGE',
-  })
 }

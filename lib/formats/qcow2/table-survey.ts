@@ -3,7 +3,7 @@ import { type Io, settle } from '../../io/io.ts'
 import { LIMIT } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { reachAfterCrash } from './rebuild.ts'
-import { blockOffset } from './refcounts.ts'
+import { blockOffset } from './refcount-table.ts'
 import { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
 

@@ -10,7 +10,7 @@ import type { Refcounts } from './refcounts.ts'
  *   new refcount blocks → F → data, counts, refcount table, new L2 tables → F → L2 entries, L1 entries → F
  *
  * So a pointer becomes durable only when its target and the target's count are; what a crash leaves behind are
- * counts too high, never too low. Counts fall one flush after the pointers are gone (see `Refcounts`), and only then
+ * counts too high, never too low. Counts fall one flush after the pointers are gone (see `Retirement`), and only then
  * is the room given back. ["Host cluster management"; the order is QEMU's for an existing L2 table]
  */
 export class WriteBack {
@@ -38,6 +38,7 @@ export class WriteBack {
   private *flushNow(): Io<void> {
     const flaw = yield* this.refcounts.retire()
     yield* this.round()
+    this.refcounts.givenUp.endFlush()
     if (flaw) throw flaw
   }
 
@@ -52,7 +53,7 @@ export class WriteBack {
     const newPages = tables.take((page) => newTables.has(page.at - (page.at % clusterSize)))
     const pages = tables.take()
     const roots = l1.take()
-    const unpointed = refcounts.takeUnpointed()
+    const released = refcounts.givenUp.takeReleased()
     // Batches that no write has taken charge of yet.
     const waiting = new Set([newPages, pages])
     const write = (batch: Batch): Io<void> => {
@@ -71,9 +72,9 @@ export class WriteBack {
       for (const at of newTables) allocation.newTables.add(at)
       for (const batch of waiting) tables.putBack(batch)
       l1.putBack(roots)
-      refcounts.putBackUnpointed(unpointed)
+      refcounts.givenUp.putBack(released)
       throw error
     }
-    refcounts.condemn(unpointed)
+    refcounts.givenUp.condemn(released)
   }
 }

@@ -1,6 +1,6 @@
 import { Bitmap } from '../../bytes/bitmap.ts'
 import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
-import { breathe, type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Bat } from './bat.ts'
 import type { Geometry } from './geometry.ts'
@@ -71,13 +71,11 @@ export class BatCensus {
     passes: number,
     visit: (view: DataView, first: number, count: number) => void,
   ): Io<void> {
-    let rested = Date.now()
+    const pace = new Pace()
     for (let index = 0; index < entries; index += STRIDE) {
       yield* this.bat.walk(index, Math.min(entries, index + STRIDE), visit)
-      if (Date.now() - rested < 50) continue
+      if (!(yield* pace.keep())) continue
       this.report.advance(pass + index / entries, passes)
-      yield* breathe()
-      rested = Date.now()
     }
   }
 

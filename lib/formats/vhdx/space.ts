@@ -1,33 +1,27 @@
 import { roundUp } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
-import { breathe, type Io, settle, Turns } from '../../io/io.ts'
+import type { VdiskError } from '../../errors.ts'
+import { type Io, Pace, settle, Turns } from '../../io/io.ts'
+import { Retirement, type Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Bat, FileEnd } from './bat.ts'
 import { corrupt } from './damage.ts'
 import { BAT_ENTRY, BITMAP, LIMIT, MIB, PAYLOAD, placeOf, stateOf } from './layout.ts'
-
-/** Room in the file, in bytes. */
-export interface Room {
-  readonly at: number
-  readonly length: number
-}
 
 /**
  * Which parts of the file are in use: one bit for each MiB, so 8 MiB of memory for 64 TiB. [2.1]
  *
  * The format keeps no list of free room. It is found once, when the file is opened for writing, by a walk over the
  * BAT; neither the end of the file nor anything else is trusted. Room that was given up is used again only when no
- * table on the medium points at it any more and no reader can be on the way to it:
- *
- *   released (a table in memory changed)  → condemned (that change is durable)  → free (one flush later), punched
+ * table on the medium points at it any more and no reader can be on the way to it; then it is punched.
  */
 export class Space implements FileEnd {
   /** bytes in the file, a multiple of 1 MiB from the first change on */
   end: number
   private readonly store: ByteStore
   private used: Bitmap
-  private released: Room[] = []
-  private condemned: Room[] = []
+  /** room on its way to being free */
+  readonly givenUp = new Retirement()
   /** where the search for free room goes on, and the least number of MiB in a row that it did not find */
   private cursor = 0
   private notFound = Number.POSITIVE_INFINITY
@@ -51,14 +45,12 @@ export class Space implements FileEnd {
     const { regions, geometry } = bat
     const entries = Math.min(regions.bat.length / BAT_ENTRY, geometry.entryCount(LIMIT.diskBytes, true))
     const known = Math.min(entries, Math.floor((size - regions.bat.at) / BAT_ENTRY))
-    let rested = Date.now()
+    const pace = new Pace()
     for (let index = 0; index < known; index += SURVEYED) {
       yield* bat.walk(index, Math.min(known, index + SURVEYED), (view, first, count) =>
         space.markEntries(bat, size, view, first, count),
       )
-      if (Date.now() - rested < 50) continue
-      yield* breathe()
-      rested = Date.now()
+      yield* pace.keep()
     }
     space.end = Math.max(space.end, space.used.length * MIB)
     return space
@@ -76,10 +68,7 @@ export class Space implements FileEnd {
 
   /** A table in memory does not point here any more. */
   release(at: number, length: number): void {
-    const last = this.released.at(-1)
-    if (last && last.at + last.length === at)
-      this.released[this.released.length - 1] = { at: last.at, length: last.length + length }
-    else this.released.push({ at, length })
+    this.givenUp.release(at, length)
   }
 
   /** Room that nothing ever pointed at. */
@@ -89,37 +78,15 @@ export class Space implements FileEnd {
     this.notFound = Number.POSITIVE_INFINITY
   }
 
-  /** Whether room waits for later flushes to become free. */
-  get hasUnretired(): boolean {
-    return this.condemned.length > 0 || this.released.length > 0
-  }
-
-  /** What was released so far: its tables are about to be written. Ends in `condemn` or `putBack`. */
-  takeReleased(): readonly Room[] {
-    const { released } = this
-    this.released = []
-    return released
-  }
-
-  putBack(rooms: readonly Room[]): void {
-    this.released.unshift(...rooms)
-  }
-
-  /** The tables that pointed here are durable without that. */
-  condemn(rooms: readonly Room[]): void {
-    this.condemned.push(...rooms)
-  }
-
   /** At the begin of a flush: no reader that saw the old tables is left. The room is given back to the medium. */
   *retire(): Io<void> {
-    const rooms = this.condemned
-    this.condemned = []
+    const rooms = [...this.givenUp.takeDue()]
     while (rooms.length > 0) {
       const { at, length } = rooms.at(-1) as Room
       try {
         if (this.store.deallocate) yield* settle(this.store.deallocate(at, length))
       } catch (error) {
-        this.condemned.push(...rooms)
+        this.givenUp.condemn(rooms)
         throw error
       }
       rooms.pop()
@@ -246,7 +213,7 @@ export class Space implements FileEnd {
 /** Entries between two looks at the clock. */
 const SURVEYED = 1 << 20
 
-function damaged(bat: Bat, index: number, why: string): Error {
+function damaged(bat: Bat, index: number, why: string): VdiskError {
   return corrupt(
     bat.file,
     `it cannot be written safely, because entry ${index} of the BAT ${why}`,

@@ -52,7 +52,7 @@ export class WriteBack implements RoundState {
   *end(): Io<void> {
     yield* this.flush()
     // What was given up needs one more round to be free.
-    while (this.space.hasUnretired) yield* this.flush()
+    while (!this.space.givenUp.isEmpty) yield* this.flush()
     yield* settle(this.store.flush())
     yield* this.log.clear()
     yield* this.space.trim()
@@ -62,6 +62,7 @@ export class WriteBack implements RoundState {
   private *flushNow(): Io<void> {
     yield* this.space.retire()
     yield* this.roundNow()
+    this.space.givenUp.endFlush()
   }
 
   private *roundNow(): Io<void> {
@@ -69,7 +70,7 @@ export class WriteBack implements RoundState {
     // From here to the next wait nobody else runs: these belong together.
     const batch = tables.take()
     const pages = batch.pages.map(({ page }) => snapshot(page))
-    const released = space.takeReleased()
+    const released = space.givenUp.takeReleased()
     const { end } = space
     this.taken = pages.length
     let logged = false
@@ -84,8 +85,8 @@ export class WriteBack implements RoundState {
       if (!logged) tables.putBack(batch)
       throw error
     } finally {
-      if (logged || pages.length === 0) space.condemn(released)
-      else space.putBack(released)
+      if (logged || pages.length === 0) space.givenUp.condemn(released)
+      else space.givenUp.putBack(released)
       this.taken = 0
     }
   }

@@ -58,6 +58,38 @@ async function failure(work: () => Promise<unknown>): Promise<VdiskError> {
 const merge = (file: string, options: MergeOptions = {}): Promise<unknown> => finish(mergeImage(file, options))
 
 describe('merging', () => {
+  test('an image built upon another state of the merged one is not quietly pointed at the result', async () => {
+    const { at } = await chain()
+    {
+      await using disk = await openDisk(at('a.qcow2'), { writable: true })
+      await disk.write(0, Buffer.alloc(100, 0xee))
+    }
+    const error = await failure(() => merge(at('a.qcow2')))
+    expect([error.code, error.message]).toEqual(['PARENT_MISMATCH', expect.stringContaining('b.qcow2')])
+  })
+
+  test.each(['raw', 'qcow2'])(
+    'an ancestor (%s) that changes while the merge is planned is left alone',
+    async (format) => {
+      const { at } = await chain(format)
+      let changed = false
+      // The plan is made under way: the links have been judged, and nothing is locked yet.
+      const signal = Object.defineProperty(new AbortController().signal, 'aborted', {
+        get() {
+          if (changed) return false
+          changed = true
+          const fd = fs.openSync(at('base'), 'r+')
+          fs.writeSync(fd, Buffer.alloc(100, 0xee), 0, 100, 2 * MIB)
+          fs.closeSync(fd)
+          return false
+        },
+      })
+      const error = await failure(() => merge(at('a.qcow2'), { signal, force: false, parentFormat: format }))
+      expect([changed, error.code]).toEqual([true, 'PARENT_MISMATCH'])
+      expect((await inspectImage(at('a.qcow2'))).parent?.merging).toBe(false)
+    },
+  )
+
   test('the top into its parent: the parent reads as the chain did', async () => {
     const { at, content } = await chain()
     await merge(at('c.qcow2'), { compare: true })
