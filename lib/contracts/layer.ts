@@ -58,6 +58,12 @@ export interface WritableLayer extends Layer {
    * of the old size is the caller's care.
    */
   resize(size: number, parentSize: number): Io<void>
+  /**
+   * Gives up all content: the parent, of `size` bytes, shows everywhere, and the disk has its size. Durable, and one
+   * step: after a crash the disk is as before or as after. Link and snapshots stay. Nobody else uses the layer meanwhile.
+   * Undefined where the format cannot have a parent.
+   */
+  clear?(size: number): Io<void>
   /** How this layer is tied to its parent; undefined where the format cannot have one. */
   readonly links?: LinkEditor | undefined
   readonly packer?: Packer | undefined

@@ -149,13 +149,8 @@ async function emptyLayer(chain: Chain, name: string): Promise<void> {
       advice: 'See what there is: vdisk snapshot list IMAGE',
     })
   }
-  if (below.size !== top.size) await promised(top.resize(below.size, below.size))
-  for (let offset = 0; offset < top.size; ) {
-    const done = await promised(top.erase(offset, top.size - offset, 'parent'))
-    if (done === 0) throw new TypeError(`${top.format} cannot show its parent at ${offset}`)
-    offset += done
-  }
-  await promised(top.flush())
+  if (!top.clear) throw new TypeError(`${top.format} has parents, but no way to show nothing else`)
+  await promised(top.clear(below.size))
 }
 
 function topOf(chain: Chain): Layer {

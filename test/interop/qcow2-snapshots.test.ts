@@ -239,4 +239,44 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'internal snapshots', () => {
     expect(before - fs.statSync(qemu.path('a')).blocks * 512).toBeGreaterThanOrEqual(4 << 20)
     expectCleanByQemu(qemu, 'a')
   })
+
+  for (const { options, size, cluster, resize } of VARIANTS) {
+    const title = Object.entries(options).join(' ') || 'default options'
+    randomTest(`a child reverted to the layer below is sound and keeps its snapshots: ${title}`, async (random) => {
+      const qemu = new Qemu(scratchFolder())
+      const below = resize === false ? size : size - random.below(size >> 10) * 512
+      qemu.create('base', below)
+      qemu.io('base', qemu.history(random, { size: below, cluster: 65536, steps: 15 }))
+      qemu.create('a', size, options, ['base', 'qcow2'])
+      qemu.io('a', qemu.history(random, { size, cluster, steps: 15 }))
+      qemu.img(['snapshot', '-c', 'kept', 'a'])
+      const kept = await ourSnapshot(qemu.path('a'), 'kept')
+      qemu.io('a', qemu.history(random, { size, cluster, steps: 15 }))
+      expect(await revertToSnapshot(qemu.path('a'), 'base')).toBe('layer')
+      expectCleanByQemu(qemu, 'a')
+      await expectCleanByUs(qemu.path('a'))
+      expectSameBytes(qemu.reads('a'), qemu.reads('base'), 'the disk')
+      expectSameBytes(await ourSnapshot(qemu.path('a'), 'kept'), kept, 'the snapshot')
+      qemu.io('a', qemu.history(random, { size: below, cluster, steps: 15 }))
+      expectCleanByQemu(qemu, 'a')
+      expectSameBytes(await ourSnapshot(qemu.path('a'), 'kept'), kept, 'the snapshot, after writes')
+    })
+  }
+
+  test('a reverted child gives its room back, and its bitmaps say that all has changed', async () => {
+    const qemu = new Qemu(scratchFolder())
+    qemu.create('base', 8 << 20)
+    qemu.create('a', 8 << 20, {}, ['base', 'qcow2'])
+    qemu.img(['bitmap', '--add', 'a', 'dirty'])
+    qemu.io('a', ['write -P 1 0 4M'])
+    qemu.img(['bitmap', '--clear', 'a', 'dirty'])
+    const before = fs.statSync(qemu.path('a')).blocks * 512
+    await revertToSnapshot(qemu.path('a'), 'base')
+    expect(before - fs.statSync(qemu.path('a')).blocks * 512).toBeGreaterThanOrEqual(4 << 20)
+    expectCleanByQemu(qemu, 'a')
+    await using disk = await openDisk(qemu.path('a'))
+    const { bitmaps } = disk.chain.layers.at(-1) as Layer
+    const bits = await promised((bitmaps as NonNullable<Layer['bitmaps']>).read('dirty'))
+    expect(bits.count()).toBe(bits.length)
+  })
 })

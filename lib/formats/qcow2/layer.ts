@@ -15,6 +15,7 @@ import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Allocation } from './allocation.ts'
 import type { Bitmaps } from './bitmaps.ts'
+import { clearImage } from './clear.ts'
 import { CompressedWriter } from './compressed-writer.ts'
 import { ALGORITHMS, packerOf } from './compression.ts'
 import type { Qcow2Editor } from './editor.ts'
@@ -185,6 +186,10 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   *resize(size: number, parentSize: number): Io<void> {
     yield* this.resizing.take(() => resizeImage(this, this.parts, size, parentSize))
+  }
+
+  *clear(size: number): Io<void> {
+    yield* this.resizing.take(() => clearImage(this, this.parts, size))
   }
 
   override *close(): Io<void> {

@@ -29,7 +29,10 @@ export function* walkReferences(mapping: Mapping, l1: RootTable, visit: (run: Ru
     if (!(yield* visit({ first: tableAt / clusterSize, count: 1 }))) return
     for (let at = tableAt; at < tableAt + clusterSize; at += mapping.tables.pageSize) {
       // The runs of a page are collected before anyone waits: the page may not be in memory afterwards.
-      for (const run of runsOf(mapping, yield* mapping.loadTable(at, index), index)) {
+      const runs = runsOf(mapping, yield* mapping.loadTable(at, index), index)
+      // Clusters of a data file are not counted. ["External data file bit"]
+      if (mapping.header.hasDataFile) continue
+      for (const run of runs) {
         if (!(yield* visit(run))) return
       }
     }

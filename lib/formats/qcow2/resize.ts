@@ -16,24 +16,8 @@ export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number
   const { header, bitmaps } = parts
   const { size: before } = header
   if (size === before) return
-  if (size % SECTOR !== 0) {
-    throw new VdiskError('REFUSED', {
-      message: `Cannot make ${layer.name} ${size} bytes large: a disk consists of sectors of ${SECTOR} bytes`,
-      where: { file: layer.name },
-      advice: `Give a multiple of ${SECTOR}.`,
-    })
-  }
-  if (header.version === 2 && header.snapshotCount > 0) {
-    throw refuse(layer, 'its snapshots do not know their size', 'Convert the image with -o compat=1.1, or delete them.')
-  }
+  refuseImpossibleSize(layer, parts, size)
   const entries = ceilDiv(size, header.l2Span)
-  if (entries * 8 > LIMIT.l1Bytes) {
-    throw refuse(
-      layer,
-      `its clusters of ${header.clusterSize} bytes are too small for ${size} bytes`,
-      'Convert it with larger clusters: -o cluster_size=2M',
-    )
-  }
   yield* layer.session.beginContent()
   yield* bitmaps.beginResize()
   if (size > before) {
@@ -51,6 +35,27 @@ export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number
   }
   yield* layer.flush()
   if (parts.mapping.dataStore !== layer.store) yield* fitDataFile(parts, size)
+}
+
+/** @throws VdiskError REFUSED, UNSUPPORTED if the image cannot have a disk of `size` bytes */
+export function refuseImpossibleSize(layer: Qcow2Editor, { header }: Qcow2Parts, size: number): void {
+  if (size % SECTOR !== 0) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot make ${layer.name} ${size} bytes large: a disk consists of sectors of ${SECTOR} bytes`,
+      where: { file: layer.name },
+      advice: `Give a multiple of ${SECTOR}.`,
+    })
+  }
+  if (header.version === 2 && header.snapshotCount > 0) {
+    throw refuse(layer, 'its snapshots do not know their size', 'Convert the image with -o compat=1.1, or delete them.')
+  }
+  if (ceilDiv(size, header.l2Span) * 8 > LIMIT.l1Bytes) {
+    throw refuse(
+      layer,
+      `its clusters of ${header.clusterSize} bytes are too small for ${size} bytes`,
+      'Convert it with larger clusters: -o cluster_size=2M',
+    )
+  }
 }
 
 /**

@@ -5,13 +5,13 @@ import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
+import { switchL1 } from './l1-switch.ts'
 import { LIMIT } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import type { Refcounts } from './refcounts.ts'
 import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
 import { decodeEntry, encodeEntry, readTable, type Snapshot } from './snapshot-table.ts'
-import type { TablePlaces } from './table-places.ts'
 
 /**
  * Internal snapshots. ["Snapshots"]
@@ -144,7 +144,7 @@ export class Snapshots implements InternalSnapshots {
   }
 
   private *revert(layer: Qcow2Editor, idOrName: string): Io<void> {
-    const { mapping, refcounts } = layer.walk
+    const { refcounts } = layer.walk
     const snapshot = this.find(idOrName)
     yield* layer.session.beginContent()
     yield* layer.flush()
@@ -158,18 +158,7 @@ export class Snapshots implements InternalSnapshots {
     yield* settle(this.store.write(next.at, next.bytes))
     next.take()
     yield* layer.flush()
-    const old = mapping.l1
-    const { diskSize: size } = snapshot
-    const resizes = size !== this.header.size
-    if (resizes) yield* layer.bitmaps.beginResize()
-    yield* this.header.change(this.store, { l1TableOffset: next.at, l1Size: next.length, size })
-    mapping.l1 = next
-    replaceTables(mapping.places, old, next)
-    if (resizes) layer.bitmaps.resized()
-    layer.bitmaps.mark(0, size)
-    yield* releaseReferences(layer.walk, old)
-    refcounts.release(old.at, old.bytes.length)
-    while (!refcounts.givenUp.isEmpty) yield* layer.flush()
+    yield* switchL1(layer, next, snapshot.diskSize)
     yield* setCopiedFlags(layer.walk, next, (number) => refcounts.get(number))
     yield* layer.flush()
   }
@@ -258,12 +247,4 @@ export class Snapshots implements InternalSnapshots {
       advice,
     })
   }
-}
-
-/** The disk has other tables now; those it had may be a snapshot's. */
-function replaceTables(places: TablePlaces, old: RootTable, next: RootTable): void {
-  if (old.length > 0) places.removeRange(old.at)
-  places.addRange(next.at, next.bytes.length)
-  for (let i = 0; i < old.length; i++) if (old.offset(i) !== 0) places.share(old.offset(i))
-  for (let i = 0; i < next.length; i++) if (next.offset(i) !== 0) places.addL2(next.offset(i))
 }

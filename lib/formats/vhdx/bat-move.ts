@@ -18,6 +18,15 @@ export type Rewrite = (view: DataView, index: number, count: number) => void
 /** Entries per write. */
 const STRIDE = 1 << 17
 
+/** Room for a BAT, all of whose entries say nothing. Nothing points there yet. */
+export function* emptyBat(layer: VhdxEditor, entries: number): Io<NewBat> {
+  const length = Math.max(MIB, roundUp(entries * BAT_ENTRY, MIB))
+  const at = yield* layer.space.allocate(length)
+  // Pages of what lay there once may still be in memory.
+  layer.structure.bat.tables.drop(at, length)
+  return { at, length }
+}
+
 /**
  * Writes a copy of the BAT to new room, with entries changed on the way.
  *
@@ -27,8 +36,7 @@ const STRIDE = 1 << 17
  */
 export function* copyBat(layer: VhdxEditor, entries: number, rewrite: Rewrite): Io<NewBat> {
   const { bat } = layer.structure
-  const length = Math.max(MIB, roundUp(entries * BAT_ENTRY, MIB))
-  const at = yield* layer.space.allocate(length)
+  const { at, length } = yield* emptyBat(layer, entries)
   const known = Math.min(entries, bat.geometry.entryCount())
   try {
     for (let first = 0; first < entries; first += STRIDE) {

@@ -19,4 +19,6 @@ export interface VhdxEditor {
   readonly allocation: Allocation
   /** Everything so far is durable, but nothing that was given up becomes free: readers may still be on the way there. */
   commit(): Io<void>
+  /** Everything so far is durable. No read begun before the last flush may still be under way. */
+  flush(): Io<void>
 }

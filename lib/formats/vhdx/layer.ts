@@ -4,6 +4,7 @@ import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Allocation, nothing } from './allocation.ts'
+import { clearImage } from './clear.ts'
 import type { VhdxEditor } from './editor.ts'
 import { Edits } from './edits.ts'
 import { linkEditor } from './link-editor.ts'
@@ -143,6 +144,10 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
 
   *resize(size: number, parentSize: number): Io<void> {
     yield* this.lock.alone(() => resizeImage(this, size, parentSize))
+  }
+
+  *clear(size: number): Io<void> {
+    yield* this.lock.alone(() => clearImage(this, size))
   }
 
   override *close(): Io<void> {

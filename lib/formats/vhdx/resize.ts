@@ -16,7 +16,7 @@ import { BAT_ENTRY, LIMIT, PAYLOAD, setBatEntry } from './layout.ts'
 export function* resizeImage(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
   const { geometry } = layer.structure
   if (size === geometry.size) return
-  refuseImpossible(layer, size)
+  refuseImpossibleSize(layer, size)
   yield* layer.session.beginContent()
   if (size > geometry.size) yield* grow(layer, size, parentSize)
   else yield* shrink(layer, size)
@@ -100,7 +100,8 @@ function* shrink(layer: VhdxEditor, size: number): Io<void> {
   yield* layer.commit()
 }
 
-function refuseImpossible(layer: VhdxEditor, size: number): void {
+/** @throws VdiskError REFUSED if a VHDX disk cannot have `size` bytes */
+export function refuseImpossibleSize(layer: VhdxEditor, size: number): void {
   const { sectorSize } = layer.structure.geometry
   if (size > LIMIT.diskBytes) {
     throw new VdiskError('REFUSED', {

@@ -78,6 +78,15 @@ export class Space implements FileEnd {
     this.notFound = Number.POSITIVE_INFINITY
   }
 
+  /** All that is in use outside these places. Blocks that lie side by side are one room. */
+  usedOutside(places: readonly Room[]): Room[] {
+    const others = new Bitmap(this.used.bytes.slice(), this.used.length)
+    for (const { at, length } of places) others.fill(Math.floor(at / MIB), Math.ceil((at + length) / MIB), false)
+    const rooms: Room[] = []
+    for (const { start, length, set } of others.runs()) if (set) rooms.push({ at: start * MIB, length: length * MIB })
+    return rooms
+  }
+
   /** At the begin of a flush: no reader that saw the old tables is left. The room is given back to the medium. */
   *retire(): Io<void> {
     const rooms = [...this.givenUp.takeDue()]
