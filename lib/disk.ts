@@ -80,8 +80,8 @@ export class Disk implements AsyncDisposable {
   }
 
   /** Changes the size of the disk. What is new reads as zero; what is cut off is gone. */
-  async resize(size: number | bigint): Promise<void> {
-    await promised(this.chain.resize(toNumber(size)))
+  async resize(size: number | bigint, { signal }: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    await promised(this.chain.resize(toNumber(size), signal))
   }
 
   /**
@@ -158,7 +158,8 @@ export async function openDisk(path: string, options: OpenOptions = {}): Promise
  */
 export async function createDisk(path: string, options: CreateOptions): Promise<Disk> {
   await promised(createImage(path, options))
-  return await openDisk(path, { ...withParentFolder(options, options.parent), writable: true })
+  // Now it is there as a whole: too late to be told to stop.
+  return await openDisk(path, { ...withParentFolder(options, options.parent), signal: undefined, writable: true })
 }
 
 function toNumber(position: number | bigint): number {

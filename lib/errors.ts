@@ -57,6 +57,16 @@ export function isVdiskError(error: unknown, code?: ErrorCode): error is VdiskEr
   return error instanceof VdiskError && (code === undefined || error.code === code)
 }
 
+/** The error of work that was told to stop. */
+export function cancelled(): VdiskError {
+  return new VdiskError('CANCELLED', { message: 'Cancelled: nothing that was there before has changed' })
+}
+
+/** @throws VdiskError CANCELLED if the signal says so */
+export function throwIfCancelled(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw cancelled()
+}
+
 /** The sentence of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)

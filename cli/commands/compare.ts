@@ -25,7 +25,7 @@ export const command = defineCommand({
       .option('all', { type: 'boolean', default: false, describe: 'list all differing ranges' }),
   afterInterrupt: 'Nothing was changed. Whether the disks are equal is not known.',
   async run({ args, out, signal }) {
-    const options = toOpenOptions(args)
+    const options = { ...toOpenOptions(args), signal }
     const a = await openDisk(args.a, options)
     try {
       const b = await openDisk(args.b, { ...options, format: args['format-b'] })

@@ -49,7 +49,7 @@ export const command = defineCommand({
         'With --parent the result holds what differs from that image, with --flatten everything.',
       )
     }
-    const source = await openDisk(args.source, toOpenOptions(args))
+    const source = await openDisk(args.source, { ...toOpenOptions(args), signal })
     try {
       for (const note of source.notes) out.note(printable(note))
       const copied = await out.follow(

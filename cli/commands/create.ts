@@ -26,7 +26,8 @@ export const command = defineCommand({
       .option('size', { type: 'string', describe: 'such as 10G; a child takes its parent\u2019s if this is left out' })
       .option('parent', { type: 'string', describe: 'make a child of this image' })
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
-  async run({ args, out }) {
+  afterInterrupt: 'Nothing was made. A file that was there before is unchanged; a device may be overwritten in part.',
+  async run({ args, out, signal }) {
     if (args.size === undefined && args.parent === undefined) {
       throw new UsageError(
         `Cannot create ${args.image}: its size is not given`,
@@ -41,6 +42,7 @@ export const command = defineCommand({
       parentFormat: args.parentFormat,
       options: toFormatOptions(args.option),
       replace: args.force,
+      signal,
     })
     const { size, notes } = disk
     const identity = disk.chain.layers.at(-1)?.identity?.value

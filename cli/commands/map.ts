@@ -17,7 +17,7 @@ export const command = defineCommand({
       .positional('image', { type: 'string', demandOption: true })
       .option('data', { type: 'boolean', default: false, describe: 'only runs that hold data' }),
   async run({ args, out, signal }) {
-    const disk = await openDisk(args.image, toOpenOptions(args))
+    const disk = await openDisk(args.image, { ...toOpenOptions(args), signal })
     try {
       for (const note of disk.notes) out.note(printable(note))
       let first = true

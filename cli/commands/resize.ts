@@ -19,7 +19,7 @@ export const command = defineCommand({
       .positional('size', { type: 'string', demandOption: true, describe: 'such as 40G, +10G or -5G' })
       .option('shrink', { type: 'boolean', default: false, describe: 'allow the disk to become smaller' })
       .option('force', { type: 'boolean', default: false, describe: 'although other images are built upon this one' }),
-  async run({ args, out }) {
+  async run({ args, out, signal }) {
     const sign = /^[+-]/.exec(args.size)?.[0]
     const amount = toSize(args.size.replace(/^[+-](?=[\d.])/, ''), 'SIZE')
     const size = sign === undefined ? amount : (before: number) => afterStep(before, sign === '+' ? amount : -amount)
@@ -27,6 +27,7 @@ export const command = defineCommand({
       ...toOpenOptions(args),
       shrink: args.shrink,
       force: args.force,
+      signal,
     })
     out.document({ image: args.image, ...result })
     out.line(`${printable(args.image)}: ${formatSize(result.before)} \u2192 ${formatSize(result.after)}`)

@@ -57,8 +57,8 @@ export const command = defineCommand<SnapshotArguments>({
   },
 })
 
-async function create({ args, out }: Call<SnapshotArguments>): Promise<void> {
-  const options = toOpenOptions(args)
+async function create({ args, out, signal }: Call<SnapshotArguments>): Promise<void> {
+  const options = { ...toOpenOptions(args), signal }
   if (args.to !== undefined) {
     const parentFormat = args.sourceFormat ?? args.parentFormat
     const layer = await createLayer(args.image, args.to, {
@@ -88,14 +88,14 @@ async function list({ args, out }: Call<SnapshotArguments>): Promise<void> {
   }
 }
 
-async function revert({ args, out }: Call<SnapshotArguments>): Promise<void> {
-  const kind = await revertToSnapshot(args.image, nameOf(args), toOpenOptions(args))
+async function revert({ args, out, signal }: Call<SnapshotArguments>): Promise<void> {
+  const kind = await revertToSnapshot(args.image, nameOf(args), { ...toOpenOptions(args), signal })
   out.document({ image: args.image, reverted: nameOf(args), kind })
   out.line(`${printable(args.image)} is as it was at "${nameOf(args)}".`)
 }
 
-async function remove({ args, out }: Call<SnapshotArguments>): Promise<void> {
-  await deleteInternalSnapshot(args.image, nameOf(args), toOpenOptions(args))
+async function remove({ args, out, signal }: Call<SnapshotArguments>): Promise<void> {
+  await deleteInternalSnapshot(args.image, nameOf(args), { ...toOpenOptions(args), signal })
   out.document({ image: args.image, deleted: nameOf(args) })
   out.line(`Removed snapshot "${nameOf(args)}" from ${printable(args.image)}; the disk is as it was.`)
 }

@@ -155,8 +155,8 @@ export class Chain implements Device {
     })
   }
 
-  /** Changes the size of the disk; what is new reads as zero, even where a parent has more. */
-  *resize(size: number): Io<void> {
+  /** Changes the size of the disk; what is new reads as zero, even where a parent has more. @param signal ends it while the old size stands */
+  *resize(size: number, signal?: AbortSignal): Io<void> {
     this.assertOpen()
     const top = this.assertWritable()
     if (!Number.isSafeInteger(size) || size < 0) {
@@ -168,13 +168,13 @@ export class Chain implements Device {
     // Tables move: nobody may be about to change them.
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {
-      yield* this.resizeClaimed(top, size)
+      yield* this.resizeClaimed(top, size, signal)
     } finally {
       claim.release()
     }
   }
 
-  private *resizeClaimed(top: WritableLayer, size: number): Io<void> {
+  private *resizeClaimed(top: WritableLayer, size: number, signal: AbortSignal | undefined): Io<void> {
     const parentSize = this.layers.at(-2)?.size ?? 0
     // The layer can make whole granules zero; the last one may show the parent, or share its place with a snapshot,
     // until its end is written.
@@ -185,7 +185,7 @@ export class Chain implements Device {
       yield* this.writeClaimed(top, top.size - tail.length, tail)
       yield* this.flush()
     }
-    yield* top.resize(size, parentSize)
+    yield* top.resize(size, parentSize, signal)
   }
 
   /**

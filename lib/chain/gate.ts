@@ -11,6 +11,8 @@ export type ReferenceRole = 'parent' | 'extent' | 'data'
 
 /** Decides which references found inside an image may be followed, and opens them. */
 export interface Gate {
+  /** what ends the opening of the images that come through here */
+  readonly signal?: AbortSignal | undefined
   /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
   admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
 }
@@ -34,6 +36,7 @@ export interface FolderGateOptions {
   readonly waiting?: HostFileOptions['waiting'] | undefined
   readonly locking?: boolean | undefined
   readonly durable?: boolean | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 /**
@@ -45,6 +48,7 @@ export interface FolderGateOptions {
  * maps, as relative paths, or by their last part beside the child.
  */
 export class FolderGate implements Gate {
+  readonly signal: AbortSignal | undefined
   private readonly roots: readonly string[]
   private readonly options: FolderGateOptions
 
@@ -54,6 +58,7 @@ export class FolderGate implements Gate {
     const allowed = (options.allow ?? []).flatMap((folder) => [path.resolve(folder), realPath(folder)])
     this.roots = [...new Set([...own, ...allowed])]
     this.options = options
+    this.signal = options.signal
   }
 
   /** The image that the user named: allowed by being named, symbolic links and all. */
@@ -169,6 +174,8 @@ export class HostImage implements Image {
   readonly store: HostFile
   /** the image in which the name of this one was found */
   readonly namedBy: HostImage | undefined
+  /** names of the files that were made for this image */
+  readonly made: string[] = []
   private readonly gate: Gate
 
   constructor(name: string, store: HostFile, gate: Gate, namedBy?: HostImage) {
@@ -178,8 +185,14 @@ export class HostImage implements Image {
     this.namedBy = namedBy
   }
 
+  get signal(): AbortSignal | undefined {
+    return this.gate.signal
+  }
+
   *neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> {
-    return (yield* this.gate.admit(reference, this, 'data', access)).store
+    const { name, store } = yield* this.gate.admit(reference, this, 'data', access)
+    if (access === 'create') this.made.push(name)
+    return store
   }
 }
 

@@ -66,7 +66,7 @@ export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<Kn
   try {
     yield* openLayers(image, options, layers)
   } catch (error) {
-    if (layers.length === 0 || !isVdiskError(error)) {
+    if (layers.length === 0 || !isVdiskError(error) || isVdiskError(error, 'CANCELLED')) {
       for (const layer of layers) yield* closeQuietly(layer)
       throw error
     }

@@ -6,6 +6,8 @@ export interface Image {
   /** path or URL, as the user knows it */
   readonly name: string
   readonly store: ByteStore
+  /** Ends the opening or making of the image; once that is done nobody listens to it any more. */
+  readonly signal?: AbortSignal | undefined
   /** Another file that belongs to this image: an extent file, a data file. Every one passes the gate. */
   neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore>
 }

@@ -56,14 +56,18 @@ export interface WritableLayer extends Layer {
    * Changes the size that the guest sees, durably, as one step: after a crash it is the old or the new one.
    * A grown range reads as zero even where the parent, of `parentSize` bytes, has data; the last granule
    * of the old size is the caller's care.
+   *
+   * @param signal ends the work; from the step on that decides it, the signal is not heard any more
    */
-  resize(size: number, parentSize: number): Io<void>
+  resize(size: number, parentSize: number, signal?: AbortSignal): Io<void>
   /**
    * Gives up all content: the parent, of `size` bytes, shows everywhere, and the disk has its size. Durable, and one
    * step: after a crash the disk is as before or as after. Link and snapshots stay. Nobody else uses the layer meanwhile.
    * Undefined where the format cannot have a parent.
+   *
+   * @param signal as for `resize`
    */
-  clear?(size: number): Io<void>
+  clear?(size: number, signal?: AbortSignal): Io<void>
   /** How this layer is tied to its parent; undefined where the format cannot have one. */
   readonly links?: LinkEditor | undefined
   readonly packer?: Packer | undefined
@@ -122,10 +126,10 @@ export interface InternalSnapshots {
   list(): readonly SnapshotInfo[]
   /** A read-only view. @throws VdiskError NOT_FOUND */
   open(idOrName: string): Io<Layer>
-  /** Only in writable layers. */
+  /** Only in writable layers. A signal ends the work until the step that decides it. */
   readonly edit?: {
-    create(name: string): Io<SnapshotInfo>
-    revert(idOrName: string): Io<void>
+    create(name: string, signal?: AbortSignal): Io<SnapshotInfo>
+    revert(idOrName: string, signal?: AbortSignal): Io<void>
     delete(idOrName: string): Io<void>
   }
 }

@@ -1,3 +1,5 @@
+import { throwIfCancelled } from '../errors.ts'
+
 /**
  * Waiting, and nothing else.
  *
@@ -67,15 +69,25 @@ export function* breathe(): Io<void> {
 /** Milliseconds that a walk may keep all others waiting. */
 const BREATH = 50
 
-/** For walks that could go on for seconds without ever having to wait: lets others run, some times a second. */
+/**
+ * For walks that could go on for seconds without ever having to wait: lets others run, some times a second. With a
+ * signal, the walk ends when that says so.
+ */
 export class Pace {
-  private rested = Date.now();
+  private readonly signal: AbortSignal | undefined
+  private rested = Date.now()
 
-  /** @returns whether others did run */
+  constructor(signal?: AbortSignal) {
+    this.signal = signal
+  }
+
+  /** @returns whether others did run. @throws VdiskError CANCELLED */
   *keep(): Io<boolean> {
+    throwIfCancelled(this.signal)
     if (Date.now() - this.rested < BREATH) return false
     yield* breathe()
     this.rested = Date.now()
+    throwIfCancelled(this.signal)
     return true
   }
 }

@@ -2,6 +2,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { FolderGate } from '../chain/gate.ts'
 import { sampleOf } from '../chain/probe.ts'
+import { throwIfCancelled } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { onPath } from '../io/host-file.ts'
 import { promised, settle } from '../io/io.ts'
@@ -26,9 +27,12 @@ export async function childrenOf(parent: string, options: FileOptions = {}): Pro
   const wanted = fileIdOf(parent)
   const children: Child[] = []
   for (const file of filesBeside(parent, options.allow ?? [])) {
+    throwIfCancelled(options.signal)
     if (fileIdOf(file) === wanted) continue
     const child = await lookAt(file, wanted, {
       ...options,
+      // To be told to stop must not look as if the file were no child.
+      signal: undefined,
       allow: [path.dirname(path.resolve(parent)), ...(options.allow ?? [])],
     })
     if (child) children.push(child)

@@ -82,6 +82,7 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       size: source.size,
       parent,
       parentFormat,
+      signal: options.signal,
       options: { ...extra, ...options.options },
       replace: inPlace,
     }),

@@ -8,7 +8,7 @@ import { driverNamed } from '../chain/probe.ts'
 import type { Access } from '../contracts/driver.ts'
 import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
-import { VdiskError } from '../errors.ts'
+import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { flushFolder, HostFile, onPath } from '../io/host-file.ts'
 import type { Io } from '../io/io.ts'
@@ -25,6 +25,12 @@ export interface FileOptions {
   readonly maxDepth?: number | undefined
   /** 'defer' for programs that serve others while a disk is slow; default 'block' */
   readonly waiting?: 'block' | 'defer' | undefined
+  /**
+   * Ends the opening or making of an image, and a job. An open disk does not listen to it any more.
+   *
+   * @throws VdiskError CANCELLED then
+   */
+  readonly signal?: AbortSignal | undefined
   /** false: leave it to the system when to write to the medium; for files that can be made again */
   readonly durable?: boolean | undefined
 }
@@ -100,6 +106,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
   if (!driver.create) {
     throw new VdiskError('UNSUPPORTED', { message: `Cannot create ${file}: vdisk can only read ${driver.name}` })
   }
+  throwIfCancelled(options.signal)
   const look = (): fs.Stats | undefined => fs.statSync(file, { throwIfNoEntry: false })
   const replaced = options.replace ? onPath('look at', file, look) : undefined
   if (replaced?.isBlockDevice() && driver.name !== 'raw') {
@@ -148,6 +155,8 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
   } catch (error) {
     image.store.close()
     if (!existed) fs.rmSync(target, { force: true })
+    for (const name of image.made) fs.rmSync(name, { force: true })
+    if (existed && isVdiskError(error, 'CANCELLED')) throw cancelledOn(file)
     throw error
   }
 }
@@ -208,6 +217,15 @@ export function* newParentOf(
   }
 }
 
+/** A device was there before, and is no file that could be made beside it. */
+function cancelledOn(file: string): VdiskError {
+  return new VdiskError('CANCELLED', {
+    message: `Cancelled: ${file} may be overwritten in part`,
+    where: { file },
+    advice: 'Make the image again before you use it.',
+  })
+}
+
 function assertSize(file: string, size: number, most: number): void {
   if (Number.isSafeInteger(size) && size >= 0 && size <= most) return
   throw new VdiskError('OUT_OF_RANGE', {
@@ -218,6 +236,7 @@ function assertSize(file: string, size: number, most: number): void {
 }
 
 function openFile(file: string, access: Access, options: OpenOptions): { image: HostImage; gate: FolderGate } {
+  throwIfCancelled(options.signal)
   const gate = new FolderGate(file, options)
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {

@@ -1,4 +1,4 @@
-import { VdiskError } from '../errors.ts'
+export { cancelled, throwIfCancelled } from '../errors.ts'
 
 /** How far a job is. */
 export interface Progress {
@@ -29,16 +29,6 @@ export async function finish<R>(job: Job<R>, onProgress: (progress: Progress) =>
       throw error
     }
   }
-}
-
-/** @throws VdiskError CANCELLED if the signal says so */
-export function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw cancelled()
-}
-
-/** The error of work that was told to stop. */
-export function cancelled(): VdiskError {
-  return new VdiskError('CANCELLED', { message: 'Cancelled: nothing that was there before has changed' })
 }
 
 /**

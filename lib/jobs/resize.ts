@@ -40,7 +40,7 @@ export async function resizeDisk(
         advice: 'Shrink the file systems inside first, then pass --shrink.',
       })
     }
-    await promised(chain.resize(after))
+    await promised(chain.resize(after, options.signal))
     return { before, after: chain.size }
   } finally {
     await promised(chain.close())

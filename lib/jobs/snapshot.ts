@@ -49,7 +49,7 @@ export async function createInternalSnapshot(
   name: string,
   options: OpenOptions = {},
 ): Promise<SnapshotInfo> {
-  return await editSnapshots(file, options, (edit) => promised(edit.create(name)))
+  return await editSnapshots(file, options, (edit) => promised(edit.create(name, options.signal)))
 }
 
 /**
@@ -103,10 +103,10 @@ export async function revertToSnapshot(
     const top = topOf(chain)
     const internal = top.snapshots?.list().some((snapshot) => snapshot.id === name || snapshot.name === name)
     if (internal && top.snapshots?.edit) {
-      await promised(top.snapshots.edit.revert(name))
+      await promised(top.snapshots.edit.revert(name, options.signal))
       return 'internal'
     }
-    await emptyLayer(chain, name)
+    await emptyLayer(chain, name, options.signal)
     return 'layer'
   } finally {
     await promised(chain.close())
@@ -139,7 +139,7 @@ async function editSnapshots<T>(
 }
 
 /** Takes everything out of the top layer, so that the disk is what the layer below has. */
-async function emptyLayer(chain: Chain, name: string): Promise<void> {
+async function emptyLayer(chain: Chain, name: string, signal: AbortSignal | undefined): Promise<void> {
   const [top, below] = [topOf(chain), chain.layers.at(-2)]
   const isBelow = below && (below.name === name || path.basename(below.name) === path.basename(name))
   if (!isBelow || !isWritable(top)) {
@@ -150,7 +150,7 @@ async function emptyLayer(chain: Chain, name: string): Promise<void> {
     })
   }
   if (!top.clear) throw new TypeError(`${top.format} has parents, but no way to show nothing else`)
-  await promised(top.clear(below.size))
+  await promised(top.clear(below.size, signal))
 }
 
 function topOf(chain: Chain): Layer {

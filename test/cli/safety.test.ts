@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -128,6 +128,33 @@ describe('Ctrl-C', () => {
       expect(json()).toMatchObject({ schemaVersion: 1, error: { code: 'CANCELLED' } })
       expect(fs.readdirSync(folder).filter((name) => name.startsWith('long.'))).toEqual(['long.raw'])
     }
+  })
+
+  test('ends the making of an image in full, with 130 and nothing left behind', async () => {
+    const args = [
+      'create',
+      'full.vhdx',
+      '--format',
+      'vhdx',
+      '--size',
+      '64G',
+      '-o',
+      'subformat=fixed,preallocation=full',
+    ]
+    const child = spawn(process.execPath, [MAIN, ...args, '--json'], {
+      cwd: folder,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    let out = ''
+    child.stdout.setEncoding('utf8').on('data', (text) => {
+      out += text
+    })
+    const ended = new Promise<number | null>((resolve) => child.on('close', resolve))
+    while (child.exitCode === null && !fs.existsSync(at('full.vhdx'))) await new Promise((next) => setTimeout(next, 10))
+    child.kill('SIGINT')
+    expect(await ended).toBe(130)
+    expect(JSON.parse(out)).toMatchObject({ error: { code: 'CANCELLED' } })
+    expect(fs.readdirSync(folder).filter((name) => name.startsWith('full.'))).toEqual([])
   })
 
   test('a job of which nobody wants to know more leaves nothing behind', async () => {

@@ -44,13 +44,14 @@ export class Census {
   private window: CensusWindow = { first: 0, counted: new Uint16Array(0), stored: new Uint16Array(0) }
   private visit: Visit | undefined
   private active = false
-  private readonly pace = new Pace()
+  private readonly pace: Pace
   /** the highest cluster that anything refers to */
   highest = 0
   /** the lowest cluster behind the window that anything refers to */
   private behind = Number.POSITIVE_INFINITY
 
-  constructor(parts: Qcow2Parts, refcountTable: RootTable, note: (finding: NewFinding) => void) {
+  constructor(parts: Qcow2Parts, refcountTable: RootTable, note: (finding: NewFinding) => void, pace = new Pace()) {
+    this.pace = pace
     this.parts = parts
     this.refcountTable = refcountTable
     this.note = note

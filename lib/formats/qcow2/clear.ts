@@ -15,11 +15,16 @@ import { RootTable } from './root-table.ts'
  * @throws VdiskError CORRUPT, before anything has changed, if an entry cannot be right: to release what it says could
  * take from somebody else what is in use
  */
-export function* clearImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number): Io<void> {
+export function* clearImage(
+  layer: Qcow2Editor,
+  parts: Qcow2Parts,
+  size: number,
+  signal: AbortSignal | undefined,
+): Io<void> {
   const { header, mapping } = parts
   const after = roundUp(size, SECTOR)
   if (after !== header.size) refuseImpossibleSize(layer, parts, after)
-  yield* walkReferences(mapping, mapping.l1, () => just(true))
+  yield* walkReferences(mapping, mapping.l1, () => just(true), signal)
   yield* layer.session.beginContent()
   yield* layer.flush()
   yield* switchL1(layer, yield* emptyTable(layer, ceilDiv(after, header.l2Span)), after)

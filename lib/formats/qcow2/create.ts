@@ -3,8 +3,9 @@ import { randomGuid } from '../../bytes/guid.ts'
 import { CreateOptions } from '../../contracts/create-options.ts'
 import type { CreateOption, CreateShape } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
+import { writeZeros } from '../../io/zeros.ts'
 import { ALGORITHMS } from './compression.ts'
 import { FileSpace } from './file-space.ts'
 import { featureNameTable, Header } from './header.ts'
@@ -190,15 +191,14 @@ function* preallocate(layer: WritableQcow2Layer, how: string): Io<void> {
   const { header, mapping } = layer.structure
   const { clusterSize, size } = header
   const total = ceilDiv(size, clusterSize)
-  const zeros = new Uint8Array(1 << 20)
+  const pace = new Pace(layer.structure.image.signal)
   for (let done = 0; done < total; ) {
+    yield* pace.keep()
     const wanted = Math.min(total - done, 65536)
     const run = header.hasDataFile ? { at: done * clusterSize, count: wanted } : yield* layer.refcounts.allocate(wanted)
     const { dataStore } = mapping
     if (how === 'falloc') yield* settle(dataStore.allocate?.(run.at, run.count * clusterSize))
-    for (let at = 0; how === 'full' && at < run.count * clusterSize; at += zeros.length) {
-      yield* settle(dataStore.write(run.at + at, zeros.subarray(0, run.count * clusterSize - at)))
-    }
+    if (how === 'full') yield* writeZeros(dataStore, run.at, run.count * clusterSize, pace)
     yield* layer.allocation.setMapped(done * clusterSize, run.at, run.count, false)
     done += run.count
     yield* layer.relieve()

@@ -184,12 +184,12 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     if (this.isFull) yield* this.writeBack.relieve()
   }
 
-  *resize(size: number, parentSize: number): Io<void> {
-    yield* this.resizing.take(() => resizeImage(this, this.parts, size, parentSize))
+  *resize(size: number, parentSize: number, signal?: AbortSignal): Io<void> {
+    yield* this.resizing.take(() => resizeImage(this, this.parts, size, { parentSize, signal }))
   }
 
-  *clear(size: number): Io<void> {
-    yield* this.resizing.take(() => clearImage(this, this.parts, size))
+  *clear(size: number, signal?: AbortSignal): Io<void> {
+    yield* this.resizing.take(() => clearImage(this, this.parts, size, signal))
   }
 
   override *close(): Io<void> {

@@ -1,5 +1,5 @@
 import { VdiskError } from '../../errors.ts'
-import { type Io, just, settle } from '../../io/io.ts'
+import { type Io, just, Pace, settle } from '../../io/io.ts'
 import { Census, COUNT_MASK, WINDOW } from './census.ts'
 import { INCOMPATIBLE } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
@@ -8,6 +8,9 @@ import { setCopiedFlags } from './references.ts'
 
 /** Bytes of changed counts that are held at most. */
 const CHANGES = 16 << 20
+
+/** Counts set between two looks at the clock. */
+const STRIDE = 4096
 
 /** Bytes by which a crash may leave the shortest file too short. */
 const UNFLUSHED = 1 << 30
@@ -27,15 +30,19 @@ export function reachAfterCrash(length: number): number {
  */
 export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<void> {
   const { header, mapping } = parts
-  const survey = new Census(parts, refcounts.root, () => {})
+  const { signal } = parts.image
+  const pace = new Pace(signal)
+  const survey = new Census(parts, refcounts.root, () => {}, pace)
   yield* survey.count(0, Math.min(1, survey.clusters), () => {})
   const clusters = Math.max(survey.clusters, survey.highest + 1)
   assertNear(parts, clusters)
   refcounts.reserveUpTo(clusters)
   for (let first = 0; first < clusters; first += WINDOW) {
     const count = Math.min(WINDOW, clusters - first)
-    const { counted, stored } = yield* new Census(parts, refcounts.root, () => {}).count(first, count, () => {})
+    const census = new Census(parts, refcounts.root, () => {}, pace)
+    const { counted, stored } = yield* census.count(first, count, () => {})
     for (let i = 0; i < count; i++) {
+      if (i % STRIDE === 0) yield* pace.keep()
       const wanted = counted[i] as number
       if (wanted === ((stored[i] as number) & COUNT_MASK)) continue
       yield* refcounts.set(first + i, wanted)
@@ -51,7 +58,7 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
   yield* refcounts.writeChanges()
   yield* settle(mapping.store.flush())
   const walk = { mapping, refcounts, relieve: () => just(undefined) }
-  yield* setCopiedFlags(walk, mapping.l1, (number) => refcounts.get(number))
+  yield* setCopiedFlags(walk, mapping.l1, (number) => refcounts.get(number), signal)
   yield* mapping.tables.write(mapping.tables.take())
   for (const { at, bytes } of mapping.l1.take()) yield* settle(mapping.store.write(at, bytes))
   yield* settle(mapping.store.flush())

@@ -19,9 +19,14 @@ export interface WalkParts {
  * @param visit answers false to end the walk
  * @throws VdiskError CORRUPT at the first entry that cannot be right
  */
-export function* walkReferences(mapping: Mapping, l1: RootTable, visit: (run: Run) => Io<boolean>): Io<void> {
+export function* walkReferences(
+  mapping: Mapping,
+  l1: RootTable,
+  visit: (run: Run) => Io<boolean>,
+  signal?: AbortSignal,
+): Io<void> {
   const { clusterSize } = mapping.header
-  const pace = new Pace()
+  const pace = new Pace(signal)
   for (let index = 0; index < l1.length; index++) {
     const tableAt = mapping.tableOffset(index, l1)
     if (tableAt === 0) continue
@@ -66,18 +71,19 @@ function runsOf(mapping: Mapping, page: Page, l1Index: number): Run[] {
 }
 
 /**
- * Counts everything below an L1 table once more. If one count cannot rise, or an entry cannot be right, what was added
- * is taken back before the error is thrown.
+ * Counts everything below an L1 table once more. If one count cannot rise, or an entry cannot be right, or the signal
+ * says so, what was added is taken back before the error is thrown.
  */
-export function* addReferences(parts: WalkParts, l1: RootTable): Io<void> {
+export function* addReferences(parts: WalkParts, l1: RootTable, signal?: AbortSignal): Io<void> {
   let visited = 0
   try {
-    yield* walkReferences(parts.mapping, l1, function* (run) {
+    const add = function* (run: Run): Io<boolean> {
       yield* parts.refcounts.change(run, 1)
       visited++
       yield* parts.relieve()
       return true
-    })
+    }
+    yield* walkReferences(parts.mapping, l1, add, signal)
   } catch (error) {
     if (visited === 0) throw error
     yield* walkReferences(parts.mapping, l1, function* (run) {
@@ -106,10 +112,15 @@ export function* releaseReferences({ mapping, refcounts }: WalkParts, l1: RootTa
  *
  * @param countOf answers the count of a cluster; a walk before a switch of tables can give the count that will be
  */
-export function* setCopiedFlags(parts: WalkParts, l1: RootTable, countOf: (number: number) => Io<number>): Io<void> {
+export function* setCopiedFlags(
+  parts: WalkParts,
+  l1: RootTable,
+  countOf: (number: number) => Io<number>,
+  signal?: AbortSignal,
+): Io<void> {
   const { mapping } = parts
   const { clusterSize, l2EntrySize } = mapping.header
-  const pace = new Pace()
+  const pace = new Pace(signal)
   for (let index = 0; index < l1.length; index++) {
     const tableAt = mapping.tableOffset(index, l1)
     if (tableAt === 0) continue

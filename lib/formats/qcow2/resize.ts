@@ -1,6 +1,6 @@
 import { ceilDiv, roundUp } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import type { Qcow2Editor } from './editor.ts'
 import { LIMIT, SECTOR } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
@@ -12,7 +12,12 @@ import { RootTable } from './root-table.ts'
  * What lies past the old size, left over by whoever shrank the disk before, is made unreachable before the disk
  * grows over it; what lies past the new size is given up after the disk has shrunk.
  */
-export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number, parentSize: number): Io<void> {
+export function* resizeImage(
+  layer: Qcow2Editor,
+  parts: Qcow2Parts,
+  size: number,
+  { parentSize, signal }: { parentSize: number; signal: AbortSignal | undefined },
+): Io<void> {
   const { header, bitmaps } = parts
   const { size: before } = header
   if (size === before) return
@@ -23,15 +28,17 @@ export function* resizeImage(layer: Qcow2Editor, parts: Qcow2Parts, size: number
   if (size > before) {
     if (entries > parts.mapping.l1.length) yield* growL1(layer, parts, entries)
     yield* clearTail(layer, parts, before)
-    yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts))
-    yield* hideParent(layer, parts, roundUp(before, parts.mapping.unit), Math.min(size, parentSize))
+    const pace = new Pace(signal)
+    yield* eraseRange(layer, roundUp(before, header.clusterSize), reachOf(parts), pace)
+    const hidden = { from: roundUp(before, parts.mapping.unit), to: Math.min(size, parentSize) }
+    yield* hideParent(layer, parts, hidden, pace)
     yield* layer.flush()
     yield* header.change(layer.store, { size })
     bitmaps.resized()
   } else {
     yield* header.change(layer.store, { size })
     bitmaps.resized()
-    yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts))
+    yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts), new Pace())
   }
   yield* layer.flush()
   if (parts.mapping.dataStore !== layer.store) yield* fitDataFile(parts, size)
@@ -128,9 +135,15 @@ function* readOwn(layer: Qcow2Editor, offset: number, target: Uint8Array): Io<vo
 }
 
 /** Makes a range past the old end read as zero where the parent would show. */
-function* hideParent(layer: Qcow2Editor, parts: Qcow2Parts, from: number, to: number): Io<void> {
+function* hideParent(
+  layer: Qcow2Editor,
+  parts: Qcow2Parts,
+  { from, to }: { from: number; to: number },
+  pace: Pace,
+): Io<void> {
   const end = to > from ? roundUp(to, layer.granularity) : from
   for (let at = from; at < end; ) {
+    yield* pace.keep()
     const erased = yield* layer.allocation.erase(at, end - at, 'zero')
     // Version 2 has no mark for zeros: there they are written.
     at += erased > 0 ? erased : yield* writeZeros(layer, parts, at, Math.min(end - at, layer.granularity))
@@ -139,9 +152,10 @@ function* hideParent(layer: Qcow2Editor, parts: Qcow2Parts, from: number, to: nu
 }
 
 /** Unmaps whole clusters. */
-function* eraseRange(layer: Qcow2Editor, from: number, to: number): Io<void> {
+function* eraseRange(layer: Qcow2Editor, from: number, to: number, pace: Pace): Io<void> {
   const end = roundUp(to, layer.granularity)
   for (let at = from; at < end; ) {
+    yield* pace.keep()
     at += yield* layer.allocation.erase(at, end - at, 'parent')
     yield* layer.relieve()
   }

@@ -1,14 +1,14 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../../contracts/layer.ts'
-import { VdiskError } from '../../errors.ts'
+import { messageOf, VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
+import type { Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
 import { switchL1 } from './l1-switch.ts'
 import { LIMIT } from './layout.ts'
 import { Mapping } from './mapping.ts'
-import type { Refcounts } from './refcounts.ts'
 import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
 import { decodeEntry, encodeEntry, readTable, type Snapshot } from './snapshot-table.ts'
@@ -28,6 +28,9 @@ export interface SnapshotTable {
   /** why it cannot be used; undefined where nothing speaks against it */
   readonly flaw: string | undefined
 }
+
+/** Gives room for a table of so many bytes. */
+type Take = (length: number) => Io<number>
 
 type View = (l1: RootTable, snapshot: { readonly name: string; readonly diskSize: number }) => Layer
 
@@ -67,8 +70,8 @@ export class Snapshots implements InternalSnapshots {
     // Clusters in a data file are not counted, so they cannot be shared. ["External data file bit"]
     if (this.header.hasDataFile) return
     this.edit = {
-      create: (name) => this.create(layer, name),
-      revert: (idOrName) => this.revert(layer, idOrName),
+      create: (name, signal) => this.create(layer, name, signal),
+      revert: (idOrName, signal) => this.revert(layer, idOrName, signal),
       delete: (idOrName) => this.delete(layer, idOrName),
     }
   }
@@ -105,7 +108,7 @@ export class Snapshots implements InternalSnapshots {
     return (this.view as View)(yield* this.readL1(snapshot), snapshot)
   }
 
-  private *create(layer: Qcow2Editor, name: string): Io<SnapshotInfo> {
+  private *create(layer: Qcow2Editor, name: string, signal?: AbortSignal): Io<SnapshotInfo> {
     const { refcounts, mapping } = layer.walk
     if (name === '' || Buffer.byteLength(name) > 255) throw this.refuse(name, 'a name has 1 to 255 bytes')
     if (this.snapshots.length >= LIMIT.snapshots) throw this.refuse(name, `there are ${this.snapshots.length} already`)
@@ -119,45 +122,22 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.session.beginMetadata()
     yield* layer.flush()
     const { l1 } = mapping
-    yield* addReferences(layer.walk, l1)
-    const place = yield* this.roomFor(l1.length, refcounts)
-    const copy = new RootTable(place, new Uint8Array(l1.bytes.length))
-    for (let i = 0; i < l1.length; i++) copy.set(i, l1.offset(i))
-    yield* settle(this.store.write(copy.at, copy.bytes))
-    // Every cluster is shared now; the active tables must say so before the snapshot exists, or a write in place
-    // would change it.
-    yield* setCopiedFlags(layer.walk, l1, () => just(2))
-    yield* layer.flush()
-    const now = Date.now()
-    const bytes = encodeEntry({
-      id: this.freshId(),
-      name,
-      l1TableOffset: copy.at,
-      l1Size: copy.length,
-      milliseconds: now,
-      diskSize: this.header.size,
-    })
-    const snapshot = decodeEntry(this.header, bytes, 0, mapping.space.end)
-    yield* this.switchTable(layer, [...this.snapshots, snapshot])
-    mapping.places.addRange(copy.at, copy.bytes.length)
+    yield* addReferences(layer.walk, l1, signal)
+    const { snapshot, at } = yield* this.prepare(layer, l1, (take) => this.layOut(layer, name, take, signal))
+    yield* this.switchTable(layer, [...this.snapshots, snapshot], at)
+    mapping.places.addRange(snapshot.l1TableOffset, l1.bytes.length)
     return this.list().at(-1) as SnapshotInfo
   }
 
-  private *revert(layer: Qcow2Editor, idOrName: string): Io<void> {
+  private *revert(layer: Qcow2Editor, idOrName: string, signal?: AbortSignal): Io<void> {
     const { refcounts } = layer.walk
     const snapshot = this.find(idOrName)
     yield* layer.session.beginContent()
     yield* layer.flush()
     const source = yield* this.readL1(snapshot)
-    yield* addReferences(layer.walk, source)
-    const needed = Math.max(source.length, ceilDiv(snapshot.diskSize, this.header.l2Span), 1)
-    const next = new RootTable(yield* this.roomFor(needed, refcounts), new Uint8Array(needed * 8))
-    for (let i = 0; i < source.length; i++) next.set(i, source.offset(i))
-    // Shared by snapshot and disk, all of it: no flag may say otherwise when the tables become the active ones.
-    yield* setCopiedFlags(layer.walk, next, () => just(2))
-    yield* settle(this.store.write(next.at, next.bytes))
-    next.take()
-    yield* layer.flush()
+    yield* addReferences(layer.walk, source, signal)
+    const entries = Math.max(source.length, ceilDiv(snapshot.diskSize, this.header.l2Span), 1)
+    const next = yield* this.prepare(layer, source, (take) => this.shareTable(layer, source, entries, take, signal))
     yield* switchL1(layer, next, snapshot.diskSize)
     yield* setCopiedFlags(layer.walk, next, (number) => refcounts.get(number))
     yield* layer.flush()
@@ -169,10 +149,9 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.session.beginMetadata()
     yield* layer.flush()
     const l1 = yield* this.readL1(snapshot)
-    yield* this.switchTable(
-      layer,
-      this.snapshots.filter((other) => other !== snapshot),
-    )
+    const rest = this.snapshots.filter((other) => other !== snapshot)
+    const at = yield* this.prepare(layer, undefined, (take) => this.writeTable(layer, rest, take))
+    yield* this.switchTable(layer, rest, at)
     yield* releaseReferences(layer.walk, l1)
     if (l1.length > 0) mapping.places.removeRange(l1.at)
     refcounts.release(l1.at, l1.bytes.length)
@@ -182,20 +161,109 @@ export class Snapshots implements InternalSnapshots {
     yield* layer.flush()
   }
 
-  /** The new table is durable, then the header points at it, then the old one is given up. */
-  private *switchTable(layer: Qcow2Editor, snapshots: Snapshot[]): Io<void> {
+  /**
+   * Does what must be durable before the header switches. Counts have risen for all below `l1`, and `take` gives room
+   * for tables; if the work fails, both are taken back, since nothing on the medium leads there.
+   *
+   * That ends with the switch itself: if the header could not be written, nobody knows which one the medium has. Then
+   * counts stay too high, which is a leak; too low would be the ruin of what is counted.
+   */
+  private *prepare<T>(layer: Qcow2Editor, l1: RootTable | undefined, work: (take: Take) => Io<T>): Io<T> {
+    const { refcounts } = layer.walk
+    const { clusterSize } = this.header
+    const rooms: Room[] = []
+    const take = function* (length: number): Io<number> {
+      // A table of no entries has no place.
+      if (length === 0) return 0
+      const { at } = yield* refcounts.allocate(ceilDiv(length, clusterSize), true)
+      rooms.push({ at, length })
+      return at
+    }
+    try {
+      return yield* work(take)
+    } catch (error) {
+      yield* this.takeBack(layer, l1, rooms)
+      throw error
+    }
+  }
+
+  private *takeBack(layer: Qcow2Editor, l1: RootTable | undefined, rooms: readonly Room[]): Io<void> {
+    const { mapping, refcounts } = layer.walk
+    for (const { at, length } of rooms) refcounts.release(at, length)
+    try {
+      if (l1) yield* releaseReferences(layer.walk, l1)
+      while (!refcounts.givenUp.isEmpty) yield* layer.flush()
+      if (l1) yield* setCopiedFlags(layer.walk, mapping.l1, (number) => refcounts.get(number))
+      yield* layer.flush()
+    } catch (error) {
+      // The error that made us go back is the one to tell. What could not be taken back is a leak.
+      void messageOf(error)
+    }
+  }
+
+  /** Whatever a new snapshot consists of, durable. @returns its entry, and where the snapshot table lies that has it */
+  private *layOut(
+    layer: Qcow2Editor,
+    name: string,
+    take: Take,
+    signal: AbortSignal | undefined,
+  ): Io<{ snapshot: Snapshot; at: number }> {
+    const { mapping } = layer.walk
+    const { l1 } = mapping
+    const copy = new RootTable(yield* take(l1.bytes.length), new Uint8Array(l1.bytes.length))
+    for (let i = 0; i < l1.length; i++) copy.set(i, l1.offset(i))
+    yield* settle(this.store.write(copy.at, copy.bytes))
+    // Every cluster is shared now; the active tables must say so before the snapshot exists, or a write in place
+    // would change it.
+    yield* setCopiedFlags(layer.walk, l1, () => just(2), signal)
+    yield* layer.flush()
+    const bytes = encodeEntry({
+      id: this.freshId(),
+      name,
+      l1TableOffset: copy.at,
+      l1Size: copy.length,
+      milliseconds: Date.now(),
+      diskSize: this.header.size,
+    })
+    const snapshot = decodeEntry(this.header, bytes, 0, mapping.space.end)
+    return { snapshot, at: yield* this.writeTable(layer, [...this.snapshots, snapshot], take) }
+  }
+
+  /** The L1 table of a snapshot once more, durable, for the disk to go on with. */
+  private *shareTable(
+    layer: Qcow2Editor,
+    source: RootTable,
+    entries: number,
+    take: Take,
+    signal: AbortSignal | undefined,
+  ): Io<RootTable> {
+    const next = new RootTable(yield* take(entries * 8), new Uint8Array(entries * 8))
+    for (let i = 0; i < source.length; i++) next.set(i, source.offset(i))
+    // Shared by snapshot and disk, all of it: no flag may say otherwise when the tables become the active ones.
+    yield* setCopiedFlags(layer.walk, next, () => just(2), signal)
+    yield* settle(this.store.write(next.at, next.bytes))
+    next.take()
+    yield* layer.flush()
+    return next
+  }
+
+  /** A snapshot table, durable. @returns where; 0 for one of no entries */
+  private *writeTable(layer: Qcow2Editor, snapshots: readonly Snapshot[], take: Take): Io<number> {
+    const table = Buffer.concat(snapshots.map(({ bytes }) => bytes))
+    const at = yield* take(table.length)
+    if (table.length === 0) return at
+    yield* settle(this.store.write(at, table))
+    yield* layer.flush()
+    return at
+  }
+
+  /** The header points at the new table, then the old one is given up. */
+  private *switchTable(layer: Qcow2Editor, snapshots: Snapshot[], at: number): Io<void> {
     const { refcounts, mapping } = layer.walk
     const old = { at: this.header.snapshotsOffset, length: this.tableLength }
-    const table = Buffer.concat(snapshots.map(({ bytes }) => bytes))
-    let at = 0
-    if (table.length > 0) {
-      at = (yield* refcounts.allocate(ceilDiv(table.length, this.header.clusterSize), true)).at
-      yield* settle(this.store.write(at, table))
-      yield* layer.flush()
-    }
     yield* this.header.change(this.store, { snapshotsOffset: at, snapshotCount: snapshots.length })
     this.snapshots = snapshots
-    mapping.places.addRange(at, table.length)
+    mapping.places.addRange(at, this.tableLength)
     if (old.length > 0) {
       mapping.places.removeRange(old.at)
       refcounts.release(old.at, old.length)
@@ -211,12 +279,6 @@ export class Snapshots implements InternalSnapshots {
       })
     }
     return yield* Mapping.readL1(this.store, at, l1Size)
-  }
-
-  /** Clusters for an L1 table; one of no entries has no place. */
-  private *roomFor(entries: number, refcounts: Refcounts): Io<number> {
-    if (entries === 0) return 0
-    return (yield* refcounts.allocate(ceilDiv(entries * 8, this.header.clusterSize), true)).at
   }
 
   /** One more than the highest that is a plain number: other programs may have named theirs in any way. */

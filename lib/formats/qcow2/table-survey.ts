@@ -1,11 +1,14 @@
 import { VdiskError } from '../../errors.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import { LIMIT } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { reachAfterCrash } from './rebuild.ts'
 import { blockOffset } from './refcount-table.ts'
 import { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
+
+/** Entries between two looks at the clock. */
+const STRIDE = 4096
 
 /**
  * Finds where the tables of an image lie, and fills the `places` of its mapping.
@@ -22,8 +25,8 @@ export function* findTables(parts: Qcow2Parts, refcountTable: RootTable, strict:
   survey.addHeaderTables(refcountTable)
   survey.addSnapshots()
   survey.addBitmaps()
-  survey.addBlocks(refcountTable)
-  survey.addL2Tables()
+  yield* survey.addBlocks(refcountTable)
+  yield* survey.addL2Tables()
   // Only whoever hands out clusters must know the tables that no one but a snapshot uses.
   if (strict) yield* survey.addSnapshotTables()
 }
@@ -34,6 +37,7 @@ class Survey {
   private readonly strict: boolean
   private readonly clusterSize: number
   private readonly end: number
+  private readonly pace: Pace
 
   constructor(parts: Qcow2Parts, strict: boolean) {
     this.parts = parts
@@ -41,6 +45,7 @@ class Survey {
     this.strict = strict
     this.clusterSize = parts.header.clusterSize
     const { length } = parts.mapping.space
+    this.pace = new Pace(parts.image.signal)
     this.end = parts.header.has('dirty') ? reachAfterCrash(length) : length
   }
 
@@ -74,8 +79,9 @@ class Survey {
     }
   }
 
-  addBlocks(refcountTable: RootTable): void {
+  *addBlocks(refcountTable: RootTable): Io<void> {
     for (let index = 0; index < refcountTable.length; index++) {
+      if (index % STRIDE === 0) yield* this.pace.keep()
       const at = blockOffset(refcountTable, index)
       if (at === 0 || (this.isPlace(at) && this.places.addBlock(at))) continue
       this.refuse(
@@ -86,10 +92,11 @@ class Survey {
     }
   }
 
-  addL2Tables(): void {
+  *addL2Tables(): Io<void> {
     const { mapping } = this.parts
     const { l1 } = mapping
     for (let index = 0; index < l1.length; index++) {
+      if (index % STRIDE === 0) yield* this.pace.keep()
       const at = this.strict ? mapping.tableOffset(index) : l1.offset(index)
       if (at === 0 || (this.isPlace(at) && this.places.addL2(at))) continue
       this.refuse('L1 table', l1.at + index * 8, `entry ${index} leads to ${at}, where no table of its own can be`)
@@ -106,6 +113,7 @@ class Survey {
       yield* settle(this.parts.mapping.store.read(at, bytes))
       const l1 = new RootTable(at, bytes)
       for (let index = 0; index < l1.length; index++) {
+        if (index % STRIDE === 0) yield* this.pace.keep()
         const table = l1.offset(index)
         if (this.isPlace(table)) this.places.addShared(table)
       }

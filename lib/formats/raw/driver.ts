@@ -2,7 +2,8 @@ import { CreateOptions } from '../../contracts/create-options.ts'
 import type { Access, CreateShape, FormatDriver } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { WritableLayer } from '../../contracts/layer.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
+import { writeZeros } from '../../io/zeros.ts'
 import { openRawLayer } from './layer.ts'
 
 /** Raw images: the bytes of the disk, in order. Holes in the file are zeros of the disk. */
@@ -43,10 +44,7 @@ export const raw: FormatDriver = {
     yield* settle(store.truncate(shape.size))
     if (options.text('preallocation') === 'falloc') yield* settle(store.allocate?.(0, shape.size))
     if (options.text('preallocation') === 'full') {
-      const zeros = new Uint8Array(1 << 20)
-      for (let at = 0; at < shape.size; at += zeros.length) {
-        yield* settle(store.write(at, zeros.subarray(0, Math.min(zeros.length, shape.size - at))))
-      }
+      yield* writeZeros(store, 0, shape.size, new Pace(image.signal))
     }
     yield* settle(store.flush())
     return (yield* openRawLayer(image, true)) as WritableLayer

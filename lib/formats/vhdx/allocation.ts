@@ -1,7 +1,7 @@
 import { ceilDiv, roundDown } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
 import type { Reservation } from '../../contracts/layer.ts'
-import { type Io, just, settle, Turns } from '../../io/io.ts'
+import { type Io, just, Pace, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Page } from '../../io/table-cache.ts'
 import type { Bat, BatEntry } from './bat.ts'
@@ -104,9 +104,10 @@ export class Allocation {
   }
 
   /** Makes entries first .. end-1 of the BAT say nothing; for those behind the last block. */
-  *clearEntries(first: number, end: number): Io<void> {
+  *clearEntries(first: number, end: number, pace = new Pace()): Io<void> {
     const { at: batAt } = this.bat.regions.bat
     for (let index = first; index < end; ) {
+      yield* pace.keep()
       const at = batAt + index * BAT_ENTRY
       const count = Math.min(end - index, (LOG_SECTOR - (at % LOG_SECTOR)) / BAT_ENTRY)
       yield* this.edits.apply([{ at, length: count * BAT_ENTRY }], () => {

@@ -1,5 +1,5 @@
 import { roundUp } from '../../bytes/align.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import type { VhdxEditor } from './editor.ts'
 import { BAT_ENTRY, MIB } from './layout.ts'
 import { locatorIn } from './locator.ts'
@@ -34,12 +34,13 @@ export function* emptyBat(layer: VhdxEditor, entries: number): Io<NewBat> {
  *
  * @param entries how many the new BAT has; those past the end of the old one begin as zero
  */
-export function* copyBat(layer: VhdxEditor, entries: number, rewrite: Rewrite): Io<NewBat> {
+export function* copyBat(layer: VhdxEditor, entries: number, rewrite: Rewrite, pace = new Pace()): Io<NewBat> {
   const { bat } = layer.structure
   const { at, length } = yield* emptyBat(layer, entries)
   const known = Math.min(entries, bat.geometry.entryCount())
   try {
     for (let first = 0; first < entries; first += STRIDE) {
+      yield* pace.keep()
       const count = Math.min(STRIDE, entries - first)
       const bytes = new Uint8Array(count * BAT_ENTRY)
       yield* bat.walk(first, Math.min(known, first + count), (view, index, part) => {

@@ -4,8 +4,8 @@ import { CreateOptions } from '../../contracts/create-options.ts'
 import type { CreateOption, CreateShape } from '../../contracts/driver.ts'
 import type { NewParent } from '../../contracts/identity.ts'
 import type { Image } from '../../contracts/image.ts'
-import { type Io, settle } from '../../io/io.ts'
-import type { ByteStore } from '../../io/store.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
+import { writeZeros } from '../../io/zeros.ts'
 import { Geometry } from './geometry.ts'
 import { Headers } from './header.ts'
 import type { WritableVhdxLayer } from './layer.ts'
@@ -113,7 +113,7 @@ export function* createVhdx(
     at: metadata.at + metadata.length,
     length: Math.max(MIB, roundUp(geometry.batBytes(), MIB)),
   }
-  yield* writeBat(store, plan, geometry, bat)
+  yield* writeBat(image, plan, geometry, bat)
   const table = makeRegionTable(bat, metadata)
   for (const at of REGION_TABLE_PLACES) yield* settle(store.write(at, table))
   const headers = Headers.make(name, {
@@ -209,15 +209,14 @@ function metadataOf(file: string, plan: Plan, shape: CreateShape): Uint8Array {
 }
 
 /** The table, and for a fixed file the blocks it points at: one after the other behind it. */
-function* writeBat(store: ByteStore, plan: Plan, geometry: Geometry, bat: { at: number; length: number }): Io<void> {
+function* writeBat(image: Image, plan: Plan, geometry: Geometry, bat: { at: number; length: number }): Io<void> {
+  const { store } = image
+  const pace = new Pace(image.signal)
   const blocksAt = bat.at + bat.length
   const length = plan.fixed ? geometry.blocks * plan.blockSize : 0
   yield* settle(store.grow(blocksAt + length))
   if (plan.preallocation === 'falloc') yield* settle(store.allocate?.(blocksAt, length))
-  const zeros = new Uint8Array(MIB)
-  for (let done = 0; plan.preallocation === 'full' && done < length; done += MIB) {
-    yield* settle(store.write(blocksAt + done, zeros))
-  }
+  if (plan.preallocation === 'full') yield* writeZeros(store, blocksAt, length, pace)
   const entries = !plan.fixed && plan.state === PAYLOAD.notPresent ? 0 : geometry.entryCount()
   for (let first = 0; first < entries; first += STRIDE) {
     const count = Math.min(STRIDE, entries - first)
@@ -229,5 +228,6 @@ function* writeBat(store: ByteStore, plan: Plan, geometry: Geometry, bat: { at: 
       else setBatEntry(view, i * BAT_ENTRY, PAYLOAD.fullyPresent, blocksAt + owner.block * plan.blockSize)
     }
     yield* settle(store.write(bat.at + first * BAT_ENTRY, new Uint8Array(view.buffer)))
+    yield* pace.keep()
   }
 }

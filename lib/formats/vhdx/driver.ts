@@ -75,7 +75,7 @@ function* openForWriting(image: Image): Io<WritableVhdxLayer> {
   const pendingLog = yield* readPendingLog(name, store, headers)
   if (pendingLog) yield* replay(store, headers, pendingLog, fileWriteGuid)
   const parts = yield* openParts(image, headers, store, { end: yield* settle(store.size()) }, undefined)
-  const space = yield* Space.survey(parts.bat, store)
+  const space = yield* Space.survey(parts.bat, image)
   parts.bat.space = space
   return new WritableVhdxLayer(parts, space, fileWriteGuid)
 }

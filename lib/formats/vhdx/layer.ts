@@ -1,6 +1,7 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
 import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
+import { throwIfCancelled } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Allocation, nothing } from './allocation.ts'
@@ -142,11 +143,12 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
     yield* this.writeBack.relieve()
   }
 
-  *resize(size: number, parentSize: number): Io<void> {
-    yield* this.lock.alone(() => resizeImage(this, size, parentSize))
+  *resize(size: number, parentSize: number, signal?: AbortSignal): Io<void> {
+    yield* this.lock.alone(() => resizeImage(this, size, parentSize, signal))
   }
 
-  *clear(size: number): Io<void> {
+  *clear(size: number, signal?: AbortSignal): Io<void> {
+    throwIfCancelled(signal)
     yield* this.lock.alone(() => clearImage(this, size))
   }
 

@@ -1,8 +1,8 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import { formatSize } from '../../bytes/size.ts'
 import { VdiskError } from '../../errors.ts'
-import type { Io } from '../../io/io.ts'
-import { adopt, copyBat, type NewBat } from './bat-move.ts'
+import { type Io, Pace } from '../../io/io.ts'
+import { adopt, copyBat, type NewBat, type Rewrite } from './bat-move.ts'
 import type { VhdxEditor } from './editor.ts'
 import { BAT_ENTRY, LIMIT, PAYLOAD, setBatEntry } from './layout.ts'
 
@@ -13,16 +13,21 @@ import { BAT_ENTRY, LIMIT, PAYLOAD, setBatEntry } from './layout.ts'
  * What lies past the old size, left over by whoever shrank the disk before, is made to say nothing before the disk
  * grows over it; what lies past the new size is given up after the disk has shrunk.
  */
-export function* resizeImage(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
+export function* resizeImage(
+  layer: VhdxEditor,
+  size: number,
+  parentSize: number,
+  signal: AbortSignal | undefined,
+): Io<void> {
   const { geometry } = layer.structure
   if (size === geometry.size) return
   refuseImpossibleSize(layer, size)
   yield* layer.session.beginContent()
-  if (size > geometry.size) yield* grow(layer, size, parentSize)
+  if (size > geometry.size) yield* grow(layer, size, parentSize, new Pace(signal))
   else yield* shrink(layer, size)
 }
 
-function* grow(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
+function* grow(layer: VhdxEditor, size: number, parentSize: number, pace: Pace): Io<void> {
   const { geometry, bat, metadata } = layer.structure
   const { blockSize } = geometry
   const first = geometry.blocks
@@ -36,7 +41,7 @@ function* grow(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
     let moved: NewBat | undefined
     const entries = geometry.entryCount(size)
     if (entries * BAT_ENTRY > bat.regions.bat.length) {
-      moved = yield* copyBat(layer, entries, (view, index, count) => {
+      const rewrite: Rewrite = (view, index, count) => {
         for (let i = 0; i < count; i++) {
           const owner = geometry.ownerOf(index + i)
           if (!('block' in owner) || owner.block < first) continue
@@ -44,11 +49,16 @@ function* grow(layer: VhdxEditor, size: number, parentSize: number): Io<void> {
           if (length > 0) setBatEntry(view, i * BAT_ENTRY, PAYLOAD.fullyPresent, place)
           else if (owner.block < hidden) setBatEntry(view, i * BAT_ENTRY, PAYLOAD.zero, 0)
         }
-      })
+      }
+      moved = yield* copyBat(layer, entries, rewrite, pace)
     } else {
-      yield* layer.allocation.clearEntries(geometry.entryCount(), entries)
-      for (let block = first; block < hidden; ) block = yield* layer.allocation.setBlocks(block, hidden, PAYLOAD.zero)
+      yield* layer.allocation.clearEntries(geometry.entryCount(), entries, pace)
+      for (let block = first; block < hidden; ) {
+        yield* pace.keep()
+        block = yield* layer.allocation.setBlocks(block, hidden, PAYLOAD.zero)
+      }
       for (let block = first; length > 0 && block < end; ) {
+        yield* pace.keep()
         block = yield* layer.allocation.setPresent(block, end, room + (block - first) * blockSize)
       }
     }
@@ -86,10 +96,13 @@ function* shrink(layer: VhdxEditor, size: number): Io<void> {
   const end = geometry.blocks
   yield* adopt(layer, metadata.withSize(size))
   const first = ceilDiv(size, blockSize)
+  const pace = new Pace()
   for (let block = first; block < end; ) {
+    yield* pace.keep()
     block = yield* layer.allocation.setBlocks(block, end, PAYLOAD.notPresent)
   }
   for (let chunk = ceilDiv(first, chunkRatio); hasParent && chunk * chunkRatio < end; chunk++) {
+    yield* pace.keep()
     yield* layer.allocation.dropBitmap(chunk)
   }
   const last = Math.floor(size / blockSize)

@@ -1,5 +1,6 @@
 import { roundUp } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
+import type { Image } from '../../contracts/image.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle, Turns } from '../../io/io.ts'
 import { Retirement, type Room } from '../../io/retirement.ts'
@@ -37,7 +38,7 @@ export class Space implements FileEnd {
    * @throws VdiskError CORRUPT if two blocks share a place, or one lies where it cannot: whoever writes there would
    * destroy something
    */
-  static *survey(bat: Bat, store: ByteStore): Io<Space> {
+  static *survey(bat: Bat, { store, signal }: Image): Io<Space> {
     const size = yield* settle(store.size())
     const space = new Space(store, size)
     for (const { at, length } of bat.regions.all) space.mark(at, length)
@@ -45,7 +46,7 @@ export class Space implements FileEnd {
     const { regions, geometry } = bat
     const entries = Math.min(regions.bat.length / BAT_ENTRY, geometry.entryCount(LIMIT.diskBytes, true))
     const known = Math.min(entries, Math.floor((size - regions.bat.at) / BAT_ENTRY))
-    const pace = new Pace()
+    const pace = new Pace(signal)
     for (let index = 0; index < known; index += SURVEYED) {
       yield* bat.walk(index, Math.min(known, index + SURVEYED), (view, first, count) =>
         space.markEntries(bat, size, view, first, count),
