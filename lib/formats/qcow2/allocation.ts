@@ -133,11 +133,12 @@ export class Allocation {
     const old = this.mapping.tableOffset(l1Index)
     // Another write may have made it while this one waited its turn.
     if (old !== 0 && l1.high(l1Index) & COPIED) return old
+    // All of it is read before room is taken, for which then nothing can fail any more.
+    const source = old === 0 ? undefined : yield* this.copyOf(old, l1Index)
     const { at } = yield* this.refcounts.allocate(1)
     for (let done = 0; done < this.clusterSize; done += tables.pageSize) {
-      const source = old === 0 ? undefined : yield* this.mapping.loadTable(old + done, l1Index)
       const page = tables.fresh(at + done)
-      if (source) page.bytes.set(source.bytes)
+      if (source) page.bytes.set(source.subarray(done, done + tables.pageSize))
     }
     this.newTables.add(at)
     this.mapping.places.addL2(at)
@@ -147,6 +148,16 @@ export class Allocation {
       this.refcounts.release(old, this.clusterSize)
     }
     return at
+  }
+
+  /** The bytes of an L2 table that is shared, which nobody changes. */
+  private *copyOf(tableAt: number, l1Index: number): Io<Uint8Array> {
+    const { tables } = this.mapping
+    const bytes = new Uint8Array(this.clusterSize)
+    for (let done = 0; done < bytes.length; done += tables.pageSize) {
+      bytes.set((yield* this.mapping.loadTable(tableAt + done, l1Index)).bytes, done)
+    }
+    return bytes
   }
 
   /** A cluster with a place that only the active disk uses. */
