@@ -6,7 +6,7 @@ import { judgeLink } from '../chain/linkage.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { flushFolder, onPath } from '../io/host-file.ts'
-import { just, promised } from '../io/io.ts'
+import { type Io, just, promised } from '../io/io.ts'
 import { type Child, childrenOf, fileIdOf } from './children.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
@@ -117,6 +117,7 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
   const lowest = plan.merged[0] as string
   const target = await promised(openImage(plan.into, { ...targetOptions(plan, options), writable: true }))
   const upper: Layer[] = []
+  let failure: unknown
   try {
     const into = target.layers.at(-1) as WritableLayer
     await beginMerge(lowest, target, options)
@@ -131,10 +132,25 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
     await promised(target.flush())
     if (disk.size < into.size) await promised(target.resize(disk.size))
     if (options.compare) yield* expectEqual(disk, target, options.signal)
+  } catch (error) {
+    failure = error
+    throw error
   } finally {
-    for (const layer of upper) await promised(layer.close())
-    await promised(target.close())
+    await closeAll([...upper, target], failure)
   }
+}
+
+/** Closes everything, even if that fails for one of them, and throws what failed first. @param before what failed already */
+async function closeAll(opened: readonly { close(): Io<void> }[], before: unknown): Promise<void> {
+  let failure = before
+  for (const one of opened) {
+    try {
+      await promised(one.close())
+    } catch (error) {
+      failure ??= error
+    }
+  }
+  if (failure !== undefined) throw failure
 }
 
 async function beginMerge(lowest: string, target: Chain, options: MergeOptions): Promise<void> {

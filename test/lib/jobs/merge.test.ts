@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import {
   createDisk,
   finish,
@@ -12,8 +12,9 @@ import {
   openDisk,
   planMerge,
   relink,
-  type VdiskError,
+  VdiskError,
 } from '../../../lib/index.ts'
+import { HostFile } from '../../../lib/io/host-file.ts'
 import { patternFor } from '../../model/history.ts'
 import { tempFolder } from '../../support/temp.ts'
 
@@ -235,3 +236,37 @@ describe('relinking', () => {
     expect((await failure(() => relink(at('base'), at('a.qcow2')))).code).toBe('REFUSED')
   })
 })
+
+describe('a layer that cannot be closed', () => {
+  afterEach(() => vi.restoreAllMocks())
+
+  test.runIf(fs.existsSync('/proc/self/fd'))('keeps no other file of the merge open', async () => {
+    const { at, content } = await chain()
+    const { close } = HostFile.prototype
+    let failures = 0
+    const job = mergeImage(at('c.qcow2'), { into: at('base') })
+    const merging = finish(job, ({ phase }) => {
+      if (phase !== 'merge' || failures > 0) return
+      vi.spyOn(HostFile.prototype, 'close').mockImplementation(function (this: HostFile) {
+        close.call(this)
+        if (this.name.endsWith('a.qcow2') && failures++ === 0) {
+          throw new VdiskError('IO', { message: 'Cannot close it: a test says so' })
+        }
+      })
+    })
+    await expect(merging).rejects.toMatchObject({ code: 'IO' })
+    expect(failures).toBe(1)
+    const open = fs.readdirSync('/proc/self/fd').flatMap((fd) => linkOf(`/proc/self/fd/${fd}`) ?? [])
+    expect(open.filter((file) => file.startsWith(root))).toEqual([])
+    vi.restoreAllMocks()
+    expect((await contentOf(at('c.qcow2'))).equals(content)).toBe(true)
+  })
+})
+
+function linkOf(file: string): string | undefined {
+  try {
+    return fs.readlinkSync(file)
+  } catch {
+    return undefined
+  }
+}
