@@ -2,7 +2,6 @@ import type { Access } from '../../lib/contracts/driver.ts'
 import type { Layer } from '../../lib/contracts/layer.ts'
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import type { Qcow2Layer, WritableQcow2Layer } from '../../lib/formats/qcow2/layer.ts'
-import { runSync } from '../../lib/io/io.ts'
 import { MemoryStore } from '../../lib/io/memory.ts'
 import type { ByteStore } from '../../lib/io/store.ts'
 import { MemoryFolder } from './memory-image.ts'
@@ -254,11 +253,13 @@ export function bitmapsExtension(fields: { count: number; length: number | bigin
   return bytes
 }
 
-/** Opens a store as qcow2, where nothing has to be waited for. */
+/** Opens a store as qcow2, at once: who looks at large tables lets others run now and then, and there are none. */
 export function openStore(store: ByteStore, access: 'write'): WritableQcow2Layer
 export function openStore(store: ByteStore, access: Access): Qcow2Layer
 export function openStore(store: ByteStore, access: Access): Layer {
   const folder = new MemoryFolder()
   folder.files.set('crafted', store)
-  return runSync(qcow2.open(folder.image('crafted'), access))
+  const opening = qcow2.open(folder.image('crafted'), access)
+  // Only breaths: a store in memory answers at once.
+  for (let step = opening.next(); ; step = opening.next()) if (step.done) return step.value
 }
