@@ -124,7 +124,10 @@ export class Disk implements AsyncDisposable {
     chunk: most = 1 << 20,
   }: StreamRange): AsyncGenerator<Uint8Array> {
     if (!Number.isSafeInteger(most) || most < 1) {
-      throw new VdiskError('REFUSED', { message: `Cannot read ${this.name} in chunks of ${most} bytes` })
+      throw new VdiskError('REFUSED', {
+        message: `Cannot read ${this.name} in chunks of ${most} bytes`,
+        where: { file: this.name },
+      })
     }
     const last = Math.min(end, this.size)
     for (let position = start; position < last; ) {

@@ -12,7 +12,7 @@ export function* chooseDriver(
   drivers: readonly FormatDriver[],
   options: { format?: string | undefined; forWriting: boolean },
 ): Io<FormatDriver> {
-  if (options.format !== undefined) return driverNamed(options.format, drivers)
+  if (options.format !== undefined) return driverNamed(options.format, drivers, image.name)
   const sample = yield* sampleOf(image)
   const sure = drivers.filter((driver) => driver.probe(sample) === 'yes')
   if (sure.length === 1) return sure[0] as FormatDriver
@@ -35,12 +35,13 @@ export function* chooseDriver(
   })
 }
 
-/** @throws VdiskError UNSUPPORTED */
-export function driverNamed(name: string, drivers: readonly FormatDriver[]): FormatDriver {
+/** @param file for which a driver is wanted. @throws VdiskError UNSUPPORTED */
+export function driverNamed(name: string, drivers: readonly FormatDriver[], file: string): FormatDriver {
   const driver = drivers.find((candidate) => candidate.name === name.toLowerCase())
   if (driver) return driver
   throw new VdiskError('UNSUPPORTED', {
     message: `Cannot use format "${name.slice(0, 40)}": vdisk does not know it`,
+    where: { file },
     advice: `Known formats: ${drivers.map((known) => known.name).join(', ')}.`,
   })
 }

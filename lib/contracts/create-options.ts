@@ -4,29 +4,32 @@ import type { CreateOption } from './driver.ts'
 
 /** Options of one image to be made, checked against what its format knows. */
 export class CreateOptions {
-  private readonly driver: string
+  readonly file: string
+  readonly driver: string
   private readonly values: ReadonlyMap<string, string>
 
   /** @throws VdiskError REFUSED for a name or value that the format does not know */
-  constructor(driver: string, known: readonly CreateOption[], given: ReadonlyMap<string, string>) {
+  constructor(file: string, driver: string, known: readonly CreateOption[], given: ReadonlyMap<string, string>) {
+    const refused = (why: string, advice: string): VdiskError => refusal({ file, driver }, why, advice)
     const values = new Map<string, string>()
     for (const option of known) if (option.initial !== undefined) values.set(option.name, option.initial)
     for (const [name, value] of given) {
       const option = known.find((candidate) => candidate.name === name)
       if (!option) {
-        throw refused(driver, `it has no option "${name}"`, `Known options: ${known.map((o) => o.name).join(', ')}.`)
+        throw refused(`it has no option "${name}"`, `Known options: ${known.map((o) => o.name).join(', ')}.`)
       }
       if (Array.isArray(option.values) && !option.values.includes(value)) {
-        throw refused(driver, `${name} cannot be "${value}"`, `Choose one of: ${option.values.join(', ')}.`)
+        throw refused(`${name} cannot be "${value}"`, `Choose one of: ${option.values.join(', ')}.`)
       }
       if (option.values === 'switch' && !['on', 'off'].includes(value)) {
-        throw refused(driver, `${name} cannot be "${value}"`, 'Choose on or off.')
+        throw refused(`${name} cannot be "${value}"`, 'Choose on or off.')
       }
       if (option.values === 'size' && parseSize(value) === undefined) {
-        throw refused(driver, `${name} cannot be "${value}"`, 'Give a size such as 64K or 2M.')
+        throw refused(`${name} cannot be "${value}"`, 'Give a size such as 64K or 2M.')
       }
       values.set(name, value)
     }
+    this.file = file
     this.driver = driver
     this.values = values
   }
@@ -50,10 +53,11 @@ export class CreateOptions {
 
   /** @throws VdiskError REFUSED with the reason */
   refuse(why: string, advice?: string): never {
-    throw refused(this.driver, why, advice)
+    throw refusal(this, why, advice)
   }
 }
 
-function refused(driver: string, why: string, advice?: string): VdiskError {
-  return new VdiskError('REFUSED', { message: `Cannot create this ${driver} image: ${why}`, advice })
+function refusal(image: { readonly file: string; readonly driver: string }, why: string, advice?: string): VdiskError {
+  const { file, driver } = image
+  return new VdiskError('REFUSED', { message: `Cannot create this ${driver} image: ${why}`, where: { file }, advice })
 }

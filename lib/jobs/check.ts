@@ -73,7 +73,7 @@ class Checker {
   }
 
   async *checkStructure(layer: Layer): AsyncGenerator<Progress, void, void> {
-    const driver = driverNamed(layer.format, drivers)
+    const driver = driverNamed(layer.format, drivers, layer.name)
     this.report.enter(layer.name)
     if (!driver.checks) {
       this.unchecked.push(layer.name)

@@ -102,9 +102,12 @@ export function* openAlone(file: string, access: Access, options: OpenOptions = 
  * @throws VdiskError REFUSED, IN_USE, CHAIN_CYCLE if the parent is built upon the very file that is to be made
  */
 export function* createImage(file: string, options: CreateOptions): Io<void> {
-  const driver = driverNamed(options.format, drivers)
+  const driver = driverNamed(options.format, drivers, file)
   if (!driver.create) {
-    throw new VdiskError('UNSUPPORTED', { message: `Cannot create ${file}: vdisk can only read ${driver.name}` })
+    throw new VdiskError('UNSUPPORTED', {
+      message: `Cannot create ${file}: vdisk can only read ${driver.name}`,
+      where: { file },
+    })
   }
   throwIfCancelled(options.signal)
   const look = (): fs.Stats | undefined => fs.statSync(file, { throwIfNoEntry: false })
@@ -122,6 +125,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
   if (size === undefined) {
     throw new VdiskError('REFUSED', {
       message: `Cannot create ${file}: its size is not given`,
+      where: { file },
       advice: 'Give --size, or --parent to take the size of the parent.',
     })
   }

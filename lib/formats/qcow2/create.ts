@@ -59,7 +59,7 @@ export function* createQcow2(
   shape: CreateShape,
   open: () => Io<WritableQcow2Layer>,
 ): Io<WritableQcow2Layer> {
-  const options = new CreateOptions('qcow2', createOptions, shape.options)
+  const options = new CreateOptions(image.name, 'qcow2', createOptions, shape.options)
   const { store } = image
   const size = roundUp(shape.size, 512)
   const header = makeHeader(image.name, size, options, shape)

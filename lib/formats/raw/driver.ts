@@ -38,7 +38,7 @@ export const raw: FormatDriver = {
   },
 
   *create(image: Image, shape: CreateShape): Io<WritableLayer> {
-    const options = new CreateOptions('raw', raw.createOptions, shape.options)
+    const options = new CreateOptions(image.name, 'raw', raw.createOptions, shape.options)
     if (shape.parent) options.refuse('a raw image has no place for a parent', 'Choose qcow2 or vhdx for a child.')
     const { store } = image
     yield* settle(store.truncate(shape.size))

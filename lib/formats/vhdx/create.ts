@@ -102,7 +102,7 @@ export function* createVhdx(
   shape: CreateShape,
   open: () => Io<WritableVhdxLayer>,
 ): Io<WritableVhdxLayer> {
-  const plan = makePlan(shape)
+  const plan = makePlan(image.name, shape)
   const { store, name } = image
   const metadata = { at: HEADER_SECTION + plan.logLength, length: METADATA_LENGTH }
   const region = { name: 'metadata', ...metadata }
@@ -132,8 +132,8 @@ export function* createVhdx(
   return yield* open()
 }
 
-function makePlan(shape: CreateShape): Plan {
-  const options = new CreateOptions('vhdx', createOptions, shape.options)
+function makePlan(file: string, shape: CreateShape): Plan {
+  const options = new CreateOptions(file, 'vhdx', createOptions, shape.options)
   const { parent } = shape
   const { logicalSectorSize, physicalSectorSize, virtualDiskId } = diskOf(options, parent)
   const size = roundUp(shape.size, logicalSectorSize)

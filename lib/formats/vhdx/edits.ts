@@ -28,10 +28,13 @@ export interface RoundState {
  * waits for the next round.
  */
 export class Edits {
+  private readonly file: string
   private readonly tables: TableCache
   private readonly round: RoundState
 
-  constructor(tables: TableCache, round: RoundState) {
+  /** @param file for errors */
+  constructor(file: string, tables: TableCache, round: RoundState) {
+    this.file = file
     this.tables = tables
     this.round = round
   }
@@ -41,7 +44,9 @@ export class Edits {
     const places = this.pagesOf(spans)
     if (places.length > this.round.capacity) {
       throw new VdiskError('LIMIT_EXCEEDED', {
-        message: `Cannot change ${places.length} pages of tables at once: the log holds ${this.round.capacity}`,
+        message: `Cannot change ${this.file}: ${places.length} pages of its tables would change at once, its log holds ${this.round.capacity}`,
+        where: { file: this.file, structure: 'log' },
+        advice: 'Convert it to one with a larger log: vdisk convert IMAGE COPY --format vhdx -o log_size=4M',
       })
     }
     for (;;) {

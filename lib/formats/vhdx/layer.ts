@@ -103,7 +103,7 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
     this.space = space
     this.session = new Session(headers, this.store, space, fileWriteGuid)
     this.writeBack = new WriteBack(this.store, bat.tables, space, new LogWriter(this.store, headers))
-    this.edits = new Edits(bat.tables, this.writeBack)
+    this.edits = new Edits(this.name, bat.tables, this.writeBack)
     this.allocation = new Allocation(bat, this.edits, space, this.store)
     this.links = linkEditor(this)
   }

@@ -100,13 +100,14 @@ export function locatorFor(file: string, parent: NewParent, before: ParentLocato
   })
 }
 
-/** From now on the parent is accepted as it is now, and as `next`. */
+/** From now on the parent is accepted as it is now, and as `next`. @throws VdiskError CORRUPT */
 export function beginMerge(
+  file: string,
   locator: ParentLocator,
   now: Identity | undefined,
   next: Identity | undefined,
 ): ParentLocator {
-  const link = foreignLink(locator)
+  const link = foreignLink(file, locator)
   if (link) {
     return locator.with({
       [KEY.linkage]: braced(standIn(now, link.record)),
@@ -117,10 +118,10 @@ export function beginMerge(
   return locator.with({ [KEY.linkage]: braced(now.value), [KEY.linkage2]: braced(next.value) })
 }
 
-/** The parent is what the merge left, and the content of this layer is history. */
-export function endMerge(locator: ParentLocator, mark: MergedMark): ParentLocator {
+/** The parent is what the merge left, and the content of this layer is history. @throws VdiskError CORRUPT */
+export function endMerge(file: string, locator: ParentLocator, mark: MergedMark): ParentLocator {
   const merged = JSON.stringify({ into: mark.into, at: mark.at })
-  const link = foreignLink(locator)
+  const link = foreignLink(file, locator)
   if (link) {
     const identity = link.next ?? link.identity
     return locator.with({
@@ -138,13 +139,13 @@ export function endMerge(locator: ParentLocator, mark: MergedMark): ParentLocato
 }
 
 /** The link to a parent of another format; undefined over a VHDX parent. */
-function foreignLink(locator: ParentLocator): ForeignLink | undefined {
+function foreignLink(file: string, locator: ParentLocator): ForeignLink | undefined {
   const written = locator.get(KEY.link)
   const link = written === undefined ? undefined : decodeLink(written)
   if (written === undefined || link) return link
   throw new VdiskError('CORRUPT', {
-    message: `Cannot change the link to the parent: its ${KEY.link} cannot be read`,
-    where: { structure: 'parent locator' },
+    message: `Cannot change the link of ${file} to its parent: its ${KEY.link} cannot be read`,
+    where: spotIn(file, { structure: 'parent locator', section: '2.6.2.6.3' }),
     advice: 'Point the image at its parent again: vdisk relink IMAGE --parent FILE',
   })
 }

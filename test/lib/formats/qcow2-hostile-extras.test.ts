@@ -359,10 +359,10 @@ describe('a linkage extension that no program wrote', () => {
 
 test('options named like parts of an object are unknown options', () => {
   for (const name of ['__proto__', 'constructor', 'toString']) {
-    const work = (): unknown => new CreateOptions('qcow2', createOptions, new Map([[name, 'x']]))
-    expect(failureOf(work)?.code).toBe('REFUSED')
+    const work = (): unknown => new CreateOptions('a', 'qcow2', createOptions, new Map([[name, 'x']]))
+    expect(failureOf(work)).toMatchObject({ code: 'REFUSED', where: { file: 'a' } })
   }
   expect(
-    isVdiskError(failureOf(() => new CreateOptions('qcow2', createOptions, new Map([['compat', '__proto__']])))),
+    isVdiskError(failureOf(() => new CreateOptions('a', 'qcow2', createOptions, new Map([['compat', '__proto__']])))),
   ).toBe(true)
 })

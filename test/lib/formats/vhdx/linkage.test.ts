@@ -3,7 +3,7 @@ import { ZERO_GUID } from '../../../../lib/bytes/guid.ts'
 import { Chain } from '../../../../lib/chain/chain.ts'
 import type { Identity, NewParent } from '../../../../lib/contracts/identity.ts'
 import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
-import { parentLinkOf } from '../../../../lib/formats/vhdx/linkage.ts'
+import { beginMerge, endMerge, parentLinkOf } from '../../../../lib/formats/vhdx/linkage.ts'
 import { ParentLocator } from '../../../../lib/formats/vhdx/locator.ts'
 import { promised } from '../../../../lib/io/io.ts'
 import { MemoryStore } from '../../../../lib/io/memory.ts'
@@ -317,6 +317,18 @@ describe('the link to the parent', () => {
     await promised(layer.links.beginMerge(undefined, undefined))
     expect(layer.parent).toMatchObject({ expects: [], merging: true })
     await promised(layer.close())
+  })
+
+  test('is refused where the record of the parent cannot be read, and the error names the file', () => {
+    const locator = new ParentLocator(new Map([['vdisk_link', '{']]))
+    for (const work of [
+      () => beginMerge('child.vhdx', locator, undefined, undefined),
+      () => endMerge('child.vhdx', locator, { into: 'x', at: 1 }),
+    ]) {
+      expect(work).toThrow(
+        expect.objectContaining({ code: 'CORRUPT', where: expect.objectContaining({ file: 'child.vhdx' }) }) as Error,
+      )
+    }
   })
 
   test('is there only where there is a parent', async () => {

@@ -3,7 +3,10 @@ import { ZERO_GUID } from '../../../../lib/bytes/guid.ts'
 import { Chain } from '../../../../lib/chain/chain.ts'
 import { VdiskError } from '../../../../lib/errors.ts'
 import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
-import { promised } from '../../../../lib/io/io.ts'
+import { Edits } from '../../../../lib/formats/vhdx/edits.ts'
+import { just, promised } from '../../../../lib/io/io.ts'
+import { MemoryStore } from '../../../../lib/io/memory.ts'
+import { TableCache } from '../../../../lib/io/table-cache.ts'
 import { checkLayer } from '../../../contract/driver-contract.ts'
 import { contentOf, RecordingStore, watchedStore } from '../../../support/stores.ts'
 import { logEntry, MIB, VhdxFile } from '../../../support/vhdx-file.ts'
@@ -513,4 +516,14 @@ describe('the log that vdisk writes', () => {
     }
     expect((await checkLayer(vhdx, reopened)).findings).toEqual([])
   })
+})
+
+test('a change of more pages than the log holds is refused, and the error names the file', async () => {
+  const tables = new TableCache(new MemoryStore('a', { content: new Uint8Array(MIB) }), {
+    pageSize: 4096,
+    capacity: MIB,
+  })
+  const edits = new Edits('a', tables, { capacity: 2, inFlight: 0, relieve: () => just(undefined) })
+  const change = promised(edits.apply([{ at: 0, length: 3 * 4096 }], () => {}))
+  await expect(change).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED', where: { file: 'a' } })
 })
