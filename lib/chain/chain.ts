@@ -111,6 +111,7 @@ export class Chain implements Device {
     this.assertRange(offset, length)
     const claim = yield* this.claim(offset, length)
     try {
+      this.assertRange(offset, length)
       for (let done = 0; done < length; ) {
         const room = yield* top.reserve(offset + done, Math.min(length - done, TRANSFER))
         yield* this.place(room, { store: source, at: at + done, length: room.length })

@@ -119,9 +119,9 @@ export async function layerCase(
 }
 
 async function scribble(chain: Chain, model: NaiveDisk, random: Random): Promise<void> {
-  for (let i = 0; i < 25; i++) {
+  for (let i = 0; i < 15; i++) {
     const kind = random.chance(0.3) ? 'erase' : 'write'
-    await act(chain, model, { kind, at: random.fraction(), span: random.fraction() ** 4 * 0.3, fill: 1 + i })
+    await act(chain, model, { kind, at: random.fraction(), span: random.fraction() ** 6 * 0.25, fill: 1 + i })
   }
 }
 

@@ -121,6 +121,8 @@ export function layerContract(
           expect(await allExtents(layer)).toEqual(before)
           continue
         }
+        // A layer may remember what it was asked last; it must forget that now.
+        await ask(layer, offset, length)
         await fill(room, offset, layer, image)
         await promised(room.publish())
         const extent = await ask(layer, offset, room.length)
