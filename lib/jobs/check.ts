@@ -1,6 +1,6 @@
 import path from 'node:path'
 import { sampleContent } from '../chain/content-sample.ts'
-import { identitiesOf, judgeLink, type Verdict } from '../chain/linkage.ts'
+import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from '../chain/linkage.ts'
 import { driverNamed } from '../chain/probe.ts'
 import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
 import type { Layer } from '../contracts/layer.ts'
@@ -92,7 +92,7 @@ class Checker {
         const below = chain.viewAt(chain.layers.length - 2)
         const verdict = await promised(judgeLink(layer, parent, () => sampleContent(below)))
         this.links.push({ child: layer.name, parent: parent.name, verdict })
-        if (verdict.level === 'mismatch') this.report.add(linkFinding(parent, verdict))
+        if (verdict.level === 'mismatch') this.report.add(linkFinding(layer, parent, verdict))
         return { file: parent.name, format: parent.format }
       } finally {
         await promised(chain.close())
@@ -105,12 +105,12 @@ class Checker {
   }
 }
 
-function linkFinding(parent: Layer, verdict: Verdict): NewFinding {
+function linkFinding(child: Layer, parent: Layer, verdict: Verdict): NewFinding {
   return {
     code: verdict.reason ?? 'PARENT_MISMATCH',
     severity: 'error',
     structure: 'parent link',
-    message: `${path.basename(parent.name)}: ${verdict.message}${identitiesOf(verdict)}`,
+    message: `${path.basename(parent.name)}: ${verdict.message}${identitiesOf(verdict)}. ${adviceOnMismatch(child)}`,
   }
 }
 

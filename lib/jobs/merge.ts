@@ -80,7 +80,9 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       broken,
       bytes: await bytesAbove(chain, target, options.signal),
       unsound: chain.links.flatMap((link, depth) =>
-        link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
+        link?.level === 'mismatch'
+          ? [`${chain.layers[depth - 1]?.name} as parent of ${chain.layers[depth]?.name}: ${link.message}`]
+          : [],
       ),
       size: { before: (layers[0] as Layer).size, after: chain.size },
     }
@@ -217,7 +219,8 @@ function refuseHarm(file: string, plan: MergePlan): void {
     throw new VdiskError('PARENT_MISMATCH', {
       message: `Cannot merge ${file}: a link of its chain is not sound: ${plan.unsound.join('; ')}`,
       where: { file, structure: 'parent link' },
-      advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
+      advice:
+        'Find the right parent: vdisk relink IMAGE --parent FILE. If you know that this one is right, add --accept-modified there. --force merges as it stands, and mixes two states for good.',
     })
   }
   if (plan.broken.length === 0) return

@@ -3,23 +3,11 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { createDisk } from '../../lib/index.ts'
+import { commandLine } from '../support/command-line.ts'
 import { tempFolder } from '../support/temp.ts'
 
 const folder = tempFolder('cli')
-const main = path.join(import.meta.dirname, '..', '..', 'dist', 'cli', 'main.js')
-
-interface Ran {
-  code: number | null
-  out: string
-  err: string
-  // biome-ignore lint/suspicious/noExplicitAny: documents of many shapes
-  json(): any
-}
-
-function vdisk(...args: string[]): Ran {
-  const result = spawnSync(process.execPath, [main, ...args], { cwd: folder, encoding: 'utf8' })
-  return { code: result.status, out: result.stdout, err: result.stderr, json: () => JSON.parse(result.stdout) }
-}
+const { vdisk, main } = commandLine(folder)
 
 describe('the command line', () => {
   test('without a verb, or with a wrong one, it says what there is', () => {

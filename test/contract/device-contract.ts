@@ -6,7 +6,7 @@ import { type Io, promised, settle } from '../../lib/io/io.ts'
 import { MemoryStore } from '../../lib/io/memory.ts'
 import { firstDifference, patternFor, rangeOf } from '../model/history.ts'
 import { NaiveDisk } from '../model/naive-disk.ts'
-import { Random, SEED } from '../support/random.ts'
+import { randomFor, SEED } from '../support/random.ts'
 
 /** An open disk, and what it holds. */
 export interface DeviceCase {
@@ -188,10 +188,6 @@ export function deviceContract(name: string, make: () => Promise<DeviceCase>, ho
       await expectSame(device, model)
     })
   })
-}
-
-function randomFor(name: string): Random {
-  return new Random([...name].reduce((seed, one) => Math.imul(seed, 31) + (one.codePointAt(0) as number), SEED))
 }
 
 async function write(device: Device, model: NaiveDisk, offset: number, source: Uint8Array): Promise<void> {

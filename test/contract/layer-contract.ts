@@ -7,7 +7,7 @@ import { isVdiskError } from '../../lib/errors.ts'
 import { promised, settle } from '../../lib/io/io.ts'
 import type { ByteStore } from '../../lib/io/store.ts'
 import { patternFor } from '../model/history.ts'
-import { Random, SEED } from '../support/random.ts'
+import { type Random, randomFor, SEED } from '../support/random.ts'
 import { failingStore } from '../support/stores.ts'
 
 /** An image with some history, closed, and what is known of it. */
@@ -192,12 +192,6 @@ export function layerContract(
       expect((await image.open('read')).identity).toEqual(next)
     })
   })
-}
-
-function randomFor(name: string): Random {
-  let seed = SEED
-  for (const character of name) seed = (Math.imul(seed, 31) + (character.codePointAt(0) as number)) >>> 0
-  return new Random(seed)
 }
 
 /** Asks, and holds the answer against the promises that need no other knowledge. */
