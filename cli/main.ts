@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import yargs, { type Argv } from 'yargs'
 import { isVdiskError, VdiskError } from '../lib/index.ts'
 import { type AnyCommand, EXIT } from './command.ts'
@@ -171,4 +170,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error
 })
 
-process.exitCode = await main(process.argv.slice(2))
+// The bundle is CommonJS, where a module cannot await.
+void main(process.argv.slice(2)).then((code) => {
+  process.exitCode = code
+})

@@ -24,6 +24,11 @@ export const command = defineCommand({
       .option('compress', { type: 'string', choices: ['zlib', 'zstd'], describe: 'compress with this method' })
       .option('flatten', { type: 'boolean', describe: 'no parent: the result holds everything' })
       .option('parent', { type: 'string', describe: 'the result is a child of this image', conflicts: 'flatten' })
+      .option('flush', {
+        type: 'boolean',
+        default: true,
+        describe: 'wait until the medium has it all; --no-flush leaves that to the system, as cp does',
+      })
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
   async run({ args, out, signal }) {
     const source = await openDisk(args.source, toOpenOptions(args))
@@ -38,6 +43,7 @@ export const command = defineCommand({
           parent: args.parent,
           parentFormat: args.parentFormat,
           replace: args.force,
+          durable: args.flush,
           signal,
         }),
       )

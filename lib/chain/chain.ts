@@ -137,6 +137,10 @@ export class Chain implements Device {
     }
   }
 
+  hasten(): void {
+    this.top.store.hasten?.()
+  }
+
   *flush(): Io<void> {
     const { top } = this
     if (!this.writable || !isWritable(top)) return

@@ -33,6 +33,7 @@ export interface FolderGateOptions {
   readonly map?: readonly { readonly prefix: string; readonly folder: string }[] | undefined
   readonly waiting?: HostFileOptions['waiting'] | undefined
   readonly locking?: boolean | undefined
+  readonly durable?: boolean | undefined
 }
 
 /**
@@ -132,6 +133,7 @@ export class FolderGate implements Gate {
       ...(access === 'create' ? { create: 'new' as const } : {}),
       noFollow: true,
       ...(this.options.waiting ? { waiting: this.options.waiting } : {}),
+      durable: this.options.durable ?? true,
       ...(this.options.locking === false ? {} : { lock: access === 'read' ? ('read' as const) : ('write' as const) }),
     })
     try {

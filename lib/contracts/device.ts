@@ -22,6 +22,8 @@ export interface Device {
   transfer?(offset: number, source: ByteStore, at: number, length: number): Io<void>
   /** The range reads as zero afterwards; room is given back where the format can. */
   erase(offset: number, length: number): Io<void>
+  /** A flush will follow: the medium may begin to write. Answers at once. */
+  hasten?(): void
   /** Everything written before is durable. */
   flush(): Io<void>
 }

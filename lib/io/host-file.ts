@@ -25,6 +25,8 @@ export interface HostFileOptions {
    */
   readonly waiting?: 'block' | 'defer'
   readonly lock?: LockRole
+  /** false: a flush does nothing, the system writes when it likes. For files that can be made again. */
+  readonly durable?: boolean
 }
 
 /** A file or block device of this machine. */
@@ -33,16 +35,19 @@ export class HostFile implements ByteStore {
   readonly writable: boolean
   private readonly fd: number
   private readonly defer: boolean
+  private readonly durable: boolean
   /** a block device, not a file */
   readonly isDevice: boolean
   private poison: VdiskError | undefined
   private closed = false
+  private hastening = false
 
   private constructor(name: string, fd: number, options: HostFileOptions) {
     this.name = name
     this.fd = fd
     this.writable = options.write ?? false
     this.defer = options.waiting === 'defer'
+    this.durable = options.durable ?? true
     const stat = fs.fstatSync(fd)
     this.isDevice = stat.isBlockDevice()
     if (!stat.isFile() && !this.isDevice) {
@@ -131,7 +136,7 @@ export class HostFile implements ByteStore {
 
   flush(): Awaitable<void> {
     if (this.poison) throw this.poison
-    if (!this.writable) return
+    if (!this.writable || !this.durable) return
     if (!this.defer) {
       try {
         fs.fdatasyncSync(this.fd)
@@ -142,6 +147,17 @@ export class HostFile implements ByteStore {
     }
     return new Promise((resolve, reject) => {
       fs.fdatasync(this.fd, (error) => (error ? reject(this.poisonWith(error)) : resolve()))
+    })
+  }
+
+  /** Asks only once at a time. A file that is closed meanwhile loses nothing: the call writes what is dirty anyway. */
+  hasten(): void {
+    if (this.hastening || !this.durable) return
+    const begun = sys()?.startWriting(this.fd)
+    if (!begun) return
+    this.hastening = true
+    begun.finally(() => {
+      this.hastening = false
     })
   }
 
@@ -221,7 +237,7 @@ export class HostFile implements ByteStore {
   restamp(seconds: number): void {
     this.attempt('touch', 0, () => {
       fs.futimesSync(this.fd, seconds, seconds)
-      fs.fsyncSync(this.fd)
+      if (this.durable) fs.fsyncSync(this.fd)
     })
   }
 

@@ -41,6 +41,8 @@ export interface ByteStore {
   grow(size: number): Awaitable<void>
   /** Everything written so far is durable when this settles. A flush that failed poisons the store: all later ones fail. */
   flush(): Awaitable<void>
+  /** A flush will follow: what was written so far may go to the medium meanwhile. Answers at once. */
+  hasten?(): void
   close(): Awaitable<void>
   /** The range reads as zero afterwards, without taking room where the medium can. The size stays. */
   deallocate?(at: number, length: number): Awaitable<void>

@@ -17,6 +17,8 @@ export interface Sys {
   seekEnd(fd: number): number
   /** @param mode a combination of FALLOCATE @returns 0 or -errno */
   fallocate(fd: number, mode: number, at: number, length: number): Promise<number>
+  /** Begins to write what is dirty in the file to the medium, and does not wait for it. @returns 0 or -errno */
+  startWriting(fd: number): Promise<number>
   /** @returns bytes copied, or -errno */
   copyFileRange(from: number, fromAt: number, to: number, toAt: number, length: number): Promise<number>
   /** Takes (or drops) a shared lock of one byte that belongs to the open file, not the process. @returns 0 or -errno */
@@ -69,6 +71,7 @@ const SEEK_END = 2
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
 const RWF_NOWAIT = 8
+const SYNC_FILE_RANGE_WRITE = 2
 const F_OFD_GETLK = 36
 const F_OFD_SETLK = 37
 const F_RDLCK = 0
@@ -113,6 +116,9 @@ function load(): Sys | null {
   const preadv2: Native = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t at, int flags)')
   const lseek: Native = libc.func('int64_t lseek(int fd, int64_t at, int whence)')
   const fallocate: NativeAsync = libc.func('int fallocate(int fd, int mode, int64_t at, int64_t length)')
+  const syncFileRange: NativeAsync = libc.func(
+    'int sync_file_range(int fd, int64_t at, int64_t length, uint32_t flags)',
+  )
   const copyFileRange: NativeAsync = libc.func(
     'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
   )
@@ -144,6 +150,7 @@ function load(): Sys | null {
     seekHole: (fd, at) => orErrno(lseek(fd, at, SEEK_HOLE)),
     seekEnd: (fd) => orErrno(lseek(fd, 0, SEEK_END)),
     fallocate: (fd, mode, at, length) => later(fallocate, fd, mode, at, length),
+    startWriting: (fd) => later(syncFileRange, fd, 0, 0, SYNC_FILE_RANGE_WRITE),
     copyFileRange: (from, fromAt, to, toAt, length) => later(copyFileRange, from, [fromAt], to, [toAt], length, 0),
     lockByte(fd, byte, take) {
       const lock = { type: take ? F_RDLCK : F_UNLCK, whence: 0, start: byte, len: 1, pid: 0 }

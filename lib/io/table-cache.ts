@@ -60,6 +60,13 @@ export class TableCache {
     return page
   }
 
+  /** Where the first page that is in memory begins, from `at` on; `end` if there is none before. */
+  nextHeld(at: number, end: number): number {
+    let next = end
+    for (const page of this.pages.values()) if (page.at < next && page.at + this.pageSize > at) next = page.at
+    return Math.max(at, next)
+  }
+
   /** The page that holds byte `at`, read if need be. @throws VdiskError OUT_OF_RANGE, IO */
   *load(at: number): Io<Page> {
     const here = this.peek(at)

@@ -45,7 +45,7 @@ export async function* convertDisk(source: Chain, destination: string, options: 
     const copied = yield* fill(source, target, inPlace, options)
     if (!inPlace) {
       fs.renameSync(target, destination)
-      flushFolder(path.dirname(path.resolve(destination)))
+      if (options.durable ?? true) flushFolder(path.dirname(path.resolve(destination)))
     }
     return copied
   } catch (error) {
@@ -55,8 +55,8 @@ export async function* convertDisk(source: Chain, destination: string, options: 
 }
 
 async function* fill(source: Chain, target: string, inPlace: boolean, options: ConvertOptions): Job<Copied> {
-  const { format, parent, parentFormat, allow, map, locking } = options
-  const files = { allow, map, locking }
+  const { format, parent, parentFormat, allow, map, locking, durable } = options
+  const files = { allow, map, locking, durable }
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
   await promised(
     createImage(target, {

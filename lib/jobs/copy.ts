@@ -2,15 +2,15 @@ import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
-import { type Io, promised, settle } from '../io/io.ts'
+import { type Io, promised, settle, Turns } from '../io/io.ts'
 import { type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes per transfer: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
 /** Transfers under way at once: as many as the thread pool has threads. */
 const PARALLEL = 4
-/** Extents are asked for in stretches of this length, so that a cancelled job ends soon. */
-const STRETCH = 1 << 30
+/** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
+const HASTEN = 64 << 20
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
 const BLOCK = 4096
 
@@ -83,8 +83,7 @@ async function* pieces(
   let end = 0
   for (let offset = 0; offset < size; ) {
     throwIfCancelled(options.signal)
-    const mapped = from.map(offset, Math.min(STRETCH, size - offset))
-    const extent = await promised(mapped)
+    const extent = await promised(from.map(offset, size - offset))
     const wanted = options.wanted?.(extent) ?? true
     if (wanted && extent.kind !== 'zero') {
       // Granules are compressed whole, with the zeros around their data.
@@ -123,6 +122,9 @@ class Copier {
   private read = 0
   private written = 0
   private erased = 0
+  /** file systems let one writer at a time into a file, and the others spin: so they wait here, and others read */
+  private readonly turns = new Turns()
+  private hastened = 0
 
   constructor(from: Device, to: Device, options: CopyOptions) {
     this.from = from
@@ -165,9 +167,9 @@ class Copier {
   private async transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
     const length = this.options.skipZeros ? await this.nonZeroRun(offset, extent, buffer) : extent.length
     if (length === 0) return 0
-    await promised(this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>)
+    await promised(this.turns.take(() => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>))
     this.read += length
-    this.written += length
+    this.noteWritten(length)
     return length
   }
 
@@ -197,8 +199,15 @@ class Copier {
   }
 
   private async write(offset: number, bytes: Uint8Array): Promise<void> {
-    await promised(this.to.write(offset, bytes))
-    this.written += bytes.length
+    await promised(this.turns.take(() => this.to.write(offset, bytes)))
+    this.noteWritten(bytes.length)
+  }
+
+  private noteWritten(length: number): void {
+    this.written += length
+    if (this.written - this.hastened < HASTEN) return
+    this.hastened = this.written
+    this.to.hasten?.()
   }
 
   /** Writes the runs of units that are not all zeros. */

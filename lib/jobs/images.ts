@@ -23,6 +23,8 @@ export interface FileOptions {
   readonly locking?: boolean | undefined
   /** 'defer' for programs that serve others while a disk is slow; default 'block' */
   readonly waiting?: 'block' | 'defer' | undefined
+  /** false: leave it to the system when to write to the medium; for files that can be made again */
+  readonly durable?: boolean | undefined
 }
 
 export interface OpenOptions extends FileOptions {
@@ -90,6 +92,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
   const image = FolderGate.openNamed(file, gate, {
     write: true,
     create: options.replace ? 'replace' : 'new',
+    durable: options.durable ?? true,
     ...(options.locking === false ? {} : { lock: 'write' as const }),
   })
   try {
@@ -97,7 +100,7 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     const layer = yield* driver.create(image, shape)
     yield* layer.close()
     // The file is there for good only when its folder says so.
-    flushFolder(path.dirname(path.resolve(file)))
+    if (options.durable ?? true) flushFolder(path.dirname(path.resolve(file)))
   } catch (error) {
     image.store.close()
     if (!existed) fs.rmSync(file, { force: true })
@@ -145,6 +148,7 @@ function openFile(file: string, access: Access, options: OpenOptions): { image: 
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {
     write: access === 'write',
+    durable: options.durable ?? true,
     ...(options.waiting ? { waiting: options.waiting } : {}),
     ...(locks ? { lock: access } : {}),
   })

@@ -3,8 +3,6 @@ import type { ResolvedExtent } from '../contracts/extent.ts'
 import { promised } from '../io/io.ts'
 import { type JobOptions, throwIfCancelled } from './job.ts'
 
-const STRETCH = 2 ** 40
-
 /** A run of the disk with one origin. */
 export interface MapExtent {
   readonly offset: number
@@ -29,7 +27,7 @@ export async function* mapDisk(disk: Device, options: MapOptions = {}): AsyncGen
   let pending: MapExtent | undefined
   for (let offset = options.from ?? 0; offset < end; ) {
     throwIfCancelled(options.signal)
-    const extent = await promised(disk.map(offset, Math.min(STRETCH, end - offset)))
+    const extent = await promised(disk.map(offset, end - offset))
     const next = describe(offset, extent)
     if (pending && continues(pending, next)) {
       pending = { ...pending, length: pending.length + next.length }

@@ -218,7 +218,7 @@ async function bytesAbove(chain: Chain, depth: number, signal: AbortSignal | und
   let bytes = 0
   for (let offset = 0; offset < chain.size; ) {
     throwIfCancelled(signal)
-    const extent = await promised(chain.map(offset, Math.min(2 ** 40, chain.size - offset)))
+    const extent = await promised(chain.map(offset, chain.size - offset))
     if (extent.kind !== 'zero' && extent.depth !== undefined && extent.depth > depth) bytes += extent.length
     offset += extent.length
   }

@@ -12,7 +12,7 @@ import type { Regions } from './regions.ts'
 /** Bytes of BAT and sector bitmaps kept in memory. A whole BAT can have 512 MiB; it is never held. */
 const CACHE = 16 << 20
 /** Bytes read at a time by who walks over all entries. */
-const STRIDE = 1 << 20
+const STRIDE = 256 << 10
 
 /** A BAT entry as it stood when it was read. */
 export interface BatEntry {
@@ -55,7 +55,8 @@ export class Bat {
   }
 
   /**
-   * Says what lies at `offset`: neighbouring blocks of one kind are one answer, as far as one page of the BAT goes.
+   * Says what lies at `offset`: neighbouring blocks of one kind are one answer, for data as far as one page of the BAT
+   * goes.
    *
    * @throws VdiskError CORRUPT for an entry that cannot be right
    * @see [MS-VHDX] 2.5.1.1 Payload BAT Entry States
@@ -72,7 +73,12 @@ export class Bat {
       const place = this.checkedPlace(block, low, page.view.getUint32(within + 4, true))
       return yield* this.mapSectors(block, place, start, Math.min(length, blockSize - start))
     }
-    return this.mapBlocks(page, within, block, start, length)
+    const extent = this.mapBlocks(page, within, block, start, length)
+    if (extent.length === length || (extent.kind !== 'zero' && extent.kind !== 'parent')) return extent
+    const next = block + (start + extent.length) / blockSize
+    if (this.entryPlace(next) < page.at + page.bytes.length) return extent
+    const more = yield* this.silentBlocks(next, extent.kind, Math.ceil((length - extent.length) / blockSize))
+    return { kind: extent.kind, length: Math.min(length, extent.length + more * blockSize) }
   }
 
   /** A payload block's entry. */
@@ -113,15 +119,22 @@ export class Bat {
   /**
    * Visits all entries from `first` on, some at a time, as they are now: changes that are not written yet included.
    *
-   * @param visit answers nothing; it may not wait
+   * Entries that lie in a hole of the file are all zero, blocks that are not present; those are passed over.
+   *
+   * @param visit may not wait; false ends the walk
    */
-  *walk(first: number, end: number, visit: (view: DataView, index: number, count: number) => void): Io<void> {
+  *walk(first: number, end: number, visit: (view: DataView, index: number, count: number) => unknown): Io<void> {
     if (end <= first) return
     const { at: batAt } = this.regions.bat
     const { pageSize } = this.tables
     const bytes = new Uint8Array(Math.min(STRIDE, (end - first) * BAT_ENTRY + pageSize))
     for (let index = first; index < end; ) {
       const at = batAt + index * BAT_ENTRY
+      const empty = yield* this.emptyRun(at, batAt + end * BAT_ENTRY)
+      if (empty >= pageSize) {
+        index += Math.floor(empty / BAT_ENTRY)
+        continue
+      }
       const part = bytes.subarray(0, Math.min(bytes.length - (at % pageSize), (end - index) * BAT_ENTRY))
       yield* settle(this.view.read(at, part))
       for (let page = at - (at % pageSize); page < at + part.length; page += pageSize) {
@@ -131,7 +144,7 @@ export class Bat {
         part.set(cached.bytes.subarray(from - page, Math.min(pageSize, at + part.length - page)), from - at)
       }
       const count = part.length / BAT_ENTRY
-      visit(new DataView(part.buffer, part.byteOffset, part.length), index, count)
+      if (visit(new DataView(part.buffer, part.byteOffset, part.length), index, count) === false) return
       index += count
     }
   }
@@ -151,6 +164,39 @@ export class Bat {
     if (place + used > this.space.end) return `points at ${place}, past the end of the file`
     const region = this.regions.hit(place, used)
     return region && `points at ${place}, where the ${region.name} lies`
+  }
+
+  /**
+   * How many blocks from `block` on hold nothing, as `kind` says. A table can have 512 MiB: this reads it in strides and
+   * passes over its holes, and leaves the pages in memory to those that are asked for again.
+   */
+  private *silentBlocks(block: number, kind: 'zero' | 'parent', wanted: number): Io<number> {
+    const { geometry } = this
+    const first = geometry.entryOf(block)
+    const end = geometry.entryOf(block + wanted - 1) + 1
+    const holesCount = this.kindOf(PAYLOAD.notPresent) === kind
+    let last = first
+    let ended = false
+    yield* this.walk(first, end, (view, index, count) => {
+      ended = index > last && !holesCount
+      if (!ended) last = index
+      let within = index % (geometry.chunkRatio + 1)
+      for (let i = 0; i < count && !ended; i++) {
+        if (within === geometry.chunkRatio) within = 0
+        else if (this.kindOf(stateOf(view.getUint32(i * BAT_ENTRY, true))) === kind) within++
+        else ended = true
+        if (!ended) last++
+      }
+      return !ended
+    })
+    return geometry.blocksBelow(ended || !holesCount ? last : end) - block
+  }
+
+  /** Bytes of table from `at` on, before `end`, that neither the file has room for nor memory a page of. */
+  private *emptyRun(at: number, end: number): Io<number> {
+    if (!this.view.segment || at >= (yield* settle(this.view.size()))) return 0
+    const segment = yield* settle(this.view.segment(at))
+    return segment.kind === 'data' ? 0 : this.tables.nextHeld(at, Math.min(end, at + segment.length)) - at
   }
 
   private mapBlocks(page: Page, within: number, block: number, start: number, length: number): Extent {

@@ -45,6 +45,7 @@ export class BatCensus {
     )
     const passes = this.shared.size > 0 ? 2 : 1
     yield* this.walk(0, entries, passes, (view, first, count) => this.judge(view, first, count))
+    this.judgeSkipped(Number.POSITIVE_INFINITY)
     if (this.stale > 0) {
       this.report.add({
         code: 'BAT_ENTRY_STALE',
@@ -87,6 +88,7 @@ export class BatCensus {
     const inUse = geometry.entryCount()
     let chunk = Math.floor(first / (chunkRatio + 1))
     let within = first % (chunkRatio + 1)
+    this.judgeSkipped(chunk)
     for (let i = 0; i < count; i++) {
       const low = view.getUint32(i * BAT_ENTRY, true)
       const high = view.getUint32(i * BAT_ENTRY + 4, true)
@@ -102,6 +104,13 @@ export class BatCensus {
         chunk++
       }
     }
+  }
+
+  /** A bitmap's entry that the walk passed over says that there is none; that matters if a block before needs it. */
+  private judgeSkipped(before: number): void {
+    if (this.partial === undefined) return
+    const chunk = this.geometry.chunkOf(this.partial)
+    if (chunk < before) this.judgeBitmap(chunk, 0, 0)
   }
 
   private judgeBlock(block: number, low: number, high: number): void {

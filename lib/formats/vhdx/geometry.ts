@@ -61,6 +61,12 @@ export class Geometry {
     return chunk * (this.chunkRatio + 1) + this.chunkRatio
   }
 
+  /** How many of the entries below `index` are payload blocks'. */
+  blocksBelow(index: number): number {
+    const chunk = Math.floor(index / (this.chunkRatio + 1))
+    return chunk * this.chunkRatio + (index % (this.chunkRatio + 1))
+  }
+
   /** What an entry of the BAT is for: a payload block, or else the sector bitmap of a chunk. */
   ownerOf(index: number): { readonly block: number } | { readonly chunk: number } {
     const chunk = Math.floor(index / (this.chunkRatio + 1))

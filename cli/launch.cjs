@@ -1,0 +1,15 @@
+#!/usr/bin/env node
+// Starts the command line from code that V8 has compiled before. Where the cache does not fit this Node it is ignored.
+const fs = require('node:fs')
+const Module = require('node:module')
+const vm = require('node:vm')
+
+const filename = require.resolve('./vdisk.js')
+const cache = `${filename}.cache`
+const script = new vm.Script(Module.wrap(fs.readFileSync(filename, 'utf8')), {
+  filename,
+  cachedData: fs.existsSync(cache) ? fs.readFileSync(cache) : undefined,
+  importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+})
+if (process.env.VDISK_WRITE_CODE_CACHE) process.on('exit', () => fs.writeFileSync(cache, script.createCachedData()))
+script.runInThisContext()(exports, require, module, filename, __dirname)
