@@ -36,21 +36,27 @@ export function hasPeer(name: string): boolean {
   return spawnSync(name, ['--version']).status === 0
 }
 
+/** Certificates that a machine lets every Node read at its start are no part of what is measured. */
+const { NODE_EXTRA_CA_CERTS: _, ...environment } = process.env
+
 /** Runs a command to its end. @returns seconds, and MiB of memory at most */
 export function timed(command: readonly string[], cwd: string): { seconds: number; rss: number } {
   const start = process.hrtime.bigint()
-  const result = spawnSync('/usr/bin/time', ['-f', '%M', ...command], { cwd, encoding: 'utf8' })
+  const result = spawnSync('/usr/bin/time', ['-f', '%M', ...command], { cwd, encoding: 'utf8', env: environment })
   const seconds = Number(process.hrtime.bigint() - start) / 1e9
   if (result.status !== 0) throw new Error(`${command.join(' ')} failed: ${result.stderr}`)
   return { seconds, rss: Number(result.stderr.trim().split('\n').at(-1)) / 1024 }
 }
 
 /** Rounds of all contestants in turn; the first round warms up. @returns the medians */
-export function interleave(rounds: number, contestants: Record<string, () => number>): Record<string, number> {
+export async function interleave(
+  rounds: number,
+  contestants: Record<string, () => number | Promise<number>>,
+): Promise<Record<string, number>> {
   const samples: Record<string, number[]> = Object.fromEntries(Object.keys(contestants).map((name) => [name, []]))
   for (let round = 0; round <= rounds; round++) {
     for (const [name, run] of Object.entries(contestants)) {
-      const value = run()
+      const value = await run()
       if (round > 0) samples[name]?.push(value)
     }
   }
