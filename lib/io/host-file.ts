@@ -156,7 +156,7 @@ export class HostFile implements ByteStore {
     const begun = sys()?.startWriting(this.fd)
     if (!begun) return
     this.hastening = true
-    begun.finally(() => {
+    void begun.finally(() => {
       this.hastening = false
     })
   }
