@@ -1,19 +1,28 @@
+import fs from 'node:fs'
+import path from 'node:path'
 import type { Argv } from 'yargs'
-import { type FileOptions, type OpenOptions, parseSize, VdiskError } from '../lib/index.ts'
+import { drivers, type FileOptions, type OpenOptions, parseSize } from '../lib/index.ts'
+import { UsageError } from './usage-error.ts'
 
-/** Arguments of every verb that opens images. */
-export interface OpenArguments {
+/** Arguments of every verb that names files. */
+export interface FileArguments {
   allow: string[]
   map: string[]
   locking: string
-  sourceFormat: string | undefined
   parentFormat: string | undefined
-  verify: string
   maxDepth: number
 }
 
-/** Declares the options by which images are found and opened. */
-export function openOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments> {
+/** Arguments of every verb that opens images. */
+export interface OpenArguments extends FileArguments {
+  sourceFormat: string | undefined
+  verify: string
+}
+
+const FORMATS: readonly string[] = drivers.map(({ name }) => name)
+
+/** Declares the options by which images are found. */
+export function fileOptions<T>(yargs: Argv<T>): Argv<T & FileArguments> {
   return yargs
     .option('allow', {
       type: 'string',
@@ -31,21 +40,10 @@ export function openOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments> {
       describe: 'PREFIX=DIR: where files of a Windows path are here',
       group: 'Images:',
     })
-    .option('source-format', {
-      alias: 'f',
-      type: 'string',
-      describe: 'format of the image; needed to write a raw one',
-      group: 'Images:',
-    })
     .option('parent-format', {
       type: 'string',
+      choices: FORMATS,
       describe: 'format of parents whose child does not name it',
-      group: 'Images:',
-    })
-    .option('verify', {
-      choices: ['strict', 'warn'],
-      default: 'strict',
-      describe: 'a parent that does not match is an error, or a note',
       group: 'Images:',
     })
     .option('locking', {
@@ -59,6 +57,24 @@ export function openOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments> {
       default: 64,
       describe: 'layers at most',
       group: 'Images:',
+    }) as unknown as Argv<T & FileArguments>
+}
+
+/** Declares the options by which images are found and opened. */
+export function openOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments> {
+  return fileOptions(yargs)
+    .option('source-format', {
+      alias: 'f',
+      type: 'string',
+      choices: FORMATS,
+      describe: 'format of the image; needed to write a raw one',
+      group: 'Images:',
+    })
+    .option('verify', {
+      choices: ['strict', 'warn'],
+      default: 'strict',
+      describe: 'a parent that does not match is an error, or a note',
+      group: 'Images:',
     }) as unknown as Argv<T & OpenArguments>
 }
 
@@ -69,18 +85,21 @@ export function toOpenOptions(args: OpenArguments): OpenOptions {
     format: args.sourceFormat,
     parentFormat: args.parentFormat,
     verify: args.verify as 'strict' | 'warn',
-    maxDepth: args.maxDepth,
   }
 }
 
-export function toFileOptions(args: OpenArguments): FileOptions {
+export function toFileOptions(args: FileArguments): FileOptions & { maxDepth: number } {
   const fromEnvironment = (process.env.VDISK_ALLOW ?? '').split(':').filter((folder) => folder !== '')
+  for (const folder of args.allow) mustBeFolder('--allow', folder, folder)
   return {
+    maxDepth: args.maxDepth,
     allow: [...args.allow, ...fromEnvironment],
     map: args.map.map((entry) => {
       const at = entry.lastIndexOf('=')
-      if (at <= 0) throw badArgument('--map', entry, 'write PREFIX=DIR, such as --map "D:\\\\vms=/mnt/vms"')
-      return { prefix: entry.slice(0, at), folder: entry.slice(at + 1) }
+      if (at <= 0) throw badArgument('--map', entry, 'write PREFIX=DIR, such as --map "D:\\vms=/mnt/vms"')
+      const folder = entry.slice(at + 1)
+      mustBeFolder('--map', entry, folder)
+      return { prefix: entry.slice(0, at), folder }
     }),
     locking: args.locking === 'on',
   }
@@ -108,16 +127,34 @@ export function toFormatOptions(entries: readonly string[]): Record<string, stri
   return options
 }
 
-/** @throws VdiskError REFUSED if the text is no size */
+/** @throws UsageError if the text is no size */
 export function toSize(text: string, argument: string): number {
   const bytes = parseSize(text)
-  if (bytes === undefined) throw badArgument(argument, text, 'write a size such as 10G, 512M or 4096')
+  if (bytes === undefined) {
+    throw badArgument(argument, text, 'write a whole number of bytes below 2^53, such as 10G, 1.5T, 512M or 4096')
+  }
   return bytes
 }
 
-export function badArgument(argument: string, value: string, advice: string): VdiskError {
-  return new VdiskError('REFUSED', {
-    message: `Cannot understand ${argument} ${value}`,
-    advice: `${advice[0]?.toUpperCase()}${advice.slice(1)}.`,
-  })
+export function badArgument(argument: string, value: string, advice: string): UsageError {
+  return new UsageError(`Cannot understand ${argument} "${value}"`, `${advice[0]?.toUpperCase()}${advice.slice(1)}.`)
+}
+
+/**
+ * What to know where a parent lies in another folder than its child: the user has named both now, but later the child
+ * alone will name its parent, and an image is not believed that leads out of its folder.
+ */
+export function noteOnFolder(child: string, parent: string, args: FileArguments): string | undefined {
+  const folder = path.dirname(fs.realpathSync(parent))
+  const known = [path.dirname(fs.realpathSync(child)), ...(toFileOptions(args).allow ?? [])]
+  if (known.some((one) => !path.relative(path.resolve(one), folder).startsWith('..'))) return undefined
+  return `${parent} lies in another folder than ${child}: from now on name it with --allow ${folder}, or in VDISK_ALLOW`
+}
+
+function mustBeFolder(argument: string, value: string, folder: string): void {
+  if (fs.statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return
+  throw new UsageError(
+    `Cannot use ${argument} "${value}": there is no folder "${folder}"`,
+    'Name a folder that exists.',
+  )
 }

@@ -17,6 +17,8 @@ export interface Command<A> {
   readonly examples: readonly (readonly [string, string])[]
   /** exit codes besides the common ones */
   readonly exitCodes?: string
+  /** what is so after Ctrl-C, default: what was there before is unchanged */
+  readonly afterInterrupt?: string
   options(yargs: Argv): Argv<A>
   /** @returns the exit code */
   run(call: Call<A>): Promise<number>

@@ -1,7 +1,11 @@
 import yargs, { type Argv } from 'yargs'
 import { isVdiskError, VdiskError } from '../lib/index.ts'
 import { type AnyCommand, EXIT } from './command.ts'
+import { arrange, type Declared, positionsOf, type Shape, usageLine } from './command-line.ts'
+import { FOREIGN_VERBS } from './foreign-words.ts'
 import { Output } from './output.ts'
+import { resembling } from './resembling.ts'
+import { UsageError } from './usage-error.ts'
 
 /** Verbs, what they are for, and where they are: in the order in which people meet them. */
 const VERBS: readonly (readonly [string, string, () => Promise<{ command: AnyCommand }>])[] = [
@@ -25,44 +29,70 @@ const COMMON_EXITS = '0 done, 1 failed, 2 wrong usage, 130 interrupted'
 
 const interrupt = new AbortController()
 
-async function main(argv: readonly string[]): Promise<number> {
+async function main(given: readonly string[]): Promise<number> {
+  const argv = verbFirst(given)
   const verb = VERBS.find(([name]) => name === argv[0])
   let out = new Output(outputOptions({}, argv))
+  let command: AnyCommand | undefined
   try {
     if (!verb) return await withoutVerb(argv)
     const [name, , load] = verb
-    const { command } = await load()
-    if (asksForHelp(argv)) return await printHelp(usageOf(name, command), parserFor(name, command, []))
+    command = (await load()).command
+    if (asksFor(argv, '--help', '-h')) {
+      return await printHelp(usageOf(name, command), parserFor(name, command, []), command.exitCodes)
+    }
+    if (asksFor(argv, '--version')) return printVersion()
+    const words = arrange(argv.slice(1), shapeOf(name, command))
     let args: Record<string, unknown> = {}
-    const parser = parserFor(name, command, argv.slice(1), (parsed) => {
+    const parser = parserFor(name, command, words, (parsed) => {
       args = parsed
     })
     await parser.parseAsync()
     out = new Output(outputOptions(args, argv))
     return await command.run({ args, out, signal: interrupt.signal })
   } catch (error) {
-    if (isVdiskError(error, 'CANCELLED') || interrupt.signal.aborted) {
-      process.stderr.write('vdisk: interrupted; what was there before is unchanged\n')
+    if (isVdiskError(error, 'CANCELLED') || (interrupt.signal.aborted && isAbort(error))) {
+      out.error(interrupted(command))
       return EXIT.interrupted
     }
     out.error(error)
-    return error instanceof UsageError ? EXIT.usage : failureCode(verb?.[0], error)
+    return failureCode(verb?.[0], error)
   }
 }
 
+/** `vdisk --json info x` is `vdisk info --json x`. */
+function verbFirst(argv: readonly string[]): string[] {
+  const at = argv.findIndex((word) => !word.startsWith('-'))
+  const before = argv.slice(0, at)
+  if (at <= 0 || !before.every((word) => MOVABLE.has(word))) return [...argv]
+  return [argv[at] as string, ...before, ...argv.slice(at + 1)]
+}
+
+const MOVABLE = new Set(['--json', '--quiet', '-q', '--no-color'])
+
 /** Help, version, or a hint what a verb may be. */
 async function withoutVerb(argv: readonly string[]): Promise<number> {
-  const verbs = VERBS.map(([name, describe]) => `  ${name.padEnd(10)} ${describe}`).join('\n')
-  if (argv.length === 0 || asksForHelp(argv)) {
+  const [word] = argv
+  if (word === 'version' || word === '-V' || asksFor(argv, '--version')) return printVersion()
+  if (word === 'help' && argv[1] !== undefined) return await main([argv[1], '--help'])
+  if (word === undefined || word === 'help' || asksFor(argv, '--help', '-h')) {
+    const verbs = VERBS.map(([name, describe]) => `  ${name.padEnd(10)} ${describe}`).join('\n')
     const head = `vdisk: one tool for every virtual disk file.\n\nUsage: vdisk VERB ...\n\nVerbs:\n${verbs}\n\nvdisk VERB --help shows examples.`
     await printHelp(head, commonOptions(yargs([])))
-    return argv.length === 0 ? EXIT.usage : EXIT.ok
+    return word === undefined ? EXIT.usage : EXIT.ok
   }
-  let parser = commonOptions(yargs(argv as string[]))
-  for (const [name, describe] of VERBS) parser = parser.command(name, describe)
-  await parser.demandCommand(1, 'Cannot tell what to do without a verb').recommendCommands().parseAsync()
-  return EXIT.ok
+  const names = VERBS.map(([name]) => name)
+  const wrong = argv.find((one) => !MOVABLE.has(one))
+  if (wrong === undefined) throw new UsageError('Cannot tell what to do: no verb is given', HELP)
+  const foreign = FOREIGN_VERBS[wrong]
+  const meant = foreign ?? resembling(wrong.replace(/^-+/, ''), names)
+  const advice =
+    meant === undefined ? '' : foreign ? `Here that is: vdisk ${meant}. ` : `Did you mean: vdisk ${meant}? `
+  const why = wrong.startsWith('-') ? 'the verb comes first, then its options' : 'there is no such verb'
+  throw new UsageError(`Cannot run vdisk ${wrong}: ${why}`, `${advice}${HELP}`)
 }
+
+const HELP = 'See all verbs: vdisk --help'
 
 /** The verb is the parser's default command: then yargs makes no help text unless somebody asks for it. */
 function parserFor(
@@ -73,25 +103,65 @@ function parserFor(
 ): Argv {
   return commonOptions(yargs(argv as string[]))
     .scriptName(`vdisk ${name}`)
-    .command(`$0 ${command.usage}`.trimEnd(), false, (of: Argv) => command.options(of), take)
+    .command('$0', false, (of: Argv) => command.options(of), take)
 }
 
-function asksForHelp(argv: readonly string[]): boolean {
+/** What yargs was told about a verb's options. Its types leave these two methods out. */
+function shapeOf(name: string, command: AnyCommand): Shape {
+  const parser = command.options(commonOptions(yargs([]))) as unknown as {
+    getOptions(): Declared
+    getDemandedOptions(): Record<string, unknown>
+  }
+  const positions = new Set(positionsOf(command.usage).map((position) => position.name))
+  const demanded = Object.keys(parser.getDemandedOptions()).filter((option) => !positions.has(option))
+  return { verb: name, usage: command.usage, declared: parser.getOptions(), demanded }
+}
+
+function asksFor(argv: readonly string[], ...words: string[]): boolean {
   const end = argv.indexOf('--')
-  return argv.slice(0, end === -1 ? argv.length : end).some((word) => word === '--help' || word === '-h')
+  return argv.slice(0, end === -1 ? argv.length : end).some((word) => words.includes(word))
 }
 
-async function printHelp(head: string, parser: Argv): Promise<number> {
+async function printHelp(head: string, parser: Argv, exits = COMMON_EXITS): Promise<number> {
   const options = await parser.usage('').getHelp()
-  process.stdout.write(`${head}\n\n${options.trim()}\n\nExit codes: ${COMMON_EXITS}.\n`)
+  process.stdout.write(`${head}\n\n${inReadingOrder(options)}\n\nExit codes: ${exits}.\n`)
   return EXIT.ok
 }
 
-/** A command line that cannot be understood. */
-class UsageError extends VdiskError {
-  constructor(message: string) {
-    super('REFUSED', { message, advice: 'See vdisk --help, or vdisk VERB --help.' })
-  }
+/** The verb's own options first; of the types and defaults that yargs shows only those that tell something. */
+function inReadingOrder(help: string): string {
+  const sections = help
+    .trim()
+    .replaceAll(/\[(?:boolean|string|array|number)\] ?|\[default: (?:false|\[\])\]/g, '')
+    .replaceAll(/\n {10,}(?=\n|$)/g, '')
+    .replaceAll(/^ +--version .*\n?/gm, '')
+    .replaceAll(/\n *(?=\[)/g, '  ')
+    .replaceAll(/ {3,}(?=\[)/g, '  ')
+    .split(/\n\n+/)
+    .map((section) => section.replaceAll(/[ ]+$/gm, '').trimEnd())
+  const rank = (section: string): number =>
+    ['Positionals', 'Options', 'Images', 'Output'].indexOf(section.split(':')[0] ?? '')
+  return sections
+    .filter((section) => section.includes('\n'))
+    .sort((a, b) => rank(a) - rank(b))
+    .join('\n\n')
+}
+
+function printVersion(): number {
+  process.stdout.write(`${VERSION}\n`)
+  return EXIT.ok
+}
+
+function interrupted(command: AnyCommand | undefined): VdiskError {
+  return new VdiskError('CANCELLED', {
+    message: 'Interrupted',
+    advice: command?.afterInterrupt ?? 'What was there before is unchanged.',
+  })
+}
+
+/** Whether this is how Node's own functions end when a signal tells them to. */
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError'
 }
 
 function commonOptions(parser: Argv): Argv {
@@ -119,20 +189,21 @@ function commonOptions(parser: Argv): Argv {
     })
     .strict()
     .version(VERSION)
+    .locale('en')
     .help(false)
     .wrap(Math.min(120, process.stdout.columns ?? 100))
     .exitProcess(false)
     .fail((message, error) => {
-      throw error ?? new UsageError(message)
+      throw error ?? new UsageError(`Cannot understand the command line: ${message}`, HELP)
     })
 }
 
 /** Examples come first: most people look for the line to copy. */
 function usageOf(name: string, command: AnyCommand): string {
   const examples = command.examples.map(([line, what]) => `  ${line}\n      ${what}`).join('\n')
-  const exits = command.exitCodes ? `\n\nExit codes of this verb: ${command.exitCodes}.` : ''
-  const words = command.usage.toUpperCase().replace(/[<>]/g, '')
-  return `Usage: vdisk ${[name, words].filter((word) => word !== '').join(' ')} [options]\n\nExamples:\n${examples}\n\n${command.describe}${exits}`
+  const { usage } = command
+  const line = usageLine({ verb: name, usage, demanded: shapeOf(name, command).demanded })
+  return `Usage: ${line}\n\nExamples:\n${examples}\n\n${command.describe}`
 }
 
 function outputOptions(
@@ -150,24 +221,40 @@ function outputOptions(
 /** Verbs whose exit code says something of its own keep "could not do it" apart from that. */
 function failureCode(verb: string | undefined, error: unknown): number {
   if (verb === 'compare') return 2
-  if (verb === 'check' && isVdiskError(error, 'UNSUPPORTED')) return 63
-  return EXIT.failed
+  if (verb === 'check') return isVdiskError(error, 'UNSUPPORTED') ? 63 : EXIT.failed
+  return error instanceof UsageError ? EXIT.usage : EXIT.failed
 }
 
 declare const __VDISK_VERSION__: string | undefined
 const VERSION = typeof __VDISK_VERSION__ === 'string' ? __VDISK_VERSION__ : 'development'
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+let interruptedAt = 0
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
-    if (interrupt.signal.aborted) process.exit(EXIT.interrupted)
+    const now = Date.now()
+    // A terminal, npm and a script may each pass on the same Ctrl-C; only a second one of the user means "at once".
+    if (interrupt.signal.aborted && now - interruptedAt > 500) {
+      // The progress bar hides the cursor.
+      if (process.stderr.isTTY) process.stderr.write('\u001b[?25h\n')
+      process.exit(EXIT.interrupted)
+    }
+    if (!interrupt.signal.aborted) interruptedAt = now
     interrupt.abort()
   })
 }
 
-// A reader that has seen enough (head, less) is no error.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(EXIT.ok)
-  throw error
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    // A reader that has seen enough (head, less) is no error.
+    if (error.code === 'EPIPE') process.exit(EXIT.ok)
+    if (stream === process.stdout) new Output(outputOptions({}, [])).error(error)
+    process.exit(EXIT.failed)
+  })
+}
+
+process.on('uncaughtException', (error) => {
+  new Output(outputOptions({}, process.argv)).error(error)
+  process.exit(EXIT.failed)
 })
 
 // The bundle is CommonJS, where a module cannot await.

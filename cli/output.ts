@@ -1,5 +1,5 @@
 import type { MultiBar, SingleBar } from 'cli-progress'
-import { finish, formatSize, type Job, messageOf, type Progress, VdiskError } from '../lib/index.ts'
+import { finish, formatSize, type Job, messageOf, type Progress, VdiskError, type Where } from '../lib/index.ts'
 
 /** Version of every JSON document that is printed; it rises when a field changes its meaning. */
 export const SCHEMA_VERSION = 1
@@ -29,6 +29,8 @@ export type Style = keyof typeof STYLES
 export class Output {
   readonly json: boolean
   private readonly options: OutputOptions
+  /** a document is being written piece by piece; whoever does it says in it what goes wrong */
+  begun = false
 
   constructor(options: OutputOptions) {
     this.options = options
@@ -53,16 +55,11 @@ export class Output {
 
   /** An error in the three parts that help: what, where to look, what to do next. */
   error(error: unknown): void {
-    const known = error instanceof VdiskError ? error : undefined
-    if (this.json) {
-      const content = known
-        ? { code: known.code, message: known.message, where: known.where, advice: known.advice }
-        : { code: 'INTERNAL', message: messageOf(error) }
-      this.document({ error: content })
-    }
-    process.stderr.write(`${this.paint('red', 'vdisk:', process.stderr)} ${printable(messageOf(error))}\n`)
-    if (known?.advice) process.stderr.write(`       ${printable(known.advice)}\n`)
-    if (!known && error instanceof Error && process.env.VDISK_DEBUG) process.stderr.write(`${error.stack}\n`)
+    const content = errorContent(error)
+    if (!this.begun) this.document({ error: content })
+    process.stderr.write(`${this.paint('red', 'vdisk:', process.stderr)} ${printable(content.message)}\n`)
+    if (content.advice) process.stderr.write(`       ${printable(content.advice)}\n`)
+    if (process.env.VDISK_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`)
   }
 
   paint(style: Style, text: string, stream: { isTTY?: boolean } = process.stdout): string {
@@ -99,10 +96,44 @@ export function fullSize(bytes: number): string {
   return bytes < 1024 ? `${bytes} bytes` : `${formatSize(bytes)} (${bytes} bytes)`
 }
 
-/** Text from a file must not reach a terminal with its control characters. */
+/** What `--json` shows of an error, in every document. */
+export interface ErrorDocument {
+  readonly code: string
+  readonly message: string
+  readonly where: Where
+  readonly advice: string | undefined
+}
+
+export function errorContent(error: unknown): ErrorDocument {
+  if (error instanceof VdiskError) {
+    const { code, message, where, advice } = error
+    return { code, message, where, advice }
+  }
+  const { syscall, path: file, code } = error as NodeJS.ErrnoException
+  // The system said no, to something of which no code of ours expected that.
+  if (syscall !== undefined) {
+    return {
+      code: code === 'ENOSPC' ? 'NO_SPACE' : 'IO',
+      message: `Cannot do "${syscall}"${file === undefined ? '' : ` with ${file}`}: ${messageOf(error)}`,
+      where: { file },
+      advice:
+        code === 'ENOSPC'
+          ? 'Free some room, then repeat the command.'
+          : 'Look at the file, its folder and their permissions.',
+    }
+  }
+  return {
+    code: 'INTERNAL',
+    message: `This should not happen: ${messageOf(error)}`,
+    where: {},
+    advice: 'It is a mistake in vdisk, not in your image. With VDISK_DEBUG=1 the same command tells where.',
+  }
+}
+
+/** Text from a file must not reach a terminal with its control characters, line ends among them. */
 export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
-  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '?')
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?')
 }
 
 /** A bar on standard error; the library is loaded only where somebody looks. */

@@ -139,12 +139,14 @@ export async function unmountAt(mountpoint: string): Promise<Unmounted> {
     throw new VdiskError('REFUSED', {
       message: `Cannot unmount ${mountpoint}: what is mounted there is of type ${mounted.type}, not ours`,
       where: { file: mountpoint },
+      advice: 'To see what vdisk has mounted: vdisk mounts',
     })
   }
   if (!mounted && !record) {
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot unmount ${mountpoint}: nothing is mounted there`,
       where: { file: mountpoint },
+      advice: 'To see what is mounted: vdisk mounts',
     })
   }
   // Where nobody answers any more, whoever has a file open there has lost it already, and must not keep the place.
@@ -209,8 +211,21 @@ function settleRecord(record: MountRecord): Unmounted['ended'] {
   // No record is the sign of a good end; another one belongs to a mount that was made here meanwhile.
   if (last?.pid !== record.pid || last.processStart !== record.processStart) return 'durable'
   removeRecord(record.mountpoint)
-  if (last.fault) throw errorOf(last.fault)
+  if (last.fault) throw notDurable(last, last.fault)
   return 'died'
+}
+
+/** It is unmounted all the same, so to repeat the command, once there is room, would be no advice. */
+function notDurable({ image, mountpoint }: MountRecord, fault: Fault): VdiskError {
+  return new VdiskError(fault.code, {
+    message: `Unmounted ${mountpoint}, but not all that was written is on the medium: ${fault.message}`,
+    where: { ...fault.where, file: fault.where?.file ?? image },
+    advice:
+      fault.code === 'NO_SPACE' || fault.advice === undefined
+        ? `Writes that failed were refused to whoever wrote. See what there is: vdisk check ${image}`
+        : fault.advice,
+    cause: errorOf(fault),
+  })
 }
 
 /** The program beside this file; or, where this code is part of a bundle, beside or above that. */

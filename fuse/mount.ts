@@ -52,7 +52,7 @@ export function inspectMountpoint(given: string): Mountpoint {
         advice: `Make it first, with: mkdir ${given}`,
       })
     }
-    throw refuse(message, 'Choose another mountpoint.')
+    throw refuse(code === 'EACCES' ? 'permission denied' : message, 'Choose a directory that belongs to you.')
   }
   if (stat.isFile()) return { path: place, kind: 'file' }
   if (!stat.isDirectory()) throw refuse('it is neither a directory nor a regular file', 'Choose an empty directory.')
@@ -96,6 +96,13 @@ export async function unmount(mountpoint: string, how: 'now' | 'lazy' = 'now'): 
   const { status, words } = await runTool(tool, [...flags, '--', mountpoint])
   if (status === 0) return
   const busy = /busy/i.test(words)
+  if (!isRoot() && /not found in \/etc\/mtab|not permitted|permission denied|not owned/i.test(words)) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot unmount ${mountpoint}: another user has mounted it`,
+      where: { file: mountpoint },
+      advice: 'Unmount as that user, or as root.',
+    })
+  }
   throw new VdiskError(busy ? 'IN_USE' : status === MISSING ? 'UNSUPPORTED' : 'REFUSED', {
     message: `Cannot unmount ${mountpoint}: ${busy ? 'it is in use' : words}`,
     where: { file: mountpoint },

@@ -3,7 +3,7 @@ import type { ReadableStream } from 'node:stream/web'
 import type { Chain } from './chain/chain.ts'
 import { VdiskError } from './errors.ts'
 import { promised } from './io/io.ts'
-import { type CreateOptions, createImage, type OpenOptions, openImage } from './jobs/images.ts'
+import { type CreateOptions, createImage, type OpenOptions, openImage, withParentFolder } from './jobs/images.ts'
 import { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 
 /**
@@ -138,7 +138,7 @@ export async function openDisk(path: string, options: OpenOptions = {}): Promise
  */
 export async function createDisk(path: string, options: CreateOptions): Promise<Disk> {
   await promised(createImage(path, options))
-  return await openDisk(path, { ...options, format: options.format, writable: true })
+  return await openDisk(path, { ...withParentFolder(options, options.parent), writable: true })
 }
 
 function toNumber(position: number | bigint): number {

@@ -17,7 +17,8 @@ const plainWidth = {
   setup(build) {
     build.onResolve({ filter: /^string-width$/ }, () => ({ path: 'string-width', namespace: 'plain-width' }))
     build.onLoad({ filter: /.*/, namespace: 'plain-width' }, () => ({
-      contents: 'export default (text) => String(text).replace(/\\u001b\\[[0-9;]*m/g, "").length',
+      // Both who imports it and who requires it (cli-progress) must get the function itself.
+      contents: 'module.exports = (text) => String(text).replace(/\\u001b\\[[0-9;]*m/g, "").length',
     }))
   },
 }

@@ -13,11 +13,12 @@ export const command = defineCommand({
     ['vdisk check server.avhdx --chain', 'every layer, every link'],
     ['vdisk check server.qcow2 --json', 'findings for programs'],
   ],
-  exitCodes: '0 clean, 1 could not check, 2 damage, 3 leaks only, 63 the format has nothing to check',
+  exitCodes: '0 clean, 1 could not check, 2 damage, 3 leaks only, 63 the format has nothing to check, 130 interrupted',
   options: (yargs) =>
     openOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })
       .option('chain', { type: 'boolean', default: false, describe: 'check all parents too' }),
+  afterInterrupt: 'Nothing was changed. What was found so far is not told.',
   async run({ args, out, signal }) {
     const result = await out.follow(checkImage(args.image, { ...toOpenOptions(args), chain: args.chain, signal }))
     const exit = exitCodeOf(result)

@@ -1,4 +1,4 @@
-import { compareDisks, formatSize, openDisk } from '../../lib/index.ts'
+import { compareDisks, drivers, formatSize, openDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand } from '../command.ts'
 
@@ -11,13 +11,19 @@ export const command = defineCommand({
     ['vdisk compare a.qcow2 b.qcow2 --all', 'every range that differs'],
     ['vdisk compare a.qcow2 b.raw --format-b raw', 'where a format must not be guessed'],
   ],
-  exitCodes: '0 equal, 1 different, 2 could not compare',
+  exitCodes: '0 equal, 1 different, 2 could not compare, 130 interrupted',
   options: (yargs) =>
     openOptions(yargs)
       .positional('a', { type: 'string', demandOption: true })
       .positional('b', { type: 'string', demandOption: true })
-      .option('format-b', { alias: 'F', type: 'string', describe: 'format of the second image' })
+      .option('format-b', {
+        alias: 'F',
+        type: 'string',
+        describe: 'format of the second image',
+        choices: drivers.map(({ name }) => name),
+      })
       .option('all', { type: 'boolean', default: false, describe: 'list all differing ranges' }),
+  afterInterrupt: 'Nothing was changed. Whether the disks are equal is not known.',
   async run({ args, out, signal }) {
     const options = toOpenOptions(args)
     const a = await openDisk(args.a, options)

@@ -1,6 +1,15 @@
 import { convertDisk, drivers, formatSize, openDisk } from '../../lib/index.ts'
-import { formatOptions, openOptions, toFileOptions, toFormatOptions, toOpenOptions } from '../arguments.ts'
+import {
+  formatOptions,
+  noteOnFolder,
+  openOptions,
+  toFileOptions,
+  toFormatOptions,
+  toOpenOptions,
+} from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 export const command = defineCommand({
   usage: '<source> <destination>',
@@ -17,23 +26,32 @@ export const command = defineCommand({
       .positional('source', { type: 'string', demandOption: true })
       .positional('destination', { type: 'string', demandOption: true })
       .option('format', {
+        alias: 'O',
         type: 'string',
         demandOption: true,
         choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
+        describe: 'format of the new image',
       })
       .option('compress', { type: 'string', choices: ['zlib', 'zstd'], describe: 'compress with this method' })
       .option('flatten', { type: 'boolean', describe: 'no parent: the result holds everything' })
-      .option('parent', { type: 'string', describe: 'the result is a child of this image', conflicts: 'flatten' })
+      .option('parent', { type: 'string', describe: 'the result is a child of this image' })
       .option('flush', {
         type: 'boolean',
         default: true,
         describe: 'wait until the medium has it all; --no-flush leaves that to the system, as cp does',
       })
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
+  afterInterrupt: 'What was there before is unchanged, and nothing is left behind.',
   async run({ args, out, signal }) {
+    if (args.flatten && args.parent !== undefined) {
+      throw new UsageError(
+        'Cannot convert with both --parent and --flatten: they exclude each other',
+        'With --parent the result holds what differs from that image, with --flatten everything.',
+      )
+    }
     const source = await openDisk(args.source, toOpenOptions(args))
     try {
-      for (const note of source.notes) out.note(note)
+      for (const note of source.notes) out.note(printable(note))
       const copied = await out.follow(
         convertDisk(source.chain, args.destination, {
           ...toFileOptions(args),
@@ -47,6 +65,8 @@ export const command = defineCommand({
           signal,
         }),
       )
+      const folderNote = args.parent === undefined ? undefined : noteOnFolder(args.destination, args.parent, args)
+      if (folderNote) out.note(printable(folderNote))
       out.document({
         source: args.source,
         destination: args.destination,
@@ -55,7 +75,7 @@ export const command = defineCommand({
         ...copied,
       })
       out.line(
-        `Made ${args.destination}: ${args.format}, disk of ${formatSize(source.size)}, ${formatSize(copied.written)} of data`,
+        `Made ${printable(args.destination)}: ${args.format}, disk of ${formatSize(source.size)}, ${formatSize(copied.written)} of data`,
       )
       return EXIT.ok
     } finally {

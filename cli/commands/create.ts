@@ -1,6 +1,8 @@
 import { createDisk, drivers, formatSize } from '../../lib/index.ts'
-import { formatOptions, openOptions, toFileOptions, toFormatOptions, toSize } from '../arguments.ts'
+import { fileOptions, formatOptions, noteOnFolder, toFileOptions, toFormatOptions, toSize } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 export const command = defineCommand({
   usage: '<image>',
@@ -12,17 +14,25 @@ export const command = defineCommand({
     ['vdisk create big.qcow2 --format qcow2 --size 4T -o cluster_size=2M', 'with another unit of allocation'],
   ],
   options: (yargs) =>
-    formatOptions(openOptions(yargs))
+    formatOptions(fileOptions(yargs))
       .positional('image', { type: 'string', demandOption: true })
       .option('format', {
+        alias: 'f',
         type: 'string',
         demandOption: true,
         choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
+        describe: 'format of the new image',
       })
       .option('size', { type: 'string', describe: 'such as 10G; a child takes its parent\u2019s if this is left out' })
       .option('parent', { type: 'string', describe: 'make a child of this image' })
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
   async run({ args, out }) {
+    if (args.size === undefined && args.parent === undefined) {
+      throw new UsageError(
+        `Cannot create ${args.image}: its size is not given`,
+        'Give --size, such as --size 20G; or --parent, to make a child of that image.',
+      )
+    }
     const disk = await createDisk(args.image, {
       ...toFileOptions(args),
       format: args.format,
@@ -32,11 +42,16 @@ export const command = defineCommand({
       options: toFormatOptions(args.option),
       replace: args.force,
     })
-    const { size } = disk
+    const { size, notes } = disk
     const identity = disk.chain.layers.at(-1)?.identity?.value
     await disk.close()
+    const folderNote = args.parent === undefined ? undefined : noteOnFolder(args.image, args.parent, args)
+    if (folderNote) out.note(printable(folderNote))
     out.document({ image: args.image, format: args.format, size, parent: args.parent, identity })
-    out.line(`Made ${args.image}: ${args.format}, ${formatSize(size)}${args.parent ? `, child of ${args.parent}` : ''}`)
+    for (const note of notes) out.note(printable(note))
+    out.line(
+      `Made ${printable(args.image)}: ${args.format}, ${formatSize(size)}${args.parent ? `, child of ${printable(args.parent)}` : ''}`,
+    )
     return EXIT.ok
   },
 })

@@ -22,6 +22,9 @@ export const command = defineCommand({
       const info = await inspectImage(args.image, options)
       out.document({ image: info })
       printLayer(out, info)
+      if (info.format === 'raw' && args.sourceFormat === undefined) {
+        out.note('its content is of no format that vdisk knows: so it is taken for raw, as any file could be')
+      }
       return EXIT.ok
     }
     const layers = await inspectChain(args.image, options)

@@ -1,7 +1,8 @@
+import { setImmediate as breathe } from 'node:timers/promises'
 import { formatSize, mapDisk, openDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
-import { printable, SCHEMA_VERSION } from '../output.ts'
+import { errorContent, printable, SCHEMA_VERSION } from '../output.ts'
 
 export const command = defineCommand({
   usage: '<image>',
@@ -18,10 +19,12 @@ export const command = defineCommand({
   async run({ args, out, signal }) {
     const disk = await openDisk(args.image, toOpenOptions(args))
     try {
-      for (const note of disk.notes) out.note(note)
+      for (const note of disk.notes) out.note(printable(note))
       let first = true
       let held = 0
+      let runs = 0
       // The document is printed piece by piece: a disk may have millions of runs.
+      out.begun = out.json
       if (out.json)
         await write(
           `{"schemaVersion":${SCHEMA_VERSION},"image":${JSON.stringify(args.image)},"size":${disk.size},"extents":[`,
@@ -36,10 +39,16 @@ export const command = defineCommand({
             `${String(extent.offset).padStart(16)} ${String(extent.length).padStart(16)}  ${extent.kind.padEnd(6)}  ${layerText(extent)}\n`,
           )
         first = false
+        // Metadata at hand comes without a wait; signals are only heard in one.
+        if (++runs % 1024 === 0) await breathe()
       }
       if (out.json) await write('\n]}\n')
       else out.line(out.paint('dim', `${formatSize(held)} of ${formatSize(disk.size)} hold data`))
       return EXIT.ok
+    } catch (error) {
+      // What has been printed stays; the document ends with what went wrong.
+      if (out.begun) await write(`\n],"error":${JSON.stringify(errorContent(error))}}\n`)
+      throw error
     } finally {
       await disk.close()
     }

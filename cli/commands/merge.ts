@@ -29,6 +29,7 @@ export const command = defineCommand({
         default: false,
         describe: 'although links do not match or other images will break',
       }),
+  afterInterrupt: 'The disk reads as before. Run the same merge again: it begins anew and leaves nothing half done.',
   async run({ args, out, signal }) {
     const options = {
       ...toOpenOptions(args),

@@ -38,6 +38,6 @@ export const command = defineCommand({
 function print(out: Output, mounted: Mounted): void {
   for (const note of mounted.notes) out.note(printable(note))
   out.document({ mounted })
-  out.line(`${mounted.disk} is the disk${mounted.readOnly ? ', read-only' : ''}.`)
-  out.line(out.paint('dim', `End it with: vdisk unmount ${mounted.mountpoint}`))
+  out.line(`${printable(mounted.disk)} is the disk${mounted.readOnly ? ', read-only' : ''}.`)
+  out.line(out.paint('dim', `End it with: vdisk unmount ${printable(mounted.mountpoint)}`))
 }

@@ -1,6 +1,7 @@
 import { relink } from '../../lib/index.ts'
-import { openOptions, toOpenOptions } from '../arguments.ts'
+import { noteOnFolder, openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
 
 export const command = defineCommand({
   usage: '<image>',
@@ -31,8 +32,10 @@ export const command = defineCommand({
       ...toOpenOptions(args),
       acceptModified: args['accept-modified'],
     })
+    const folderNote = noteOnFolder(args.image, args.parent, args)
+    if (folderNote) out.note(printable(folderNote))
     out.document({ ...result })
-    out.line(`${args.image} is now a child of ${args.parent}: ${result.verdict.message}.`)
+    out.line(`${printable(args.image)} is now a child of ${printable(args.parent)}: ${result.verdict.message}.`)
     if (result.replaced !== undefined) out.line(`It expected ${result.replaced}; that stays in its record.`)
     return EXIT.ok
   },

@@ -1,6 +1,8 @@
 import { formatSize, resizeDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions, toSize } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 export const command = defineCommand({
   usage: '<image> <size>',
@@ -19,16 +21,23 @@ export const command = defineCommand({
       .option('force', { type: 'boolean', default: false, describe: 'although other images are built upon this one' }),
   async run({ args, out }) {
     const sign = /^[+-]/.exec(args.size)?.[0]
-    const amount = toSize(args.size.replace(/^[+-]/, ''), 'size')
-    const size =
-      sign === undefined ? amount : (before: number) => Math.max(0, sign === '+' ? before + amount : before - amount)
+    const amount = toSize(args.size.replace(/^[+-](?=[\d.])/, ''), 'SIZE')
+    const size = sign === undefined ? amount : (before: number) => afterStep(before, sign === '+' ? amount : -amount)
     const result = await resizeDisk(args.image, size, {
       ...toOpenOptions(args),
       shrink: args.shrink,
       force: args.force,
     })
     out.document({ image: args.image, ...result })
-    out.line(`${args.image}: ${formatSize(result.before)} \u2192 ${formatSize(result.after)}`)
+    out.line(`${printable(args.image)}: ${formatSize(result.before)} \u2192 ${formatSize(result.after)}`)
     return EXIT.ok
   },
 })
+
+function afterStep(before: number, step: number): number {
+  if (before + step >= 0) return before + step
+  throw new UsageError(
+    `Cannot make the disk ${formatSize(-step)} smaller: it has ${formatSize(before)}`,
+    'Give a smaller step, or the new size itself.',
+  )
+}

@@ -2,14 +2,15 @@ import {
   createInternalSnapshot,
   createLayer,
   deleteInternalSnapshot,
+  drivers,
   formatSize,
   listSnapshots,
   revertToSnapshot,
-  VdiskError,
 } from '../../lib/index.ts'
 import { formatOptions, type OpenArguments, openOptions, toFormatOptions, toOpenOptions } from '../arguments.ts'
 import { type Call, defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 interface SnapshotArguments extends OpenArguments {
   action: string
@@ -39,11 +40,19 @@ export const command = defineCommand<SnapshotArguments>({
       .option('to', { type: 'string', describe: 'create: file of the new layer' })
       .option('format', {
         type: 'string',
+        choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
         describe: 'create --to: format of the new layer, default the image\u2019s',
       }) as never,
   async run(call) {
+    const { action, to } = call.args
+    if (to !== undefined && action !== 'create') {
+      throw new UsageError(
+        `Cannot use --to with snapshot ${action}: it names the new layer of snapshot create`,
+        `Write: vdisk snapshot ${action} IMAGE${action === 'list' ? '' : ' NAME'}`,
+      )
+    }
     const actions = { create, list, revert, delete: remove }
-    await actions[call.args.action as keyof typeof actions](call)
+    await actions[action as keyof typeof actions](call)
     return EXIT.ok
   },
 })
@@ -59,12 +68,12 @@ async function create({ args, out }: Call<SnapshotArguments>): Promise<void> {
       options: toFormatOptions(args.option),
     })
     out.document({ image: args.image, layer })
-    out.line(`${args.image} is frozen. From now on the disk is ${layer.file} (${layer.format}).`)
+    out.line(`${printable(args.image)} is frozen. From now on the disk is ${printable(layer.file)} (${layer.format}).`)
     return
   }
   const snapshot = await createInternalSnapshot(args.image, nameOf(args), options)
   out.document({ image: args.image, snapshot })
-  out.line(`Kept the present state of ${args.image} as "${snapshot.name}" (${snapshot.id}).`)
+  out.line(`Kept the present state of ${printable(args.image)} as "${snapshot.name}" (${snapshot.id}).`)
 }
 
 async function list({ args, out }: Call<SnapshotArguments>): Promise<void> {
@@ -82,19 +91,19 @@ async function list({ args, out }: Call<SnapshotArguments>): Promise<void> {
 async function revert({ args, out }: Call<SnapshotArguments>): Promise<void> {
   const kind = await revertToSnapshot(args.image, nameOf(args), toOpenOptions(args))
   out.document({ image: args.image, reverted: nameOf(args), kind })
-  out.line(`${args.image} is as it was at "${nameOf(args)}".`)
+  out.line(`${printable(args.image)} is as it was at "${nameOf(args)}".`)
 }
 
 async function remove({ args, out }: Call<SnapshotArguments>): Promise<void> {
   await deleteInternalSnapshot(args.image, nameOf(args), toOpenOptions(args))
   out.document({ image: args.image, deleted: nameOf(args) })
-  out.line(`Removed snapshot "${nameOf(args)}" from ${args.image}; the disk is as it was.`)
+  out.line(`Removed snapshot "${nameOf(args)}" from ${printable(args.image)}; the disk is as it was.`)
 }
 
 function nameOf({ name, action }: SnapshotArguments): string {
   if (name !== undefined) return name
-  throw new VdiskError('REFUSED', {
-    message: `Cannot ${action} a snapshot without a name`,
-    advice: `Write: vdisk snapshot ${action} IMAGE NAME${action === 'create' ? ', or --to FILE for a new layer' : ''}`,
-  })
+  throw new UsageError(
+    `Cannot ${action} a snapshot without a name`,
+    `Write: vdisk snapshot ${action} IMAGE NAME${action === 'create' ? ', or --to FILE for a new layer' : ''}`,
+  )
 }

@@ -1,22 +1,23 @@
 import { unmountAt } from '../../fuse/daemon.ts'
 import { defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
 
 export const command = defineCommand({
   usage: '<mountpoint>',
   describe: 'Unmounts a disk. Returns when everything that was written is on the medium and the image is closed.',
   examples: [
-    ['vdisk unmount dir', ''],
+    ['vdisk unmount dir', 'returns when everything is on the medium'],
     ['vdisk mounts', 'what is mounted'],
   ],
   options: (yargs) => yargs.positional('mountpoint', { type: 'string', demandOption: true }),
   async run({ args, out }) {
     const result = await unmountAt(args.mountpoint)
     out.document({ unmounted: result })
-    if (result.ended === 'durable') out.line(`Unmounted ${result.mountpoint}; everything is on the medium.`)
-    else if (result.ended === 'unknown') out.line(`Unmounted ${result.mountpoint}.`)
+    if (result.ended === 'durable') out.line(`Unmounted ${printable(result.mountpoint)}; everything is on the medium.`)
+    else if (result.ended === 'unknown') out.line(`Unmounted ${printable(result.mountpoint)}.`)
     else
       out.note(
-        `its server had ended before: what it had not made durable is lost. Check ${result.image ?? 'the image'}: vdisk check`,
+        `its server had ended before: what it had not made durable is lost. Check ${printable(result.image ?? 'the image')}: vdisk check`,
       )
     return result.ended === 'died' ? EXIT.failed : EXIT.ok
   },

@@ -14,8 +14,8 @@ const ASSEMBLE = 2 << 20
 const PIECE = 1 << 20
 const ZEROS = new Uint8Array(PIECE)
 
-/** Bytes of one transfer that is copied by hand, where the kernel cannot do it. */
-const TRANSFER = 4 << 20
+/** Bytes that the kernel is asked to copy at a time. */
+const TRANSFER = 16 << 20
 
 /** Bytes to be written that lie in a store. */
 interface Stored {
@@ -335,7 +335,10 @@ function* writePayload(room: Reservation, payload: Uint8Array | Stored): Io<void
   }
   const { store, at, length } = payload
   if (room.store.copyFrom && (yield* settle(room.store.copyFrom(store, at, room.at, length)))) return
-  const bytes = new Uint8Array(length)
-  yield* settle(store.read(at, bytes))
-  yield* settle(room.store.write(room.at, bytes))
+  const buffer = new Uint8Array(Math.min(PIECE, length))
+  for (let done = 0; done < length; done += buffer.length) {
+    const part = buffer.subarray(0, Math.min(buffer.length, length - done))
+    yield* settle(store.read(at + done, part))
+    yield* settle(room.store.write(room.at + done, part))
+  }
 }

@@ -1,5 +1,6 @@
 import fs from 'node:fs'
-import { VdiskError } from '../errors.ts'
+import path from 'node:path'
+import { type ErrorCode, VdiskError } from '../errors.ts'
 import type { Awaitable } from './io.ts'
 import { type LockRole, lockImage } from './lock.ts'
 import { type ByteStore, type FileStamp, pastEnd, readOnly, type Segment } from './store.ts'
@@ -52,14 +53,17 @@ export class HostFile implements ByteStore {
     this.isDevice = stat.isBlockDevice()
     if (!stat.isFile() && !this.isDevice) {
       throw new VdiskError('REFUSED', {
-        message: `Cannot open ${name}: it is neither a regular file nor a block device`,
+        message: `Cannot open ${name}: ${stat.isDirectory() ? 'it is a directory' : 'it is neither a regular file nor a block device'}`,
         where: { file: name },
+        advice: stat.isDirectory()
+          ? 'Name an image file in it.'
+          : 'Images are read and written at any place; what comes through a pipe must be saved to a file first.',
       })
     }
   }
 
   /** @throws VdiskError NOT_FOUND, REFUSED, IN_USE, READ_ONLY or IO */
-  static open(path: string, options: HostFileOptions = {}): HostFile {
+  static open(file: string, options: HostFileOptions = {}): HostFile {
     const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants
     // Windows knows neither of these two.
     const [O_NOFOLLOW, O_NONBLOCK] = [fs.constants.O_NOFOLLOW | 0, fs.constants.O_NONBLOCK | 0]
@@ -70,16 +74,16 @@ export class HostFile implements ByteStore {
     let fd: number
     try {
       // O_NONBLOCK: a FIFO given as an image must not hang the open; it means nothing to files.
-      fd = fs.openSync(path, flags | O_NONBLOCK, 0o644)
+      fd = fs.openSync(file, flags | O_NONBLOCK, 0o644)
     } catch (error) {
-      throw openError(path, error as NodeJS.ErrnoException, options)
+      throw openError(file, error as NodeJS.ErrnoException, options)
     }
     try {
-      const file = new HostFile(options.name ?? path, fd, options)
-      if (options.lock) lockImage(fd, path, options.lock)
+      const opened = new HostFile(options.name ?? file, fd, options)
+      if (options.lock) lockImage(fd, options.name ?? file, options.lock)
       // Emptied only once the lock is ours: O_TRUNC at open would destroy an image that somebody uses.
-      if (options.create === 'replace' && !file.isDevice) fs.ftruncateSync(fd, 0)
-      return file
+      if (options.create === 'replace' && !opened.isDevice) opened.attempt('replace', 0, () => fs.ftruncateSync(fd, 0))
+      return opened
     } catch (error) {
       fs.closeSync(fd)
       throw error
@@ -125,6 +129,7 @@ export class HostFile implements ByteStore {
       throw new VdiskError('NO_SPACE', {
         message: `Cannot make ${this.name} ${size} bytes long: it is a device of ${this.size()} bytes`,
         where: { file: this.name, at: size },
+        advice: 'Use a larger device, or make the disk smaller first: vdisk resize IMAGE SIZE --shrink',
       })
     }
     this.attempt('resize', size, () => fs.ftruncateSync(this.fd, size))
@@ -335,7 +340,7 @@ function ioError(
 }
 
 function openError(file: string, error: NodeJS.ErrnoException, options: HostFileOptions): VdiskError {
-  const refuse = (code: 'NOT_FOUND' | 'REFUSED' | 'READ_ONLY' | 'IO', why: string, advice?: string): VdiskError =>
+  const refuse = (code: ErrorCode, why: string, advice?: string): VdiskError =>
     new VdiskError(code, {
       message: `Cannot ${options.create ? 'create' : 'open'} ${file}: ${why}`,
       where: { file },
@@ -345,23 +350,46 @@ function openError(file: string, error: NodeJS.ErrnoException, options: HostFile
   switch (error.code) {
     case 'ENOENT':
     case 'ENOTDIR':
-      return refuse('NOT_FOUND', options.create ? 'its folder does not exist' : 'there is no such file')
+      return options.create
+        ? refuse('NOT_FOUND', 'its folder does not exist', 'Make the folder first, or choose another name.')
+        : refuse('NOT_FOUND', 'there is no such file', absentAdvice(file))
     case 'EEXIST':
       return refuse('REFUSED', 'it exists already', 'Choose another name, or pass --force to replace it.')
     case 'ELOOP':
-      return refuse('REFUSED', 'it is a symbolic link, which is not followed here')
+      return options.noFollow
+        ? refuse('REFUSED', 'it is a symbolic link, which is not followed here', 'Name the file it leads to.')
+        : refuse('REFUSED', 'its symbolic links lead in a circle', 'Name the file itself.')
     case 'ENAMETOOLONG':
-      return refuse('REFUSED', 'its name is longer than this system allows')
+      return refuse('REFUSED', 'its name is longer than this system allows', 'Choose a shorter name.')
     case 'EISDIR':
-      return refuse('REFUSED', 'it is a directory')
+      return refuse('REFUSED', 'it is a directory', 'Name an image file in it.')
     case 'ENXIO':
-      return refuse('REFUSED', 'it is neither a regular file nor a block device')
+      return refuse('REFUSED', 'it is neither a regular file nor a block device', 'Name a file or a block device.')
     case 'EACCES':
     case 'EPERM':
-      return refuse(options.write ? 'READ_ONLY' : 'IO', 'permission denied', 'Run as a user who owns the file.')
+      return refuse(options.write ? 'READ_ONLY' : 'IO', 'permission denied', permissionAdvice(options))
     case 'EROFS':
-      return refuse('READ_ONLY', 'its file system is mounted read-only')
+      return refuse('READ_ONLY', 'its file system is mounted read-only', 'Mount it writable, or work on a copy.')
+    case 'ETXTBSY':
+      return refuse('IN_USE', 'the system uses it', 'End what uses it: a swap file, or a loop device.')
     default:
       return refuse('IO', error.message)
   }
+}
+
+/** A relative name that is not found was most likely given in another folder. */
+function absentAdvice(file: string): string {
+  if (file === '') return 'Give the name of an image.'
+  const link = fs.lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink()
+  if (link) return `It is a symbolic link, and where it leads there is nothing: ${fs.readlinkSync(file)}`
+  return path.isAbsolute(file)
+    ? 'Check the name.'
+    : `Check the name, and the folder: ${path.resolve(file)} was looked for.`
+}
+
+function permissionAdvice({ create, write }: HostFileOptions): string {
+  if (create) return 'Choose a folder that you may write to, or run as a user who may.'
+  return write
+    ? 'To write, run as a user who may write to the file. A look is possible for whoever may read it.'
+    : 'Run as a user who may read the file.'
 }

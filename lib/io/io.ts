@@ -65,21 +65,25 @@ export function* breathe(): Io<void> {
 }
 
 /**
- * A turnstile: computations pass one at a time.
+ * A turnstile: computations pass one at a time, or as many as it has places.
  *
  * Metadata is changed between two waits, never across one; what must span a wait takes turns.
  */
 export class Turns {
-  private taken = false
-  private readonly waiting: (() => void)[] = [];
+  private free: number
+  private readonly waiting: (() => void)[] = []
+
+  constructor(places = 1) {
+    this.free = places
+  }
 
   *take<T>(work: () => Io<T>): Io<T> {
-    while (this.taken) yield new Promise<void>((resolve) => this.waiting.push(resolve))
-    this.taken = true
+    while (this.free === 0) yield new Promise<void>((resolve) => this.waiting.push(resolve))
+    this.free--
     try {
       return yield* work()
     } finally {
-      this.taken = false
+      this.free++
       this.waiting.shift()?.()
     }
   }

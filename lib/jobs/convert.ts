@@ -7,7 +7,7 @@ import { VdiskError } from '../errors.ts'
 import { flushFolder } from '../io/host-file.ts'
 import { promised } from '../io/io.ts'
 import { type Copied, copyDisk } from './copy.ts'
-import { createImage, type FileOptions, openImage } from './images.ts'
+import { assertUnused, createImage, type FileOptions, openImage, withParentFolder } from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
 
 /** Bytes compared at a time, and the blocks of them that are written. */
@@ -38,25 +38,42 @@ export interface ConvertOptions extends FileOptions, JobOptions {
 export async function* convertDisk(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
   const existing = fs.statSync(destination, { throwIfNoEntry: false })
   refuseOverwriting(source, destination, existing, options)
+  if (existing?.isFile()) assertUnused(destination, options)
   const inPlace = existing !== undefined && !existing.isFile()
   const target = inPlace ? destination : `${destination}.partial`
-  if (!inPlace) fs.rmSync(target, { force: true })
+  if (!inPlace && fs.existsSync(target)) {
+    // Left behind by one that was killed; or another one is at work on it this moment.
+    assertUnused(target, options)
+    fs.rmSync(target)
+  }
+  let complete = false
   try {
-    const copied = yield* fill(source, target, inPlace, options)
+    const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
     if (!inPlace) {
       fs.renameSync(target, destination)
       if (options.durable ?? true) flushFolder(path.dirname(path.resolve(destination)))
     }
+    complete = true
     return copied
-  } catch (error) {
-    if (!inPlace) fs.rmSync(target, { force: true })
-    throw error
+  } finally {
+    // Also when whoever runs the job just stops asking.
+    if (!complete && !inPlace) fs.rmSync(target, { force: true })
   }
 }
 
-async function* fill(source: Chain, target: string, inPlace: boolean, options: ConvertOptions): Job<Copied> {
-  const { format, parent, parentFormat, allow, map, locking, durable } = options
-  const files = { allow, map, locking, durable }
+interface Destination {
+  readonly destination: string
+  /** the file that grows */
+  readonly target: string
+  readonly existing: fs.Stats | undefined
+  /** a device: it cannot be replaced, only overwritten */
+  readonly inPlace: boolean
+}
+
+async function* fill(source: Chain, place: Destination, options: ConvertOptions): Job<Copied> {
+  const { destination, target, existing, inPlace } = place
+  const { format, parent, parentFormat, allow, map, locking, maxDepth, durable } = options
+  const files = withParentFolder({ allow, map, locking, maxDepth, durable }, parent)
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
   await promised(
     createImage(target, {
@@ -71,16 +88,25 @@ async function* fill(source: Chain, target: string, inPlace: boolean, options: C
   )
   const to = await promised(openImage(target, { ...files, format, writable: true }))
   try {
+    if (!inPlace && reads(to, existing)) {
+      throw new VdiskError('CHAIN_CYCLE', {
+        message: `Cannot convert into ${destination}: the parent is that file itself, or built upon it`,
+        where: { file: destination },
+        advice: 'Choose another name for the result, or another parent.',
+      })
+    }
     const top = to.layers.at(-1) as Layer
     const packer = options.compress !== undefined && isWritable(top) ? top.packer : undefined
     if (options.compress !== undefined && !packer) {
       throw new VdiskError('UNSUPPORTED', {
-        message: `Cannot compress ${target}: ${format} has no compression, or not with these options`,
+        message: `Cannot compress ${destination}: ${format} has no compression, or not with these options`,
+        where: { file: destination },
         advice: 'Leave --compress out, or convert to qcow2.',
       })
     }
     const common = { signal: options.signal, packer }
-    if (parent === undefined) return yield* copyDisk(source, to, { ...common, skipZeros: true, writeZeros: inPlace })
+    if (parent === undefined)
+      return yield* copyDisk(source, to, { ...common, skipZeros: !inPlace, writeZeros: inPlace })
     const shared = sharedDepth(source, to)
     if (shared !== undefined) {
       const wanted = ({ depth }: { depth: number | undefined }): boolean => depth !== undefined && depth > shared
@@ -101,6 +127,11 @@ function sharedDepth(source: Chain, to: Chain): number | undefined {
   const parentId = to.layers.at(-2)?.store.fileId?.()
   const depth = source.layers.findIndex((layer) => parentId !== undefined && layer.store.fileId?.() === parentId)
   return depth === -1 ? undefined : depth
+}
+
+/** The layer that is this file. */
+function reads(chain: Chain, file: fs.Stats | undefined): Layer | undefined {
+  return file && chain.layers.find((layer) => layer.store.fileId?.() === `${file.dev}:${file.ino}`)
 }
 
 /** The parent is another file: only blocks that read differently through it are written. */
@@ -157,9 +188,15 @@ function refuseOverwriting(
   existing: fs.Stats | undefined,
   options: ConvertOptions,
 ): void {
+  if (!fs.existsSync(path.dirname(destination)) || /[\\/]$/.test(destination)) {
+    throw new VdiskError('NOT_FOUND', {
+      message: `Cannot create ${destination}: its folder does not exist`,
+      where: { file: destination },
+      advice: 'Make the folder first, or choose another name.',
+    })
+  }
   if (!existing) return
-  const id = `${existing.dev}:${existing.ino}`
-  const read = source.layers.find((layer) => layer.store.fileId?.() === id)
+  const read = reads(source, existing)
   if (read) {
     throw new VdiskError('REFUSED', {
       message: `Cannot convert into ${destination}: it is ${read.name}, which is being read`,
@@ -167,11 +204,12 @@ function refuseOverwriting(
       advice: 'Choose another name for the result.',
     })
   }
-  if (existing.isFile() && !options.replace) {
+  if ((existing.isFile() || existing.isBlockDevice()) && !options.replace) {
+    const device = existing.isBlockDevice()
     throw new VdiskError('REFUSED', {
-      message: `Cannot convert into ${destination}: it exists already`,
+      message: `Cannot convert into ${destination}: ${device ? 'it is a device, and all that is on it would be lost' : 'it exists already'}`,
       where: { file: destination },
-      advice: 'Choose another name, or pass --force to replace it.',
+      advice: device ? 'Pass --force to overwrite it.' : 'Choose another name, or pass --force to replace it.',
     })
   }
 }

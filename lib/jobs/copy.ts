@@ -5,14 +5,19 @@ import type { Packer } from '../contracts/layer.ts'
 import { type Io, promised, settle, Turns } from '../io/io.ts'
 import { type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
-/** Bytes per transfer: large enough for one system call each way, small enough for the cache. */
+/** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
+/** Bytes that the kernel is asked to copy at a time. */
+const TRANSFER = 16 << 20
 /** Transfers under way at once: as many as the thread pool has threads. */
 const PARALLEL = 4
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
 const HASTEN = 64 << 20
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
 const BLOCK = 4096
+/** Before the kernel copies data, a glance at the start of each step tells whether it may be zero. */
+const STEP = 65536
+const GLANCE = 512
 
 export interface CopyOptions extends JobOptions {
   /** which extents are copied; the others are left as the target has them */
@@ -79,6 +84,7 @@ async function* pieces(
   options: CopyOptions,
 ): AsyncGenerator<{ offset: number; length: number }> {
   const unit = Math.max(BLOCK, options.packer ? to.granularity : Math.min(to.granularity, PIECE))
+  const { portion } = copier
   let start = 0
   let end = 0
   for (let offset = 0; offset < size; ) {
@@ -95,7 +101,8 @@ async function* pieces(
       const last = offset + extent.length
       end = Math.max(end, options.packer ? Math.min(size, roundUp(last, unit)) : last)
       // Whole pieces go out; what is left may grow with the next extent.
-      for (let cut = nextCut(start, end, unit); cut > start; cut = nextCut(start, end, unit)) {
+      for (let cut = nextCut(start, end, portion, unit); cut > start; cut = nextCut(start, end, portion, unit)) {
+        throwIfCancelled(options.signal)
         yield { offset: start, length: cut - start }
         start = cut
       }
@@ -108,8 +115,8 @@ async function* pieces(
 }
 
 /** The end of the piece that begins at `start`: on a border of the target's unit; `start` if there is too little yet. */
-function nextCut(start: number, end: number, unit: number): number {
-  const cut = roundDown(start + PIECE, unit)
+function nextCut(start: number, end: number, portion: number, unit: number): number {
+  const cut = roundDown(start + portion, unit)
   return cut > start && cut <= end ? cut : start
 }
 
@@ -123,13 +130,20 @@ class Copier {
   private written = 0
   private erased = 0
   /** file systems let one writer at a time into a file, and the others spin: so they wait here, and others read */
-  private readonly turns = new Turns()
+  private readonly writers = new Turns()
+  /**
+   * Where the kernel may copy: file to file, into granules that are worth a look each. It reads and writes by turns in
+   * small pieces, so while one copy writes another can read.
+   */
+  private readonly transfers: Turns | undefined
   private hastened = 0
 
   constructor(from: Device, to: Device, options: CopyOptions) {
     this.from = from
     this.to = to
     this.options = options
+    const worthwhile = !options.skipZeros || to.granularity >= STEP
+    if (to.transfer && !options.packer && worthwhile) this.transfers = new Turns(2)
   }
 
   get copied(): Copied {
@@ -145,8 +159,8 @@ class Copier {
       const at = offset + done
       const extent = await promised(this.from.map(at, length - done))
       const moved = this.canTransfer(extent) ? await this.transfer(at, extent, buffer) : 0
-      // What the kernel cannot copy is copied here: all that follows, or the granule that may be zero.
-      const rest = this.canTransfer(extent) ? Math.min(extent.length, this.to.granularity) : length - done
+      // What the kernel cannot copy is copied here: all that follows, or the step that may be zero.
+      const rest = this.canTransfer(extent) ? Math.min(extent.length, STEP) : length - done
       done += moved || (await this.copyByHand(at, rest, buffer))
     }
   }
@@ -156,36 +170,37 @@ class Copier {
     this.erased += length
   }
 
-  /** Whether the kernel may copy: file to file, and zeros are looked for in granules that are worth a look each. */
+  /** Bytes given to a worker at a time. */
+  get portion(): number {
+    return this.transfers ? TRANSFER : PIECE
+  }
+
   private canTransfer(extent: ResolvedExtent): extent is PlainExtent {
-    const { to, options } = this
-    if (extent.kind !== 'data' || !extent.store.copyFrom || !to.transfer || options.packer) return false
-    return !options.skipZeros || to.granularity >= 16 * BLOCK
+    return this.transfers !== undefined && extent.kind === 'data' && extent.store.copyFrom !== undefined
   }
 
   /** Lets the kernel copy from the start of an extent: one copy instead of two, and none here. @returns bytes done */
   private async transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
-    const length = this.options.skipZeros ? await this.nonZeroRun(offset, extent, buffer) : extent.length
+    const length = this.options.skipZeros ? await promised(this.nonZeroRun(offset, extent, buffer)) : extent.length
     if (length === 0) return 0
-    await promised(this.turns.take(() => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>))
+    const transfer = (): Io<void> => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>
+    await promised((this.transfers as Turns).take(transfer))
     this.read += length
     this.noteWritten(length)
     return length
   }
 
-  /** How many whole granules from the start of an extent show in their first block that they are not zero. */
-  private async nonZeroRun(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
-    const { granularity, size } = this.to
-    let length = offset % granularity === 0 ? 0 : Number.POSITIVE_INFINITY
+  /** Bytes from the start of an extent that show at a glance that they are not zero, in whole steps. */
+  private *nonZeroRun(offset: number, extent: PlainExtent, buffer: Uint8Array): Io<number> {
+    let length = 0
     while (length < extent.length) {
-      const granule = Math.min(granularity, size - offset - length)
-      if (length + granule > extent.length) break
-      const look = buffer.subarray(0, Math.min(BLOCK, granule))
-      await promised(settle(extent.store.read(extent.at + length, look)))
-      if (isZero(look, 0, look.length)) break
-      length += granule
+      const step = Math.min(STEP - ((offset + length) % STEP), extent.length - length)
+      const glance = buffer.subarray(0, Math.min(GLANCE, step))
+      yield* settle(extent.store.read(extent.at + length, glance))
+      if (isZero(glance, 0, glance.length)) break
+      length += step
     }
-    return Number.isFinite(length) ? length : 0
+    return length
   }
 
   private async copyByHand(offset: number, length: number, buffer: Uint8Array): Promise<number> {
@@ -199,7 +214,7 @@ class Copier {
   }
 
   private async write(offset: number, bytes: Uint8Array): Promise<void> {
-    await promised(this.turns.take(() => this.to.write(offset, bytes)))
+    await promised(this.writers.take(() => this.to.write(offset, bytes)))
     this.noteWritten(bytes.length)
   }
 

@@ -2,7 +2,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
-import { FolderGate, type HostImage } from '../chain/gate.ts'
+import { FolderGate, HostImage } from '../chain/gate.ts'
 import { openChain, openLayer } from '../chain/open.ts'
 import { driverNamed } from '../chain/probe.ts'
 import type { Access } from '../contracts/driver.ts'
@@ -10,7 +10,7 @@ import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
-import { flushFolder } from '../io/host-file.ts'
+import { flushFolder, HostFile } from '../io/host-file.ts'
 import type { Io } from '../io/io.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
@@ -21,6 +21,8 @@ export interface FileOptions {
   readonly map?: readonly { readonly prefix: string; readonly folder: string }[] | undefined
   /** false: take no locks, look at none */
   readonly locking?: boolean | undefined
+  /** layers at most, default 64 */
+  readonly maxDepth?: number | undefined
   /** 'defer' for programs that serve others while a disk is slow; default 'block' */
   readonly waiting?: 'block' | 'defer' | undefined
   /** false: leave it to the system when to write to the medium; for files that can be made again */
@@ -35,8 +37,6 @@ export interface OpenOptions extends FileOptions {
   readonly parentFormat?: string | undefined
   /** warn: a link that does not match is a note, not an error; then the disk can only be read */
   readonly verify?: 'strict' | 'warn' | undefined
-  /** layers at most, default 64 */
-  readonly maxDepth?: number | undefined
 }
 
 export interface CreateOptions extends FileOptions {
@@ -73,11 +73,26 @@ export function* openAlone(file: string, access: Access, options: OpenOptions = 
   return yield* openLayer(image, { drivers, format: options.format, access })
 }
 
-/** Makes an image and closes it again; on failure nothing is left behind. */
+/**
+ * Makes an image and closes it again.
+ *
+ * A file that is replaced keeps its name and content until the new one is complete; on failure nothing has changed.
+ *
+ * @throws VdiskError REFUSED, IN_USE, CHAIN_CYCLE if the parent is built upon the very file that is to be made
+ */
 export function* createImage(file: string, options: CreateOptions): Io<void> {
   const driver = driverNamed(options.format, drivers)
   if (!driver.create) {
     throw new VdiskError('UNSUPPORTED', { message: `Cannot create ${file}: vdisk can only read ${driver.name}` })
+  }
+  const replaced = options.replace ? fs.statSync(file, { throwIfNoEntry: false }) : undefined
+  if (replaced?.isBlockDevice() && driver.name !== 'raw') {
+    // A new file reads as zero where nothing was written, and formats count on it; a device shows what was there before.
+    throw new VdiskError('UNSUPPORTED', {
+      message: `Cannot create ${file} as ${driver.name}: it is a block device, and only raw disks are written to those`,
+      where: { file },
+      advice: 'Use --format raw, or make a file.',
+    })
   }
   const parent = options.parent === undefined ? undefined : yield* newParentOf(file, options.parent, options)
   const size = options.size ?? parent?.record.size
@@ -87,25 +102,46 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
       advice: 'Give --size, or --parent to take the size of the parent.',
     })
   }
-  const existed = fs.existsSync(file)
-  const gate = new FolderGate(file, options)
-  const image = FolderGate.openNamed(file, gate, {
+  const beside = replaced?.isFile() === true
+  if (beside) assertUnused(file, options)
+  const target = beside ? `${fs.realpathSync(file)}.partial` : file
+  const existed = !beside && fs.existsSync(file)
+  const store = HostFile.open(target, {
+    name: file,
     write: true,
     create: options.replace ? 'replace' : 'new',
     durable: options.durable ?? true,
     ...(options.locking === false ? {} : { lock: 'write' as const }),
   })
+  const image = new HostImage(file, store, new FolderGate(file, options))
   try {
     const shape = { size, parent, options: new Map(Object.entries(options.options ?? {})) }
     const layer = yield* driver.create(image, shape)
     yield* layer.close()
+    // Whatever keeps the new image from being used should be said now, and not when it is wanted.
+    if (parent) yield* (yield* openImage(target, withParentFolder(options, options.parent))).close()
+    if (replaced && beside) {
+      fs.chmodSync(target, replaced.mode & 0o7777)
+      fs.renameSync(target, fs.realpathSync(file))
+    }
     // The file is there for good only when its folder says so.
-    if (options.durable ?? true) flushFolder(path.dirname(path.resolve(file)))
+    if (options.durable ?? true) flushFolder(path.dirname(path.resolve(target)))
   } catch (error) {
     image.store.close()
-    if (!existed) fs.rmSync(file, { force: true })
+    if (!existed) fs.rmSync(target, { force: true })
     throw error
   }
+}
+
+/** The same options, for opening a child whose parent the user has named: that parent's folder is allowed. */
+export function withParentFolder<T extends FileOptions>(options: T, parent: string | undefined): T {
+  if (parent === undefined) return options
+  return { ...options, allow: [...(options.allow ?? []), path.dirname(realFile(parent))] }
+}
+
+/** @throws VdiskError IN_USE if another program has the file open, READ_ONLY if it may not be written */
+export function assertUnused(file: string, options: FileOptions): void {
+  HostFile.open(file, { write: true, ...(options.locking === false ? {} : { lock: 'write' as const }) }).close()
 }
 
 /**
@@ -129,8 +165,18 @@ export function* newParentOf(
   try {
     const top = chain.layers.at(-1) as Layer
     const absolutePath = fs.realpathSync(parent)
+    const own = fs.statSync(child, { bigint: true, throwIfNoEntry: false })
+    if (own && chain.layers.some((layer) => layer.store.fileId?.() === `${own.dev}:${own.ino}`)) {
+      throw new VdiskError('CHAIN_CYCLE', {
+        message: `Cannot make ${parent} the parent of ${child}: it is that file itself, or built upon it`,
+        where: { file: child },
+        advice: 'Choose another name for the child, or another parent.',
+      })
+    }
+    const relative = path.relative(folder, absolutePath).split(path.sep).join('/')
     return {
-      path: path.relative(folder, absolutePath).split(path.sep).join('/'),
+      // A name with a colon would read as a protocol.
+      path: /^[^/]*:/.test(relative) ? `./${relative}` : relative,
       absolutePath,
       format: top.format,
       identity: top.identity,
@@ -153,6 +199,11 @@ function openFile(file: string, access: Access, options: OpenOptions): { image: 
     ...(locks ? { lock: access } : {}),
   })
   return { image, gate }
+}
+
+/** Without symbolic links; a file that is not there has no other name. */
+function realFile(file: string): string {
+  return fs.existsSync(file) ? fs.realpathSync(file) : path.resolve(file)
 }
 
 /** The folder a file is or will be in, without symbolic links. */

@@ -21,7 +21,13 @@ export async function finish<R>(job: Job<R>, onProgress: (progress: Progress) =>
   for (;;) {
     const step = await job.next()
     if (step.done) return step.value
-    onProgress(step.value)
+    try {
+      onProgress(step.value)
+    } catch (error) {
+      // A job that is left must not keep its files open, nor leave half of a new one.
+      await job.return(undefined as R)
+      throw error
+    }
   }
 }
 

@@ -197,7 +197,11 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
 
 function targetDepth(chain: Chain, file: string, into: string | undefined): number {
   if (chain.layers.length < 2) {
-    throw new VdiskError('REFUSED', { message: `Cannot merge ${file}: it has no parent`, where: { file } })
+    throw new VdiskError('REFUSED', {
+      message: `Cannot merge ${file}: it has no parent`,
+      where: { file },
+      advice: 'Name the top of the chain, or the layer that is to disappear. To see a chain: vdisk info IMAGE --chain',
+    })
   }
   if (into === undefined) return chain.layers.length - 2
   const id = fileIdOf(into)

@@ -80,8 +80,9 @@ async function judge(child: Layer, file: string, parent: string, options: Relink
   try {
     if (chain.layers.some((layer) => layer.store.fileId?.() === fileIdOf(file))) {
       throw new VdiskError('CHAIN_CYCLE', {
-        message: `Cannot make ${parent} the parent of ${file}: it is built upon that file itself`,
+        message: `Cannot make ${parent} the parent of ${file}: it is that file itself, or built upon it`,
         where: { file },
+        advice: 'Choose another parent.',
       })
     }
     return await promised(judgeLink(child, chain.layers.at(-1) as Layer, () => sampleContent(chain)))

@@ -1,3 +1,4 @@
+import fs from 'node:fs'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../contracts/layer.ts'
@@ -68,6 +69,13 @@ export async function createLayer(
   const below = await promised(openAlone(file, 'inspect', { ...options, format: options.parentFormat }))
   const format = options.format ?? (below.format === 'raw' ? 'qcow2' : below.format)
   await promised(below.close())
+  if (fs.existsSync(overlay)) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot create ${overlay}: it exists already`,
+      where: { file: overlay },
+      advice: 'Choose another name for the new layer.',
+    })
+  }
   await promised(createImage(overlay, { ...options, format, parent: file, parentFormat: below.format }))
   return { file: overlay, format }
 }

@@ -3,11 +3,11 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { createDisk } from '../../lib/index.ts'
-import { commandLine } from '../support/command-line.ts'
+import { commandLineIn, MAIN } from '../support/command-line.ts'
 import { tempFolder } from '../support/temp.ts'
 
 const folder = tempFolder('cli')
-const { vdisk, main } = commandLine(folder)
+const vdisk = commandLineIn(folder)
 
 describe('the command line', () => {
   test('without a verb, or with a wrong one, it says what there is', () => {
@@ -136,7 +136,7 @@ describe('exit codes', () => {
 
 test('a reader that stops early is no error', () => {
   vdisk('create', 'pipe.qcow2', '--format', 'qcow2', '--size', '1M')
-  const result = spawnSync('sh', ['-c', `"${process.execPath}" "${main}" info pipe.qcow2 | head -1`], {
+  const result = spawnSync('sh', ['-c', `"${process.execPath}" "${MAIN}" info pipe.qcow2 | head -1`], {
     cwd: folder,
     encoding: 'utf8',
   })

@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { type ChainLayerInfo, checkImage, createDisk, finish, inspectChain, openDisk } from '../../lib/index.ts'
 import { patternFor } from '../model/history.ts'
-import { commandLine } from '../support/command-line.ts'
+import { commandLineIn, MAIN } from '../support/command-line.ts'
 import { until } from '../support/mounts.ts'
 import { expectSameBytes, ourReading } from '../support/qemu.ts'
 import { printSeed, type Random, randomTest } from '../support/random.ts'
@@ -50,9 +50,8 @@ const mergeArguments = ({ merged, base }: Scene): string[] => ['merge', merged, 
 
 /** Merges, and is killed at change number `at`. @returns how many changes it made, if it got to its end */
 function mergeUntil(scene: Scene, at: number, environment: Record<string, string>, call = ''): number | undefined {
-  const { main } = commandLine(scene.folder)
   const killer = `${KILLER}?at=${at}${call && `&call=${call}`}`
-  const ran = spawnSync(process.execPath, ['--import', killer, main, ...mergeArguments(scene)], {
+  const ran = spawnSync(process.execPath, ['--import', killer, MAIN, ...mergeArguments(scene)], {
     encoding: 'utf8',
     env: { ...process.env, ...environment },
   })
@@ -77,7 +76,7 @@ async function expectWhole(scene: Scene): Promise<void> {
   await disk.close()
   contents.top.set(patternFor(5, 3000, 200), 5)
 
-  const again = commandLine(scene.folder).vdisk(...mergeArguments(scene))
+  const again = commandLineIn(scene.folder)(...mergeArguments(scene))
   expect(again.code, again.err).toBe(0)
   expectSameBytes(await ourReading(base), contents.merged, 'the base after all')
   expectSameBytes(await ourReading(top), contents.top, 'the top after all')
@@ -120,7 +119,7 @@ describe('a merge that is killed leaves the old chain or the new one, and can be
     randomTest(`${format}, by kill -9 as soon as the base is seen to change`, async () => {
       const scene = await makeScene(format, 48 << 20)
       const before = fs.statSync(scene.base, { bigint: true })
-      const merging = spawn(process.execPath, [commandLine(scene.folder).main, ...mergeArguments(scene)], {
+      const merging = spawn(process.execPath, [MAIN, ...mergeArguments(scene)], {
         stdio: 'ignore',
       })
       onTestFinished(() => void merging.kill('SIGKILL'))
@@ -144,7 +143,7 @@ function closedByHalf(): void {
       const scene = await makeScene('qcow2', 3 << 20)
       const ended = mergeUntil(scene, at, {}, 'futimesSync')
       expect(ended === undefined || ended < at).toBe(true)
-      const { vdisk } = commandLine(scene.folder)
+      const vdisk = commandLineIn(scene.folder)
       for (const child of ['a', 'b', 'top']) {
         const { link, name } = (await inspectChain(path.join(scene.folder, child))).at(-1) as ChainLayerInfo
         if (link?.level !== 'mismatch') continue

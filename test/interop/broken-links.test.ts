@@ -19,7 +19,7 @@ import {
   type VdiskError,
 } from '../../lib/index.ts'
 import { patternFor } from '../model/history.ts'
-import { commandLine, type Ran } from '../support/command-line.ts'
+import { commandLineIn, type Ran } from '../support/command-line.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { expectSameBytes, ourReading, Qemu } from '../support/qemu.ts'
 import { scratchFolder } from '../support/temp.ts'
@@ -82,7 +82,7 @@ class Scene {
   }
 
   vdisk(...args: string[]): Ran {
-    return commandLine(path.dirname(this.child)).vdisk(...args)
+    return commandLineIn(path.dirname(this.child))(...args)
   }
 
   /** Every file, by name, as it is to the byte. */

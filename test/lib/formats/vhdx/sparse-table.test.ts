@@ -53,9 +53,8 @@ describe('a BAT that lies mostly in holes of the file', () => {
         const border = 512 * random.below(96) + random.below(3)
         const block = Math.min(BLOCKS - 3, random.chance(0.5) ? border : random.below(BLOCKS))
         const page = 512 * random.below(90)
-        const kind = random.below(10)
-        if (kind < 2) await promised(chain.erase(page * MIB, 512 * MIB * (1 + random.below(4))))
-        else if (kind < 4) await promised(chain.erase(block * MIB, MIB * (1 + random.below(2))))
+        if (random.chance(0.2)) await promised(chain.erase(page * MIB, 512 * MIB * (1 + random.below(4))))
+        else if (random.chance(0.25)) await promised(chain.erase(block * MIB, MIB * (1 + random.below(2))))
         else await promised(chain.write(block * MIB + 512 * random.below(4), random.bytes(512 * (1 + random.below(8)))))
         // Changes that only memory has count like those in the file.
         if (random.chance(0.2)) await promised(layer.flush())
