@@ -30,7 +30,7 @@ export const command = defineCommand({
     const layers = await inspectChain(args.image, options)
     out.document({ layers })
     printChain(out, layers)
-    return EXIT.ok
+    return layers[0]?.broken ? EXIT.failed : EXIT.ok
   },
 })
 
@@ -96,6 +96,10 @@ function printChain(out: Output, layers: readonly ChainLayerInfo[]): void {
       out.line(
         `   ${out.paint('yellow', `merged into ${printable(layer.merged.into)} on ${dateOf(layer.merged.at)}: this file is history`)}`,
       )
+    if (layer.broken) {
+      out.line(`   ${out.paint('dim', '\u2193')}  ${out.paint('red', 'broken')}: ${printable(layer.broken.message)}`)
+      if (layer.broken.advice) out.line(`      ${printable(layer.broken.advice)}`)
+    }
     if (!layer.link) continue
     const { level, message, expected, found } = layer.link
     out.line(`   ${out.paint('dim', '\u2193')}  ${out.paint(LEVEL_STYLE[level] ?? 'yellow', level)}: ${message}`)

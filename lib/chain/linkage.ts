@@ -42,8 +42,12 @@ export function adviceOnMismatch(child: Layer): string {
     : 'Bring back the parent as it was, or read with --verify=warn and expect damage. If you know that the parent is right: vdisk relink IMAGE --parent FILE --accept-modified'
 }
 
-/** Compares what `child` expects with what `parent` is. The one place that compares identities. */
-export function* judgeLink(child: Layer, parent: Layer, sample: () => Io<string>): Io<Verdict> {
+/**
+ * Compares what `child` expects with what `parent` is. The one place that compares identities.
+ *
+ * @param sample reads a sample of the parent's disk; undefined where that cannot be read whole
+ */
+export function* judgeLink(child: Layer, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {
   const link = child.parent as ParentLink
   if (link.expects.length > 0) return judgeIdentity(link, parent)
   return yield* judgeRecord(link, parent, sample)
@@ -89,7 +93,7 @@ function sameDisk(link: ParentLink, found: Identity): boolean {
   return found.kind === 'generation' && link.expects.some((one) => disk(one) === disk(found))
 }
 
-function* judgeRecord(link: ParentLink, parent: Layer, sample: () => Io<string>): Io<Verdict> {
+function* judgeRecord(link: ParentLink, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {
   const say = (level: Level, reason: LinkReason | undefined, message: string): Verdict => ({
     level,
     reason,
@@ -110,7 +114,7 @@ function* judgeRecord(link: ParentLink, parent: Layer, sample: () => Io<string>)
       ? say('consistent', undefined, 'the parent file was not written to since the child was made')
       : say('mismatch', 'PARENT_MODIFIED', 'the parent file was written to after the child was made')
   }
-  if (record.sample === undefined) {
+  if (record.sample === undefined || !sample) {
     return say('unverifiable', 'IDENTITY_UNVERIFIABLE', 'the parent lies in another file than the child was made over')
   }
   const found = yield* sample()

@@ -38,13 +38,41 @@ export function* openChain(image: Image, options: OpenChainOptions): Io<Chain> {
   const layers: Layer[] = []
   try {
     yield* openLayers(image, options, layers)
-    const links = yield* judgeLinks(layers)
+    const links = yield* judgeLinks(layers, true)
     const notes = collectNotes(layers, links, options)
     return new Chain(layers, { links, notes })
   } catch (error) {
     for (const layer of layers) yield* closeQuietly(layer)
     throw error
   }
+}
+
+/** The layers of a chain as far down as they can be opened. */
+export interface KnownLayers {
+  /** lowest first; with `broken`, the lowest has a parent that could not be opened */
+  readonly layers: readonly Layer[]
+  readonly links: readonly (Verdict | undefined)[]
+  readonly broken: VdiskError | undefined
+}
+
+/**
+ * Opens a chain that may be broken, to tell what is left of it. The caller closes the layers.
+ *
+ * @throws VdiskError if not even the image itself can be opened
+ */
+export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<KnownLayers> {
+  const layers: Layer[] = []
+  let broken: VdiskError | undefined
+  try {
+    yield* openLayers(image, options, layers)
+  } catch (error) {
+    if (layers.length === 0 || !isVdiskError(error)) {
+      for (const layer of layers) yield* closeQuietly(layer)
+      throw error
+    }
+    broken = error
+  }
+  return { layers, links: yield* judgeLinks(layers, broken === undefined), broken }
 }
 
 /** Opens one file as a layer, without its parents. */
@@ -129,11 +157,13 @@ function* findParent(layer: Layer, link: ParentLink, image: Image, gate: Gate): 
   })
 }
 
-function* judgeLinks(layers: readonly Layer[]): Io<(Verdict | undefined)[]> {
+/** @param whole false: the lowest layer lacks its parent, so no disk can be read */
+function* judgeLinks(layers: readonly Layer[], whole: boolean): Io<(Verdict | undefined)[]> {
   const links: (Verdict | undefined)[] = [undefined]
   for (let depth = 1; depth < layers.length; depth++) {
     const below = new Chain(layers.slice(0, depth), { readOnly: true })
-    links.push(yield* judgeLink(layers[depth] as Layer, layers[depth - 1] as Layer, () => sampleContent(below)))
+    const sample = whole ? () => sampleContent(below) : undefined
+    links.push(yield* judgeLink(layers[depth] as Layer, layers[depth - 1] as Layer, sample))
   }
   return links
 }

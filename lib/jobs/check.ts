@@ -1,13 +1,12 @@
 import path from 'node:path'
-import { sampleContent } from '../chain/content-sample.ts'
-import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from '../chain/linkage.ts'
+import { adviceOnMismatch, identitiesOf, type Verdict } from '../chain/linkage.ts'
 import { driverNamed } from '../chain/probe.ts'
 import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
 import type { Layer } from '../contracts/layer.ts'
-import { isVdiskError, type VdiskError } from '../errors.ts'
+import type { VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { promised } from '../io/io.ts'
-import { type OpenOptions, openAlone, openImage } from './images.ts'
+import { type OpenOptions, openAlone, openKnown } from './images.ts'
 import { type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
 
 export interface CheckOptions extends OpenOptions, JobOptions {
@@ -85,22 +84,18 @@ class Checker {
   /** Judges the link below a layer. @returns the parent's file, if there is one that can be opened */
   async checkParent(file: string, layer: Layer): Promise<{ file: string; format: string } | undefined> {
     if (!layer.parent) return undefined
+    const { layers, links, broken } = await promised(openKnown(file, this.options))
     try {
-      const chain = await promised(openImage(file, { ...this.options, verify: 'warn', writable: false }))
-      try {
-        const parent = chain.layers.at(-2) as Layer
-        const below = chain.viewAt(chain.layers.length - 2)
-        const verdict = await promised(judgeLink(layer, parent, () => sampleContent(below)))
-        this.links.push({ child: layer.name, parent: parent.name, verdict })
-        if (verdict.level === 'mismatch') this.report.add(linkFinding(layer, parent, verdict))
-        return { file: parent.name, format: parent.format }
-      } finally {
-        await promised(chain.close())
+      const [parent, verdict] = [layers.at(-2), links.at(-1)]
+      if (!parent || !verdict) {
+        if (broken) this.report.add(parentFinding(broken))
+        return undefined
       }
-    } catch (error) {
-      if (!isVdiskError(error)) throw error
-      this.report.add(parentFinding(error))
-      return undefined
+      this.links.push({ child: layer.name, parent: parent.name, verdict })
+      if (verdict.level === 'mismatch') this.report.add(linkFinding(layer, parent, verdict))
+      return { file: parent.name, format: parent.format }
+    } finally {
+      for (const one of layers) await promised(one.close())
     }
   }
 }

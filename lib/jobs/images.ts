@@ -3,7 +3,7 @@ import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
 import { FolderGate, HostImage } from '../chain/gate.ts'
-import { openChain, openLayer } from '../chain/open.ts'
+import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { driverNamed } from '../chain/probe.ts'
 import type { Access } from '../contracts/driver.ts'
 import type { NewParent } from '../contracts/identity.ts'
@@ -64,6 +64,21 @@ export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
     format: options.format,
     parentFormat: options.parentFormat,
     maxDepth: options.maxDepth,
+  })
+}
+
+/** Opens an image with as many of its parents as there are, to look at. The caller closes the layers. */
+export function* openKnown(file: string, options: OpenOptions = {}): Io<KnownLayers> {
+  const { image, gate } = openFile(file, 'read', options)
+  const { format, parentFormat, maxDepth } = options
+  return yield* openKnownLayers(image, {
+    drivers,
+    gate,
+    access: 'read',
+    verify: 'warn',
+    format,
+    parentFormat,
+    maxDepth,
   })
 }
 

@@ -1,8 +1,10 @@
+import type { Verdict } from '../chain/linkage.ts'
 import type { Identity } from '../contracts/identity.ts'
 import type { BitmapInfo, Json, Layer, SnapshotInfo } from '../contracts/layer.ts'
+import type { VdiskError } from '../errors.ts'
 import { isHeldForWriting } from '../io/holders.ts'
 import { promised, settle } from '../io/io.ts'
-import { type OpenOptions, openAlone, openImage } from './images.ts'
+import { type OpenOptions, openAlone, openKnown } from './images.ts'
 
 /** What one image file says of itself. */
 export interface LayerInfo {
@@ -35,18 +37,12 @@ export interface ParentInfo {
   readonly merging: boolean
 }
 
-/** A layer of an open chain, with the verdict on its link to the layer below. */
+/** A layer of a chain, with the verdict on its link to the layer below. */
 export interface ChainLayerInfo extends LayerInfo {
   readonly depth: number
-  readonly link:
-    | {
-        readonly level: string
-        readonly reason: string | undefined
-        readonly message: string
-        readonly expected: string | undefined
-        readonly found: string | undefined
-      }
-    | undefined
+  readonly link: Verdict | undefined
+  /** why there is nothing below this layer, although it has a parent */
+  readonly broken: Pick<VdiskError, 'code' | 'message' | 'advice'> | undefined
 }
 
 /** What a file says of itself. Nothing but the file itself is opened, and of that only metadata. */
@@ -59,17 +55,22 @@ export async function inspectImage(file: string, options: OpenOptions = {}): Pro
   }
 }
 
-/** All layers of a chain, base first. Links that do not match are told, not thrown. */
+/**
+ * All layers of a chain, base first; of a broken one, those that could be opened. Links that do not match and parents
+ * that are missing are told, not thrown.
+ */
 export async function inspectChain(file: string, options: OpenOptions = {}): Promise<ChainLayerInfo[]> {
-  const chain = await promised(openImage(file, { ...options, verify: 'warn', locking: false, writable: false }))
+  const { layers, links, broken } = await promised(openKnown(file, { ...options, locking: false }))
   try {
     const infos: ChainLayerInfo[] = []
-    for (const [depth, layer] of chain.layers.entries()) {
-      infos.push({ ...(await describeLayer(layer)), depth, link: chain.links[depth] })
+    for (const [depth, layer] of layers.entries()) {
+      const why =
+        depth === 0 && broken ? { code: broken.code, message: broken.message, advice: broken.advice } : undefined
+      infos.push({ ...(await describeLayer(layer)), depth, link: links[depth], broken: why })
     }
     return infos
   } finally {
-    await promised(chain.close())
+    for (const layer of layers) await promised(layer.close())
   }
 }
 

@@ -2,6 +2,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
+  checkImage,
   compareDisks,
   convertDisk,
   createDisk,
@@ -183,7 +184,32 @@ describe('info', () => {
       size: MIB,
       parent: { references: ['i-base.qcow2'], format: 'qcow2' },
     })
-    expect(await codeOf(() => inspectChain(top))).toBe('PARENT_MISSING')
+  })
+
+  test('of a broken chain tells what is left of it, and where it breaks', async () => {
+    for (const format of ['qcow2', 'vhdx']) {
+      const name = (stem: string): string => at(`b-${stem}.${format}`)
+      for (const [stem, parent] of [['base'], ['low', 'base'], ['mid', 'low'], ['top', 'mid']] as const) {
+        await (await createDisk(name(stem), { format, size: MIB, parent: parent && name(parent) })).close()
+      }
+      fs.rmSync(name('base'))
+      const layers = await inspectChain(name('top'))
+      expect(layers.map(({ name, link, broken }) => [path.basename(name), link?.level, broken?.code])).toEqual([
+        [`b-low.${format}`, undefined, 'PARENT_MISSING'],
+        [`b-mid.${format}`, 'verified', undefined],
+        [`b-top.${format}`, 'verified', undefined],
+      ])
+      expect(layers[0]?.broken?.message).toContain(`b-base.${format}`)
+      expect(layers[0]?.broken?.advice).toContain('vdisk relink')
+      const check = await finish(checkImage(name('top'), { chain: true }))
+      expect(check.checked.map((file) => path.basename(file))).toEqual(
+        ['top', 'mid', 'low'].map((stem) => `b-${stem}.${format}`),
+      )
+      expect(check.findings.map(({ code, layer }) => [code, path.basename(layer)])).toEqual([
+        ['PARENT_MISSING', `b-low.${format}`],
+      ])
+      expect(await codeOf(() => openDisk(name('top')))).toBe('PARENT_MISSING')
+    }
   })
 
   test('of a chain tells the verdict of every link', async () => {
