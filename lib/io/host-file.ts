@@ -8,11 +8,13 @@ import { ERRNO, FALLOCATE, sys } from './sys.ts'
 
 /**
  * From this length on a transfer goes to the thread pool, so that several run at once. Below it the system call costs
- * less than the way to a thread and back (about 1 us against 35 us). Who may block asks the page cache for more than
- * that first, and hands more than that to it: bytes that stay in the cache of one processor are copied faster.
+ * less than the way to a thread and back (about 1 us against 35 us).
+ *
+ * Who may block asks the page cache first for more than that, and writes more than that by itself: a file takes one
+ * writer at a time, so others cannot help, and while one writes the threads can read.
  */
 const POOLED = 128 * 1024
-const POOLED_BLOCKING = 1 << 20
+const BLOCKING = { read: 1 << 20, write: 4 << 20 } as const
 
 /** A file system whose files are nothing but page cache, so that there is no medium to wait for. [statfs(2)] */
 const TMPFS = 0x01021994
@@ -109,7 +111,7 @@ export class HostFile implements ByteStore {
   }
 
   read(at: number, target: Uint8Array): Awaitable<void> {
-    if (target.length >= (this.defer ? POOLED : POOLED_BLOCKING)) return this.readPooled(at, target, 0)
+    if (target.length >= (this.defer ? POOLED : BLOCKING.read)) return this.readPooled(at, target, 0)
     const cachedOnly = this.defer || target.length >= POOLED
     let done = 0
     while (done < target.length) {
@@ -123,7 +125,7 @@ export class HostFile implements ByteStore {
 
   write(at: number, source: Uint8Array): Awaitable<void> {
     if (!this.writable) throw readOnly(this.name)
-    if (source.length >= (this.defer ? POOLED : POOLED_BLOCKING)) return this.writePooled(at, source)
+    if (source.length >= (this.defer ? POOLED : BLOCKING.write)) return this.writePooled(at, source)
     this.attempt('write', at, () => {
       for (let done = 0; done < source.length; )
         done += fs.writeSync(this.fd, source, done, source.length - done, at + done)

@@ -5,14 +5,12 @@ import type { Packer } from '../contracts/layer.ts'
 import { type Io, Pace, promised, settle, Turns } from '../io/io.ts'
 import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
-/** Bytes read and written at a time: few system calls, and still in the processor's cache when they are written. */
-const PIECE = 512 << 10
-/** Granules up to this length are copied whole; only they can be compressed. */
-const LARGEST_GRANULE = 2 << 20
+/** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
+const PIECE = 2 << 20
 /** Bytes that a worker takes at a time, and that the kernel is asked to copy. */
 const PORTION = 16 << 20
-/** Transfers under way at once: as many as the thread pool has threads. */
-const PARALLEL = 4
+/** Portions under way at once: while one is written, the next is read. */
+const PARALLEL = 2
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
@@ -165,7 +163,7 @@ class Copier {
   }
 
   newBuffer(): Uint8Array {
-    return Buffer.allocUnsafeSlow(Math.max(PIECE, Math.min(this.to.granularity, LARGEST_GRANULE)))
+    return Buffer.allocUnsafeSlow(Math.max(PIECE, this.options.packer ? this.to.granularity : 0))
   }
 
   *copy(offset: number, length: number, buffer: Uint8Array): Io<void> {
