@@ -65,7 +65,7 @@ function print(out: Output, plan: MergePlan): void {
   out.pairs([
     ['into', plan.into],
     ['merged', plan.merged.join(', ')],
-    ['to copy', `at most ${formatSize(plan.bytes)}`],
+    ['to copy', plan.complete ? 'nothing, it reads the same already' : `at most ${formatSize(plan.bytes)}`],
     [
       'disk size',
       plan.size.before === plan.size.after
@@ -74,6 +74,7 @@ function print(out: Output, plan: MergePlan): void {
     ],
     ['repointed', plan.repointed.join(', ') || undefined],
     ['would break', plan.broken.join(', ') || undefined],
+    ['history', plan.complete ? undefined : plan.history.join(', ') || undefined],
     ['not sound', plan.unsound.join('; ') || undefined],
   ])
 }

@@ -83,9 +83,7 @@ export class FolderGate implements Gate {
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot find the ${role} file of ${from.name}: it is called "${reference}", and there is no ${tried.join(' or ')}`,
       where: { file: from.name, structure: `${role} reference` },
-      advice: isWindowsPath(reference)
-        ? 'Put the file beside the image, say where its folder is now with --map PREFIX=DIR, or point the image at it with vdisk relink.'
-        : 'Put the file back in its place, or point the image at it with vdisk relink.',
+      advice: adviceOnMissing(reference, role),
     })
   }
 
@@ -194,6 +192,14 @@ export class HostImage implements Image {
     if (access === 'create') this.made.push(name)
     return store
   }
+}
+
+/** Only a parent can be given another place; whatever else an image names must be where it says. */
+function adviceOnMissing(reference: string, role: ReferenceRole): string {
+  const place = isWindowsPath(reference)
+    ? 'Put the file beside the image, or say where its folder is now: --map PREFIX=DIR'
+    : 'Put the file back in its place'
+  return role === 'parent' ? `${place}. Or point the image at it: vdisk relink IMAGE --parent FILE` : `${place}.`
 }
 
 function isWindowsPath(reference: string): boolean {

@@ -35,6 +35,13 @@ export function identitiesOf({ found, expected }: Verdict): string {
   return found === expected ? '' : ` (it is ${found ?? 'without identity'}, expected ${expected ?? 'none'})`
 }
 
+/** What to do about a child whose parent does not match. */
+export function adviceOnMismatch(child: Layer): string {
+  return child.merged
+    ? `This layer was merged into ${child.merged.into}: use that file.`
+    : 'Bring back the parent as it was, or read with --verify=warn and expect damage. If you know that the parent is right: vdisk relink IMAGE --parent FILE --accept-modified'
+}
+
 /**
  * Compares what `child` expects with what `parent` is. The one place that compares identities.
  *

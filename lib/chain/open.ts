@@ -7,7 +7,7 @@ import { type Io, settle } from '../io/io.ts'
 import { Chain } from './chain.ts'
 import { sampleContent } from './content-sample.ts'
 import type { Gate } from './gate.ts'
-import { identitiesOf, judgeLink, type Verdict } from './linkage.ts'
+import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
 import { chooseDriver } from './probe.ts'
 
 export const DEFAULT_DEPTH = 64
@@ -195,9 +195,7 @@ function collectNotes(
       throw new VdiskError('PARENT_MISMATCH', {
         message: `Cannot use ${what}${identitiesOf(verdict)}`,
         where: { file: layer.name, structure: 'parent link' },
-        advice: layer.merged
-          ? `This layer was merged into ${layer.merged.into}: use that file.`
-          : 'Bring back the parent as it was, or read with --verify=warn and expect damage. If you know that the parent is right: vdisk relink IMAGE --parent FILE --accept-modified',
+        advice: adviceOnMismatch(layer),
       })
     }
     notes.push(`${what}${identitiesOf(verdict)}. What is read here may be a mix of two states.`)

@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { identitiesOf, type Verdict } from '../chain/linkage.ts'
+import { adviceOnMismatch, identitiesOf, type Verdict } from '../chain/linkage.ts'
 import { driverNamed } from '../chain/probe.ts'
 import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
 import type { Layer } from '../contracts/layer.ts'
@@ -100,7 +100,7 @@ class Checker {
         return undefined
       }
       this.links.push({ child: layer.name, parent: parent.name, verdict })
-      if (verdict.level === 'mismatch') this.report.add(linkFinding(parent, verdict))
+      if (verdict.level === 'mismatch') this.report.add(linkFinding(layer, parent, verdict))
       return { file: parent.name, format: parent.format }
     } finally {
       for (const one of layers) await promised(one.close())
@@ -108,12 +108,12 @@ class Checker {
   }
 }
 
-function linkFinding(parent: Layer, verdict: Verdict): NewFinding {
+function linkFinding(child: Layer, parent: Layer, verdict: Verdict): NewFinding {
   return {
     code: verdict.reason ?? 'PARENT_MISMATCH',
     severity: 'error',
     structure: 'parent link',
-    message: `${path.basename(parent.name)}: ${verdict.message}${identitiesOf(verdict)}`,
+    message: `${path.basename(parent.name)}: ${verdict.message}${identitiesOf(verdict)}. ${adviceOnMismatch(child)}`,
   }
 }
 

@@ -2,15 +2,15 @@ import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
-import { type Io, promised, settle, Turns } from '../io/io.ts'
+import { type Io, Pace, promised, settle, Turns } from '../io/io.ts'
 import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
-/** Bytes that the kernel is asked to copy at a time. */
-const TRANSFER = 16 << 20
-/** Transfers under way at once: as many as the thread pool has threads. */
-const PARALLEL = 4
+/** Bytes that a worker takes at a time, and that the kernel is asked to copy. */
+const PORTION = 16 << 20
+/** Portions under way at once: while one is written, the next is read. */
+const PARALLEL = 2
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
@@ -76,7 +76,7 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
         const next = await source.next()
         if (next.done) return
         position = Math.max(position, next.value.offset)
-        await copier.copy(next.value.offset, next.value.length, buffer)
+        await promised(copier.copy(next.value.offset, next.value.length, buffer))
       } catch (error) {
         failure ??= error
       }
@@ -93,7 +93,6 @@ async function* pieces(
   options: CopyOptions,
 ): AsyncGenerator<{ offset: number; length: number }> {
   const unit = Math.max(BLOCK, options.packer ? to.granularity : Math.min(to.granularity, PIECE))
-  const { portion } = copier
   let start = 0
   let end = 0
   for (let offset = 0; offset < size; ) {
@@ -110,7 +109,7 @@ async function* pieces(
       const last = offset + extent.length
       end = Math.max(end, options.packer ? Math.min(size, roundUp(last, unit)) : last)
       // Whole pieces go out; what is left may grow with the next extent.
-      for (let cut = nextCut(start, end, portion, unit); cut > start; cut = nextCut(start, end, portion, unit)) {
+      for (let cut = nextCut(start, end, unit); cut > start; cut = nextCut(start, end, unit)) {
         throwIfCancelled(options.signal)
         yield { offset: start, length: cut - start }
         start = cut
@@ -127,8 +126,8 @@ async function* pieces(
 }
 
 /** The end of the piece that begins at `start`: on a border of the target's unit; `start` if there is too little yet. */
-function nextCut(start: number, end: number, portion: number, unit: number): number {
-  const cut = roundDown(start + portion, unit)
+function nextCut(start: number, end: number, unit: number): number {
+  const cut = roundDown(start + PORTION, unit)
   return cut > start && cut <= end ? cut : start
 }
 
@@ -148,6 +147,7 @@ class Copier {
    * small pieces, so while one copy writes another can read.
    */
   private readonly transfers: Turns | undefined
+  private readonly pace = new Pace()
   private hastened = 0
 
   constructor(from: Device, to: Device, options: CopyOptions) {
@@ -166,14 +166,17 @@ class Copier {
     return Buffer.allocUnsafeSlow(Math.max(PIECE, this.options.packer ? this.to.granularity : 0))
   }
 
-  async copy(offset: number, length: number, buffer: Uint8Array): Promise<void> {
+  *copy(offset: number, length: number, buffer: Uint8Array): Io<void> {
     for (let done = 0; done < length; ) {
+      throwIfCancelled(this.options.signal)
       const at = offset + done
-      const extent = await promised(this.from.map(at, length - done))
-      const moved = this.canTransfer(extent) ? await this.transfer(at, extent, buffer) : 0
+      const extent = this.transfers && (yield* this.from.map(at, length - done))
+      const moved = canTransfer(extent) ? yield* this.transfer(at, extent, buffer) : 0
       // What the kernel cannot copy is copied here: all that follows, or the step that may be zero.
-      const rest = this.canTransfer(extent) ? Math.min(extent.length, STEP) : length - done
-      done += moved || (await this.copyByHand(at, rest, buffer))
+      const rest = canTransfer(extent) ? Math.min(extent.length, STEP) : length - done
+      done += moved || (yield* this.copyByHand(at, rest, buffer))
+      // Where nothing had to wait, progress and signals still have their turn.
+      yield* this.pace.keep()
     }
   }
 
@@ -182,21 +185,12 @@ class Copier {
     this.erased += length
   }
 
-  /** Bytes given to a worker at a time. */
-  get portion(): number {
-    return this.transfers ? TRANSFER : PIECE
-  }
-
-  private canTransfer(extent: ResolvedExtent): extent is PlainExtent {
-    return this.transfers !== undefined && extent.kind === 'data' && extent.store.copyFrom !== undefined
-  }
-
   /** Lets the kernel copy from the start of an extent: one copy instead of two, and none here. @returns bytes done */
-  private async transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Promise<number> {
-    const length = this.options.skipZeros ? await promised(this.nonZeroRun(offset, extent, buffer)) : extent.length
+  private *transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Io<number> {
+    const length = this.options.skipZeros ? yield* this.nonZeroRun(offset, extent, buffer) : extent.length
     if (length === 0) return 0
     const transfer = (): Io<void> => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>
-    await promised((this.transfers as Turns).take(transfer))
+    yield* (this.transfers as Turns).take(transfer)
     this.read += length
     this.noteWritten(length)
     return length
@@ -215,18 +209,18 @@ class Copier {
     return length
   }
 
-  private async copyByHand(offset: number, length: number, buffer: Uint8Array): Promise<number> {
+  private *copyByHand(offset: number, length: number, buffer: Uint8Array): Io<number> {
     const part = buffer.subarray(0, Math.min(buffer.length, length))
-    await promised(this.from.read(offset, part))
+    yield* this.from.read(offset, part)
     this.read += part.length
-    if (this.options.packer) await this.writePacked(offset, part, this.options.packer)
-    else if (this.options.skipZeros) await this.writeData(offset, part)
-    else await this.write(offset, part)
+    if (this.options.packer) yield* settle(this.writePacked(offset, part, this.options.packer))
+    else if (this.options.skipZeros) yield* this.writeData(offset, part)
+    else yield* this.write(offset, part)
     return part.length
   }
 
-  private async write(offset: number, bytes: Uint8Array): Promise<void> {
-    await promised(this.writers.take(() => this.to.write(offset, bytes)))
+  private *write(offset: number, bytes: Uint8Array): Io<void> {
+    yield* this.writers.take(() => this.to.write(offset, bytes))
     this.noteWritten(bytes.length)
   }
 
@@ -238,7 +232,7 @@ class Copier {
   }
 
   /** Writes the runs of units that are not all zeros. */
-  private async writeData(offset: number, bytes: Uint8Array): Promise<void> {
+  private *writeData(offset: number, bytes: Uint8Array): Io<void> {
     const unit = Math.min(Math.max(BLOCK, this.to.granularity), 65536)
     for (let start = 0; start < bytes.length; ) {
       let end = unitEnd(offset + start, unit, offset, bytes.length)
@@ -249,7 +243,7 @@ class Copier {
         end = next
       }
       if (!zero)
-        await this.write(offset + start, start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end))
+        yield* this.write(offset + start, start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end))
       start = end
     }
   }
@@ -263,7 +257,7 @@ class Copier {
       const granule = bytes.subarray(start, end)
       const whole = (offset + start) % granularity === 0 && (granule.length === granularity || offset + end === size)
       if (!isZero(bytes, start, end)) {
-        work.push(whole ? this.packOne(offset + start, granule, packer) : this.write(offset + start, granule))
+        work.push(whole ? this.packOne(offset + start, granule, packer) : promised(this.write(offset + start, granule)))
       }
       start = end
     }
@@ -278,10 +272,14 @@ class Copier {
       whole.set(granule)
     }
     const packed = await packer.pack(whole)
-    if (!packed) return await this.write(offset, granule)
+    if (!packed) return await promised(this.write(offset, granule))
     await promised(packer.store(offset, packed))
     this.written += granule.length
   }
+}
+
+function canTransfer(extent: ResolvedExtent | undefined): extent is PlainExtent {
+  return extent?.kind === 'data' && extent.store.copyFrom !== undefined
 }
 
 /** Where the unit that holds disk offset `at` ends, relative to a buffer that begins at `base`. */

@@ -11,7 +11,7 @@ import { type Child, childrenOf, fileIdOf } from './children.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
 import { type FileOptions, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
-import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
+import { finish, type Job, type JobOptions, throwIfCancelled } from './job.ts'
 import { pointAt } from './relink.ts'
 
 /**
@@ -25,7 +25,9 @@ import { pointAt } from './relink.ts'
  *   3. images above are pointed at the ancestor, one by one: both ways read the same    (F each)
  *   4. the merged files are marked as history, or removed
  *
- * A merge that was killed leaves the old chain, and is simply begun again.
+ * A merge that was killed leaves the old chain, or from step 3 on the new one, and is simply begun again. Where the
+ * ancestor reads as the merged image already, nothing is copied: then those who were pointed at it stay right. A layer
+ * that is history must never be copied again, since the ancestor has gone on without it.
  */
 
 export interface MergeOptions extends OpenOptions, JobOptions {
@@ -52,6 +54,10 @@ export interface MergePlan {
   readonly broken: readonly string[]
   /** bytes of the disk that will be copied */
   readonly bytes: number
+  /** the ancestor reads as the image already, so that no content changes: an earlier merge was cut short */
+  readonly complete: boolean
+  /** files among the merged ones whose content went elsewhere before */
+  readonly history: readonly string[]
   /** links that are not sound, in sentences */
   readonly unsound: readonly string[]
   /** the disk's size, and that of `into` before */
@@ -75,16 +81,22 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       broken.push(...others.filter((child) => fileIdOf(child.file) !== above).map((child) => child.file))
     }
     const repointed = (await childrenOf(file, options)).map((child) => child.file)
+    const history = layers.slice(1).flatMap((layer) => (layer.merged ? [layer.name] : []))
+    const complete = (broken.length > 0 || history.length > 0) && (await readsAlike(chain, target, options))
     return {
       into: (layers[0] as Layer).name,
       format: (layers[0] as Layer).format,
       merged: layers.slice(1).map(({ name }) => name),
       repointed,
-      broken,
-      bytes: await bytesAbove(chain, target, options.signal),
+      broken: complete ? [] : broken,
+      complete,
+      history,
+      bytes: complete ? 0 : await bytesAbove(chain, target, options.signal),
       unsound: [
         ...chain.links.flatMap((link, depth) =>
-          link?.level === 'mismatch' ? [`${chain.layers[depth]?.name}: ${link.message}`] : [],
+          link?.level === 'mismatch'
+            ? [`${chain.layers[depth - 1]?.name} as parent of ${chain.layers[depth]?.name}: ${link.message}`]
+            : [],
         ),
         ...(await unsoundChildren(repointed, chain, options)),
       ],
@@ -102,10 +114,11 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
  */
 export async function* mergeImage(file: string, options: MergeOptions = {}): Job<Merged> {
   const plan = await planMerge(file, options)
+  refuseHistory(file, plan)
   if (!options.force) refuseHarm(file, plan)
   const children = await childrenOf(file, options)
   throwIfCancelled(options.signal)
-  yield* moveContent(plan, options)
+  if (!plan.complete) yield* moveContent(plan, options)
   // From here on both chains are whole; a signal no longer stops what takes only moments.
   for (const child of children) await repoint(child, plan, options)
   await retire(plan, options)
@@ -213,12 +226,8 @@ async function repoint(child: Child, plan: MergePlan, options: MergeOptions): Pr
 /** Step 4. */
 async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
-  for (const [depth, name] of [...plan.merged.entries()].toReversed()) {
-    if (options.delete) {
-      onPath('remove', name, () => fs.rmSync(name))
-      flushFolder(path.dirname(path.resolve(name)))
-      continue
-    }
+  // The lowest first: merged alone it would put its old content over the new.
+  for (const [depth, name] of plan.merged.entries()) {
     const parent = depth === 0 ? await promised(newParentOf(name, plan.into, parentOptions(plan, options))) : undefined
     const layer = await promised(openAlone(name, 'write', fileOptions(options)))
     try {
@@ -228,6 +237,10 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
     } finally {
       await promised(layer.close())
     }
+  }
+  for (const name of options.delete ? plan.merged.toReversed() : []) {
+    onPath('remove', name, () => fs.rmSync(name))
+    flushFolder(path.dirname(path.resolve(name)))
   }
 }
 
@@ -265,6 +278,23 @@ async function bytesAbove(chain: Chain, depth: number, signal: AbortSignal | und
   return bytes
 }
 
+/** Whether the disk read the same if it ended at layer `depth`. */
+async function readsAlike(chain: Chain, depth: number, options: MergeOptions): Promise<boolean> {
+  const below = chain.viewAt(depth)
+  if (below.size !== chain.size) return false
+  return (await finish(compareDisks(chain, below, { signal: options.signal }))).equal
+}
+
+function refuseHistory(file: string, plan: MergePlan): void {
+  const [history] = plan.history
+  if (history === undefined || plan.complete) return
+  throw new VdiskError('REFUSED', {
+    message: `Cannot merge ${file} into ${plan.into}: ${history} was merged before, and its content would replace what is there since`,
+    where: { file: history },
+    advice: `Use ${plan.into}. To keep the old state as a disk of its own: vdisk convert IMAGE COPY --flatten`,
+  })
+}
+
 function refuseHarm(file: string, plan: MergePlan): void {
   if (plan.unsound.length > 0) {
     throw unsound(file, plan.unsound.join('; '))
@@ -282,7 +312,8 @@ function unsound(file: string, why: string): VdiskError {
   return new VdiskError('PARENT_MISMATCH', {
     message: `Cannot merge ${file}: a link of its chain is not sound: ${why}`,
     where: { file, structure: 'parent link' },
-    advice: 'Find the right parent and relink the image. --force merges as it stands, and mixes two states for good.',
+    advice:
+      'Find the right parent: vdisk relink IMAGE --parent FILE. If you know that this one is right, add --accept-modified there. --force merges as it stands, and mixes two states for good.',
   })
 }
 

@@ -12,7 +12,9 @@ import { MemoryStore } from '../../lib/io/memory.ts'
 import { firstDifference, histories, patternFor, rangeOf, type Step } from '../model/history.ts'
 import { NaiveDisk } from '../model/naive-disk.ts'
 import { MemoryFolder } from '../support/memory-image.ts'
+import type { Random } from '../support/random.ts'
 import { contentOf, delayedStore, failingStore, type Recorded, RecordingStore } from '../support/stores.ts'
+import { type LayerCase, layerContract } from './layer-contract.ts'
 
 /** One way to make an image of a format. */
 export interface Variant {
@@ -37,7 +39,7 @@ const SEED = process.env.VDISK_TEST_SEED ? { seed: Number(process.env.VDISK_TEST
 
 /**
  * What every format promises, steered by `supports`: random histories against the naive disk, alone and as a child,
- * with parallel writers, with faults, and after crashes.
+ * with parallel writers, with faults, and after crashes; and the layer contract for what it opens.
  */
 export function driverContract(driver: FormatDriver, options: ContractOptions): void {
   const runs = options.runs ?? RUNS
@@ -80,17 +82,47 @@ export function driverContract(driver: FormatDriver, options: ContractOptions): 
           test('after a crash of a child, what was flushed is there and the structure is sound', () =>
             survivesCrashes(driver, variant, { runs: half, child: true }))
         }
-
-        test('opening for writing and closing changes no byte', async () => {
-          const folder = new MemoryFolder()
-          await promised((await create(driver, folder, 'a', variant)).close())
-          const before = contentOf(folder.image('a').store)
-          await promised((await promised(driver.open(folder.image('a'), 'write'))).close())
-          expect(Buffer.compare(contentOf(folder.image('a').store), before)).toBe(0)
-        })
       })
+
+      layerContract(`${driver.name}, ${variant.name}`, (random) => layerCase(driver, variant, random, false), {
+        silent: driver.supports.parent,
+      })
+      if (driver.supports.parent && variant.child !== false) {
+        layerContract(`a child, ${driver.name}, ${variant.name}`, (random) => layerCase(driver, variant, random, true))
+      }
     }
   })
+}
+
+/** An image with writes and erasures of all sizes, on and beside borders. */
+export async function layerCase(
+  driver: FormatDriver,
+  variant: Variant,
+  random: Random,
+  isChild: boolean,
+): Promise<LayerCase> {
+  const folder = new MemoryFolder()
+  const below = isChild ? await base(folder, variant.size) : undefined
+  const chain = stack(await create(driver, folder, 'a', variant, below?.parent), below?.layer)
+  const model = new NaiveDisk(chain.size, below?.bytes)
+  await scribble(chain, model, random)
+  await promised(chain.close())
+  return {
+    open: (access, wrap = (store) => store) => {
+      const { name, store, neighbour } = folder.image('a')
+      return promised(driver.open({ name, store: wrap(store), neighbour }, access))
+    },
+    below: below?.layer,
+    content: model.bytes,
+    bytes: () => contentOf(folder.image('a').store),
+  }
+}
+
+async function scribble(chain: Chain, model: NaiveDisk, random: Random): Promise<void> {
+  for (let i = 0; i < 15; i++) {
+    const kind = random.chance(0.3) ? 'erase' : 'write'
+    await act(chain, model, { kind, at: random.fraction(), span: random.fraction() ** 6 * 0.25, fill: 1 + i })
+  }
 }
 
 /** Makes an image in a folder in memory and leaves it open for writing. */

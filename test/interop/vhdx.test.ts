@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { Chain } from '../../lib/chain/chain.ts'
 import { createDisk, type Disk, openDisk } from '../../lib/index.ts'
 import { promised } from '../../lib/io/io.ts'
@@ -8,6 +8,7 @@ import { generator } from '../contract/driver-contract.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { RecordingStore } from '../support/stores.ts'
 import { tempFolder } from '../support/temp.ts'
+import { readByLibvhdi } from '../support/vhdimount.ts'
 import { VhdxFile } from '../support/vhdx-file.ts'
 
 const MIB = 1 << 20
@@ -172,23 +173,8 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'QEMU and VHDX', () => {
 })
 
 describeWithPeers(['vhdimount', 'umount'], 'libvhdi and VHDX', () => {
-  const mounts: string[] = []
-
-  afterAll(() => {
-    for (const mount of mounts) runPeer('umount', ['-l', mount], { accept: 'any' })
-  })
-
   /** What libvhdi reads: one file for each layer, base first. */
-  function mounted(name: string, layers: number): Buffer[] {
-    const mount = fs.mkdtempSync(file('mount-'))
-    mounts.push(mount)
-    try {
-      runPeer('vhdimount', [file(name), mount])
-      return Array.from({ length: layers }, (_, i) => fs.readFileSync(path.join(mount, `vhdi${i + 1}`)))
-    } finally {
-      runPeer('umount', [mount], { accept: 'any' })
-    }
-  }
+  const mounted = (name: string, layers: number): Buffer[] => readByLibvhdi(file(name), layers)
 
   test.each([
     { block_size: '1M' },

@@ -1,4 +1,4 @@
-import type { Device, Io, ResolvedExtent } from '../../lib/index.ts'
+import { type Device, type Io, type ResolvedExtent, VdiskError } from '../../lib/index.ts'
 import type { ByteStore } from '../../lib/io/store.ts'
 
 const GRANULE = 4096
@@ -27,6 +27,7 @@ export class MemoryDevice implements Device {
 
   *map(offset: number, length: number): Io<ResolvedExtent> {
     yield* this.note(`map ${offset}`)
+    this.assertRange(offset, length)
     const kind = this.isZero(offset)
     let end = offset
     while (end < offset + length && this.isZero(end) === kind) end = Math.min(offset + length, nextGranule(end))
@@ -38,17 +39,22 @@ export class MemoryDevice implements Device {
   *read(offset: number, target: Uint8Array): Io<void> {
     this.buffers.push(target)
     yield* this.note(`read ${offset} ${target.length}`)
+    this.assertRange(offset, target.length)
     target.set(this.bytes.subarray(offset, offset + target.length))
   }
 
   *write(offset: number, source: Uint8Array): Io<void> {
     this.buffers.push(source)
     yield* this.note(`write ${offset} ${source.length}`)
+    this.assertWritable()
+    this.assertRange(offset, source.length)
     this.bytes.set(source, offset)
   }
 
   *erase(offset: number, length: number): Io<void> {
     yield* this.note(`erase ${offset} ${length}`)
+    this.assertWritable()
+    this.assertRange(offset, length)
     this.bytes.fill(0, offset, offset + length)
   }
 
@@ -62,8 +68,24 @@ export class MemoryDevice implements Device {
     if (wait) yield wait
   }
 
+  private assertRange(offset: number, length: number): void {
+    if (Number.isSafeInteger(offset) && offset >= 0 && offset + length <= this.size) return
+    throw new VdiskError('OUT_OF_RANGE', {
+      message: `Cannot reach ${length} bytes at ${offset} of ${this.name}: the disk has ${this.size}`,
+      where: { file: this.name, offset },
+    })
+  }
+
+  private assertWritable(): void {
+    if (this.writable) return
+    throw new VdiskError('READ_ONLY', {
+      message: `Cannot write ${this.name}: it is for reading`,
+      where: { file: this.name },
+    })
+  }
+
   private isZero(offset: number): boolean {
-    return this.bytes.subarray(offset, nextGranule(offset)).every((byte) => byte === 0)
+    return this.bytes.subarray(offset - (offset % GRANULE), nextGranule(offset)).every((byte) => byte === 0)
   }
 }
 

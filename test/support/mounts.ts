@@ -42,6 +42,12 @@ export function whyNoPrograms(...programs: { name: string; package: string }[]):
   return missing && `${missing.name} is missing: apt install ${missing.package}`
 }
 
+/** Why no file can become a block device here, or undefined. */
+export function whyNoLoops(): string | undefined {
+  const { status, stderr, error } = execute('losetup', '--find')
+  return status === 0 ? undefined : `there is no free loop device: ${error?.message ?? stderr.trim()}`
+}
+
 /** Whether a user may look into this repository: the built server runs from it. */
 export function whyNotReachable(uid: number): string | undefined {
   const { status } = spawnSync('setpriv', [
@@ -129,6 +135,27 @@ export class Bench {
     const mounted = await startDaemon({ ...options, mountpoint }, this.entry)
     this.onClean(() => this.endMount(mounted))
     return mounted
+  }
+
+  /** Makes a block device of a file. It goes when `detach` is called, or with the test. */
+  attach(file: string): { device: string; detach: () => void } {
+    const device = must('losetup', '--find', '--show', file).trim()
+    let attached = true
+    const detach = (run: typeof must | typeof execute): void => {
+      // Once it is free it may be another program's.
+      if (attached) run('losetup', '--detach', device)
+      attached = false
+    }
+    this.onClean(() => detach(execute))
+    return { device, detach: () => detach(must) }
+  }
+
+  /** Mounts the file system of a block device. It goes when `unmount` is called, or with the test. */
+  mountInner(device: string, ...options: string[]): { at: string; unmount: () => void } {
+    const at = this.directory('inner')
+    must('mount', ...options, device, at)
+    this.onClean(() => mountedAt(at) && execute('umount', '-l', at))
+    return { at, unmount: () => void must('umount', at) }
   }
 
   /** Runs at the end of the test, last first. */

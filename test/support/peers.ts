@@ -17,6 +17,7 @@ const PACKAGES = {
   xz: 'xz-utils',
   gzip: 'gzip',
   dd: 'coreutils',
+  cp: 'coreutils',
 } as const
 
 export type PeerName = keyof typeof PACKAGES

@@ -44,13 +44,18 @@ export function printSeed(): void {
   console.info(`VDISK_TEST_SEED=${SEED}`)
 }
 
-/** A test with random numbers of its own: its title and the seed of the run decide them, so it can be run alone. */
+/** Numbers that a title and the seed of the run decide. */
+export function randomFor(title: string): Random {
+  let seed = SEED
+  for (const character of title) seed = (Math.imul(seed, 31) + (character.codePointAt(0) as number)) >>> 0
+  return new Random(seed)
+}
+
+/** A test with random numbers of its own: they do not depend on other tests, so it can be run alone. */
 export function randomTest(title: string, body: (random: Random) => Promise<void> | void): void {
   test(title, async () => {
-    let seed = SEED
-    for (const character of title) seed = (Math.imul(seed, 31) + (character.codePointAt(0) as number)) >>> 0
     try {
-      await body(new Random(seed))
+      await body(randomFor(title))
     } catch (error) {
       if (error instanceof Error) error.message += `\n(VDISK_TEST_SEED=${SEED})`
       throw error

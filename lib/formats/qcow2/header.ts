@@ -248,9 +248,11 @@ export class Header {
    * Usually that is one sector. Where the stored extensions reach past the first sector, that sector goes first into
    * a form with the same meaning that needs nothing behind it (the optional feature names left out). Then the sectors
    * behind are written, a new backing name among them, beside the old one; then the first sector, which switches.
+   *
+   * @param how.flush false: whoever calls makes the last step durable
    */
-  *write(store: ByteStore): Io<void> {
-    yield* this.turns.take(() => this.writeNow(store))
+  *write(store: ByteStore, how: { flush?: boolean } = {}): Io<void> {
+    yield* this.turns.take(() => this.writeNow(store, how.flush !== false))
   }
 
   /** Changes fields in one durable step. If that fails they are as they were, and a later change does not bring them along. */
@@ -265,7 +267,7 @@ export class Header {
     }
   }
 
-  private *writeNow(store: ByteStore): Io<void> {
+  private *writeNow(store: ByteStore, flush: boolean): Io<void> {
     const wanted = this.encode()
     const changed = changedSectors(this.stored, wanted)
     const behind = changed.filter((sector) => sector !== 0)
@@ -280,16 +282,16 @@ export class Header {
       }
       yield* this.writeSectors(store, wanted, behind)
     }
-    if (changed.length > 0) yield* this.writeSectors(store, wanted, [0])
+    if (changed.length > 0) yield* this.writeSectors(store, wanted, [0], flush)
     this.stored = wanted
   }
 
-  private *writeSectors(store: ByteStore, area: Uint8Array, sectors: readonly number[]): Io<void> {
+  private *writeSectors(store: ByteStore, area: Uint8Array, sectors: readonly number[], flush = true): Io<void> {
     if (sectors.length === 0) return
     for (const sector of sectors) {
       yield* settle(store.write(sector * SECTOR, area.subarray(sector * SECTOR, (sector + 1) * SECTOR)))
     }
-    yield* settle(store.flush())
+    if (flush) yield* settle(store.flush())
   }
 
   private extensionsInOrder(): Extension[] {

@@ -56,7 +56,10 @@ export class Session {
     if (!this.linkage || !stamp || !this.store.restamp) return
     const seconds = Math.floor(Date.now() / 1000)
     this.linkage.close(stamp, seconds)
-    yield* this.writeLinkage()
+    this.linkage.store(this.header)
+    // Whoever is killed between these two leaves a file that seems to have been written by another program: so nothing
+    // slow stands between, and both become durable together.
+    yield* this.header.write(this.store, { flush: false })
     this.store.restamp(seconds)
     yield* settle(this.store.flush())
   }

@@ -132,6 +132,44 @@ describe('merging', () => {
     expect([error.code, error.message]).toEqual(['REFUSED', expect.stringContaining('merged into a.qcow2')])
   })
 
+  test('what is history is not merged again: the ancestor has gone on without it', async () => {
+    const { at } = await chain()
+    await merge(at('c.qcow2'), { into: at('base') })
+    {
+      await using disk = await openDisk(at('base'), { writable: true })
+      await disk.write(0, patternFor(0, 700_000, 99))
+    }
+    await relink(at('a.qcow2'), at('base'), { acceptModified: true })
+    const before = await contentOf(at('base'))
+    for (const name of ['a.qcow2', 'b.qcow2', 'c.qcow2']) {
+      for (const force of [false, true]) {
+        const error = await failure(() => merge(at(name), { into: at('base'), force }))
+        expect([error.code, error.message]).toEqual(['REFUSED', expect.stringContaining('was merged before')])
+      }
+    }
+    expect((await contentOf(at('base'))).equals(before)).toBe(true)
+  })
+
+  test('a layer that was merged with those above it is not merged alone afterwards', async () => {
+    const { at, content } = await chain()
+    await merge(at('c.qcow2'), { into: at('base') })
+    expect((await failure(() => merge(at('a.qcow2')))).message).toContain('was merged before')
+    expect((await contentOf(at('base'))).equals(content)).toBe(true)
+    // The same merge once more changes nothing.
+    await merge(at('c.qcow2'), { into: at('base') })
+    expect((await contentOf(at('base'))).equals(content)).toBe(true)
+  })
+
+  test('where it changes no content, another child of the ancestor is no obstacle', async () => {
+    const { at, content } = await chain()
+    await (await createDisk(at('empty.qcow2'), { format: 'qcow2', parent: at('c.qcow2') })).close()
+    await (await createDisk(at('other.qcow2'), { format: 'qcow2', parent: at('c.qcow2') })).close()
+    expect(await planMerge(at('empty.qcow2'))).toMatchObject({ complete: true, broken: [], bytes: 0 })
+    await merge(at('empty.qcow2'), { delete: true })
+    expect((await contentOf(at('other.qcow2'))).equals(content)).toBe(true)
+    expect((await inspectChain(at('other.qcow2'))).at(-1)?.link?.level).toBe('verified')
+  })
+
   test('with delete the merged files are gone', async () => {
     const { at, content } = await chain()
     await merge(at('c.qcow2'), { into: at('base'), delete: true })
