@@ -6,7 +6,8 @@ import type { TablePlaces } from './table-places.ts'
 
 /**
  * Gives the disk another L1 table and another size, durably and in one step: the sector of the header that holds both.
- * What only the old table referred to is released then, so a crash leaves leaks at most.
+ * What only the old table referred to is released then, so a crash leaves leaks at most. If the header could not be
+ * written, nobody knows which one the medium has: then what `next` refers to stays counted, and so does its own place.
  *
  * @param next durable, as are the counts of all it refers to
  */

@@ -79,11 +79,12 @@ function* growL1(layer: Qcow2Editor, parts: Qcow2Parts, entries: number): Io<voi
   try {
     yield* settle(layer.store.write(place.at, bytes))
     yield* layer.flush()
-    yield* header.change(layer.store, { l1TableOffset: place.at, l1Size: entries })
   } catch (error) {
     layer.refcounts.release(place.at, bytes.length)
     throw error
   }
+  // If this fails nobody knows which header the medium has, so the room stays counted.
+  yield* header.change(layer.store, { l1TableOffset: place.at, l1Size: entries })
   mapping.l1 = new RootTable(place.at, bytes)
   mapping.places.addRange(place.at, bytes.length)
   if (old.length === 0) return
