@@ -95,47 +95,15 @@ export class Chain implements Device {
   }
 
   *write(offset: number, source: Uint8Array): Io<void> {
-    const top = this.assertWritable()
-    this.assertRange(offset, source.length)
-    const claim = yield* this.claim(offset, source.length)
-    try {
-      // The disk may have become smaller while this waited.
-      this.assertRange(offset, source.length)
-      yield* this.writeClaimed(top, offset, source)
-    } finally {
-      claim.release()
-    }
+    yield* this.change(offset, source.length, (top) => this.writeClaimed(top, offset, source))
   }
 
   *transfer(offset: number, source: ByteStore, at: number, length: number): Io<void> {
-    const top = this.assertWritable()
-    this.assertRange(offset, length)
-    const claim = yield* this.claim(offset, length)
-    try {
-      this.assertRange(offset, length)
-      for (let done = 0; done < length; ) {
-        const room = yield* top.reserve(offset + done, Math.min(length - done, TRANSFER))
-        yield* this.place(room, { store: source, at: at + done, length: room.length })
-        done += room.length
-      }
-    } finally {
-      claim.release()
-    }
+    yield* this.change(offset, length, (top) => this.transferClaimed(top, offset, { store: source, at, length }))
   }
 
   *erase(offset: number, length: number): Io<void> {
-    const top = this.assertWritable()
-    this.assertRange(offset, length)
-    const claim = yield* this.claim(offset, length)
-    try {
-      this.assertRange(offset, length)
-      for (let done = 0; done < length; ) {
-        const handled = yield* top.erase(offset + done, length - done, 'zero')
-        done += handled > 0 ? handled : yield* this.writeZeros(offset + done, length - done)
-      }
-    } finally {
-      claim.release()
-    }
+    yield* this.change(offset, length, (top) => this.eraseClaimed(top, offset, length))
   }
 
   hasten(): void {
@@ -218,9 +186,34 @@ export class Chain implements Device {
     }
   }
 
-  private *claim(offset: number, length: number): ReturnType<Claims['take']> {
-    const { granularity } = this.top
-    return yield* this.claims.take(roundDown(offset, granularity), roundUp(offset + length, granularity))
+  private *transferClaimed(top: WritableLayer, offset: number, { store, at, length }: Stored): Io<void> {
+    for (let done = 0; done < length; ) {
+      const room = yield* top.reserve(offset + done, Math.min(length - done, TRANSFER))
+      yield* this.place(room, { store, at: at + done, length: room.length })
+      done += room.length
+    }
+  }
+
+  private *eraseClaimed(top: WritableLayer, offset: number, length: number): Io<void> {
+    for (let done = 0; done < length; ) {
+      const handled = yield* top.erase(offset + done, length - done, 'zero')
+      done += handled > 0 ? handled : yield* this.writeZeros(offset + done, length - done)
+    }
+  }
+
+  /** Changes a range while nobody else changes its granules. */
+  private *change(offset: number, length: number, work: (top: WritableLayer) => Io<void>): Io<void> {
+    const top = this.assertWritable()
+    this.assertRange(offset, length)
+    const { granularity } = top
+    const claim = yield* this.claims.take(roundDown(offset, granularity), roundUp(offset + length, granularity))
+    try {
+      // The disk may have become smaller while this waited.
+      this.assertRange(offset, length)
+      yield* work(top)
+    } finally {
+      claim.release()
+    }
   }
 
   /** Asks the layers from the top down who speaks about `offset`. */

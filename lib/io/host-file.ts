@@ -235,8 +235,10 @@ export class HostFile implements ByteStore {
   async copyFrom(source: ByteStore, from: number, at: number, length: number): Promise<boolean> {
     const native = sys()
     if (!native || !(source instanceof HostFile)) return false
+    const here = !this.defer && length < BLOCKING.write
     for (let done = 0; done < length; ) {
-      const count = await native.copyFileRange(source.fd, from + done, this.fd, at + done, length - done)
+      const range = [source.fd, from + done, this.fd, at + done, length - done] as const
+      const count = here ? native.copyFileRange(...range) : await native.copyFileRangeLater(...range)
       if (count > 0) done += count
       else if (count === 0) throw pastEnd(source.name, from, length, source.size())
       else if (done === 0 && NOT_COPYABLE.has(-count)) return false

@@ -70,6 +70,15 @@ export interface Merged extends MergePlan {
 
 /** Finds out what a merge would do; changes nothing. */
 export async function planMerge(file: string, options: MergeOptions = {}): Promise<MergePlan> {
+  return (await makePlan(file, options, true)).plan
+}
+
+/** @param measure false: `bytes` stays 0, for whoever is going to count them */
+async function makePlan(
+  file: string,
+  options: MergeOptions,
+  measure: boolean,
+): Promise<{ plan: MergePlan; children: readonly Child[] }> {
   const chain = await promised(openImage(file, { ...options, verify: 'warn', writable: false }))
   try {
     const target = targetDepth(chain, file, options.into)
@@ -80,10 +89,11 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       const others = await childrenOf(layer.name, options)
       broken.push(...others.filter((child) => fileIdOf(child.file) !== above).map((child) => child.file))
     }
-    const repointed = (await childrenOf(file, options)).map((child) => child.file)
+    const children = await childrenOf(file, options)
+    const repointed = children.map((child) => child.file)
     const history = layers.slice(1).flatMap((layer) => (layer.merged ? [layer.name] : []))
     const complete = (broken.length > 0 || history.length > 0) && (await readsAlike(chain, target, options))
-    return {
+    const plan = {
       into: (layers[0] as Layer).name,
       format: (layers[0] as Layer).format,
       merged: layers.slice(1).map(({ name }) => name),
@@ -91,7 +101,7 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       broken: complete ? [] : broken,
       complete,
       history,
-      bytes: complete ? 0 : await bytesAbove(chain, target, options.signal),
+      bytes: complete || !measure ? 0 : await bytesAbove(chain, target, options.signal),
       unsound: [
         ...chain.links.flatMap((link, depth) =>
           link?.level === 'mismatch'
@@ -102,6 +112,7 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
       ],
       size: { before: (layers[0] as Layer).size, after: chain.size },
     }
+    return { plan, children }
   } finally {
     await promised(chain.close())
   }
@@ -113,20 +124,19 @@ export async function planMerge(file: string, options: MergeOptions = {}): Promi
  * @throws VdiskError PARENT_MISMATCH if a link is not sound, REFUSED if other images would break, unless forced
  */
 export async function* mergeImage(file: string, options: MergeOptions = {}): Job<Merged> {
-  const plan = await planMerge(file, options)
+  const { plan, children } = await makePlan(file, options, false)
   refuseHistory(file, plan)
   if (!options.force) refuseHarm(file, plan)
-  const children = await childrenOf(file, options)
   throwIfCancelled(options.signal)
-  if (!plan.complete) yield* moveContent(plan, options)
+  const bytes = plan.complete ? 0 : yield* moveContent(plan, options)
   // From here on both chains are whole; a signal no longer stops what takes only moments.
   for (const child of children) await repoint(child, plan, options)
   await retire(plan, options)
-  return { ...plan, deleted: options.delete === true }
+  return { ...plan, bytes, deleted: options.delete === true }
 }
 
-/** Steps 1 and 2. */
-async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
+/** Steps 1 and 2. @returns bytes copied */
+async function* moveContent(plan: MergePlan, options: MergeOptions): Job<number> {
   const lowest = plan.merged[0] as string
   const target = await promised(openImage(plan.into, { ...targetOptions(plan, options), writable: true }))
   const upper: Layer[] = []
@@ -141,10 +151,11 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<void> {
     const depth = target.layers.length - 1
     const wanted = (extent: { depth: number | undefined }): boolean =>
       extent.depth !== undefined && extent.depth > depth
-    yield* copyDisk(disk, target, { signal: options.signal, wanted, writeZeros: true, phase: 'merge' })
+    const copied = yield* copyDisk(disk, target, { signal: options.signal, wanted, writeZeros: true, phase: 'merge' })
     await promised(target.flush())
     if (disk.size < into.size) await promised(target.resize(disk.size))
     if (options.compare) yield* expectEqual(disk, target, options.signal)
+    return copied.written
   } catch (error) {
     failure = error
     throw error
