@@ -93,25 +93,21 @@ export class Pace {
 }
 
 /**
- * A turnstile: computations pass one at a time, or as many as it has places.
+ * A turnstile: computations pass one at a time.
  *
  * Metadata is changed between two waits, never across one; what must span a wait takes turns.
  */
 export class Turns {
-  private free: number
-  private readonly waiting: (() => void)[] = []
-
-  constructor(places = 1) {
-    this.free = places
-  }
+  private taken = false
+  private readonly waiting: (() => void)[] = [];
 
   *take<T>(work: () => Io<T>): Io<T> {
-    while (this.free === 0) yield new Promise<void>((resolve) => this.waiting.push(resolve))
-    this.free--
+    while (this.taken) yield new Promise<void>((resolve) => this.waiting.push(resolve))
+    this.taken = true
     try {
       return yield* work()
     } finally {
-      this.free++
+      this.taken = false
       this.waiting.shift()?.()
     }
   }

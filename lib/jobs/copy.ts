@@ -140,13 +140,10 @@ class Copier {
   private read = 0
   private written = 0
   private erased = 0
-  /** file systems let one writer at a time into a file, and the others spin: so they wait here, and others read */
+  /** file systems let one writer at a time into a file, and the others spin: so they wait here, and one may read */
   private readonly writers = new Turns()
-  /**
-   * Where the kernel may copy: file to file, into granules that are worth a look each. It reads and writes by turns in
-   * small pieces, so while one copy writes another can read.
-   */
-  private readonly transfers: Turns | undefined
+  /** whether the kernel may copy: file to file, into granules that are worth a look each */
+  private readonly mayTransfer: boolean
   private readonly pace = new Pace()
   private hastened = 0
 
@@ -155,7 +152,7 @@ class Copier {
     this.to = to
     this.options = options
     const worthwhile = !options.skipZeros || to.granularity >= STEP
-    if (to.transfer && !options.packer && worthwhile) this.transfers = new Turns(2)
+    this.mayTransfer = to.transfer !== undefined && !options.packer && worthwhile
   }
 
   get copied(): Copied {
@@ -170,7 +167,7 @@ class Copier {
     for (let done = 0; done < length; ) {
       throwIfCancelled(this.options.signal)
       const at = offset + done
-      const extent = this.transfers && (yield* this.from.map(at, length - done))
+      const extent = this.mayTransfer ? yield* this.from.map(at, length - done) : undefined
       const moved = canTransfer(extent) ? yield* this.transfer(at, extent, buffer) : 0
       // What the kernel cannot copy is copied here: all that follows, or the step that may be zero.
       const rest = canTransfer(extent) ? Math.min(extent.length, STEP) : length - done
@@ -190,7 +187,7 @@ class Copier {
     const length = this.options.skipZeros ? yield* this.nonZeroRun(offset, extent, buffer) : extent.length
     if (length === 0) return 0
     const transfer = (): Io<void> => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>
-    yield* (this.transfers as Turns).take(transfer)
+    yield* this.writers.take(transfer)
     this.read += length
     this.noteWritten(length)
     return length
