@@ -23,10 +23,12 @@ export interface Row {
 
 export const rows: Row[] = []
 
-/** A folder for images: in memory where there is room, so that the medium does not speak. */
-export function benchFolder(): string {
+/** A folder for images: in memory where there is room, so that the medium does not speak; or where it shall. */
+export function benchFolder(where: 'memory' | 'disk' = 'memory'): string {
   const base =
-    fs.existsSync('/dev/shm') && fs.statfsSync('/dev/shm').bavail * fs.statfsSync('/dev/shm').bsize > 12 * 2 ** 30
+    where === 'memory' &&
+    fs.existsSync('/dev/shm') &&
+    fs.statfsSync('/dev/shm').bavail * fs.statfsSync('/dev/shm').bsize > 12 * 2 ** 30
       ? '/dev/shm'
       : os.tmpdir()
   return fs.mkdtempSync(path.join(base, 'vdisk-bench-'))

@@ -54,13 +54,16 @@ export async function convert(): Promise<void> {
   }
 }
 
-/** Overlays over a full base; every round merges fresh copies. As a command, and by a program that has vdisk loaded. */
+/**
+ * Overlays over a full base; every round merges fresh copies. As a command, and by a program that has vdisk loaded. On a
+ * disk: both make their result durable, which is part of the work.
+ */
 export async function merge(): Promise<void> {
   for (const mib of [300, 500]) await mergeOf(mib)
 }
 
 async function mergeOf(mib: number): Promise<void> {
-  const folder = benchFolder()
+  const folder = benchFolder('disk')
   const at = (name: string): string => path.join(folder, name)
   try {
     fs.mkdirSync(at('originals'))
@@ -80,6 +83,7 @@ async function mergeOf(mib: number): Promise<void> {
     const fresh = (): void => {
       fs.copyFileSync(at('originals/base.qcow2'), at('base.qcow2'))
       fs.copyFileSync(at('originals/top.qcow2'), at('top.qcow2'))
+      execFileSync('sync')
     }
     const times = await interleave(ROUNDS, {
       command: () => {
