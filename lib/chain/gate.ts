@@ -89,16 +89,17 @@ export class FolderGate implements Gate {
 
   /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */
   private candidates(reference: string, from: Image, role: ReferenceRole): string[] {
-    const folder = path.dirname(path.resolve(from.name))
+    // An image that was named by a symbolic link: its parent may lie beside the link, or beside the image.
+    const folders = [...new Set([path.resolve(from.name), realPath(from.name)].map((file) => path.dirname(file)))]
     const refuse = (why: string): never => {
       throw refused({ reference, from, role }, why)
     }
     if (reference.length === 0 || Buffer.byteLength(reference) > LONGEST) refuse('it is empty or absurdly long')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
     if (/[\u0000-\u001f\u007f-\u009f\ufffd]/.test(reference)) refuse('it holds control characters or is not valid text')
-    if (isWindowsPath(reference)) return this.windowsCandidates(reference, folder)
+    if (isWindowsPath(reference)) return folders.flatMap((folder) => this.windowsCandidates(reference, folder))
     if (/^[a-z][a-z0-9+.-]*:/i.test(reference)) refuse('it names a protocol, not a file')
-    return [path.resolve(folder, reference)]
+    return [...new Set(folders.map((folder) => path.resolve(folder, reference)))]
   }
 
   private windowsCandidates(reference: string, folder: string): string[] {

@@ -90,7 +90,7 @@ function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
 /** Identities that count states begin with the disk they count. */
 function sameDisk(link: ParentLink, found: Identity): boolean {
   const disk = (identity: Identity): string => identity.value.split('/')[0] as string
-  return found.kind === 'generation' && link.expects.some((one) => disk(one) === disk(found))
+  return found.kind === 'generation' && link.expects.some((one) => one.kind === found.kind && disk(one) === disk(found))
 }
 
 function* judgeRecord(link: ParentLink, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {

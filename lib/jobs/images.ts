@@ -257,12 +257,7 @@ function realFile(file: string): string {
   return fs.existsSync(file) ? fs.realpathSync(file) : path.resolve(file)
 }
 
-/** The folder a file is or will be in, without symbolic links. */
+/** The folder a file is or will be in, whatever symbolic links lead there. */
 function realFolder(file: string): string {
-  const folder = path.dirname(path.resolve(file))
-  try {
-    return fs.realpathSync(folder)
-  } catch {
-    return folder
-  }
+  return fs.existsSync(file) ? path.dirname(realFile(file)) : realFile(path.dirname(path.resolve(file)))
 }
