@@ -1,17 +1,16 @@
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
 import type { FormatDriver } from '../../../lib/contracts/driver.ts'
-import type { NewParent } from '../../../lib/contracts/identity.ts'
 import type { InternalSnapshots, Layer, WritableLayer } from '../../../lib/contracts/layer.ts'
 import { isVdiskError } from '../../../lib/errors.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
-import { raw } from '../../../lib/formats/raw/driver.ts'
 import { vhdx } from '../../../lib/formats/vhdx/driver.ts'
 import { Pace, promised, runSync } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import { checkLayer, create } from '../../contract/driver-contract.ts'
 import { patternFor } from '../../model/history.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
+import { rawBase, rawParent } from '../../support/raw-base.ts'
 import { contentOf } from '../../support/stores.ts'
 
 const KIB = 1024
@@ -63,17 +62,6 @@ const works: Work[] = [
   { ...blocks, name: 'shrinking vhdx', work: (layer, signal) => promised(layer.resize(2 * MIB, 0, signal)) },
 ]
 
-function parentOf(size: number): NewParent {
-  const record = { size, stamp: undefined, sample: undefined }
-  return { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record, replaces: undefined }
-}
-
-async function baseOf(size: number): Promise<Layer> {
-  const folder = new MemoryFolder()
-  folder.files.set('base', new MemoryStore('base', { content: patternFor(0, size, 200), writable: false }))
-  return await promised(raw.open(folder.image('base'), 'read'))
-}
-
 async function contentBehind(base: Layer, layer: Layer): Promise<Uint8Array> {
   const chain = new Chain([base, layer])
   const bytes = new Uint8Array(Math.min(chain.size, 8 * MIB))
@@ -94,7 +82,7 @@ async function openIn(
 /** A child with content here and there, and for qcow2 with a snapshot. */
 async function childOf({ driver, options, size }: Work, base: Layer): Promise<Uint8Array> {
   const folder = new MemoryFolder()
-  const layer = await create(driver, folder, 'a', { name: '', size, options }, parentOf(base.size))
+  const layer = await create(driver, folder, 'a', { name: '', size, options }, rawParent(base.size))
   const chain = new Chain([base, layer])
   for (let at = 1000; at < size - 9000; at += size >> 3) await promised(chain.write(at, patternFor(at, 7000, 3)))
   if (driver === qcow2) await promised(edit(layer).create('old'))
@@ -105,7 +93,7 @@ async function childOf({ driver, options, size }: Work, base: Layer): Promise<Ui
 
 describe.each(works)('$name', (one) => {
   test('that is cancelled at any moment has not happened, leaves no trace, and can be done again', async () => {
-    const base = await baseOf(one.size)
+    const base = await rawBase(one.size)
     const content = await childOf(one, base)
     for (let looks = 0, ended = false; !ended; looks += 1 + (looks >> 3)) {
       const { layer, store } = await openIn(one.driver, content)
@@ -169,7 +157,7 @@ describe('opening for writing', () => {
       expect((await checkLayer(qcow2, again.layer)).findings).toEqual([])
       expect(
         Buffer.compare(
-          await contentBehind(await baseOf(0), again.layer).then((b) => b.subarray(0, 300 * KIB)),
+          await contentBehind(await rawBase(0), again.layer).then((b) => b.subarray(0, 300 * KIB)),
           patternFor(0, 300 * KIB, 1),
         ),
       ).toBe(0)

@@ -1,16 +1,15 @@
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
 import type { FormatDriver } from '../../../lib/contracts/driver.ts'
-import type { NewParent } from '../../../lib/contracts/identity.ts'
 import type { InternalSnapshots, Layer, WritableLayer } from '../../../lib/contracts/layer.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
-import { raw } from '../../../lib/formats/raw/driver.ts'
 import { vhdx } from '../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import { checkLayer, crashState, create, generator } from '../../contract/driver-contract.ts'
 import { patternFor } from '../../model/history.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
+import { rawBase, rawParent } from '../../support/raw-base.ts'
 import { contentOf, failingStore, RecordingStore, watchedStore } from '../../support/stores.ts'
 
 const KIB = 1024
@@ -46,24 +45,13 @@ const cases: Case[] = [
   { name: 'vhdx that was grown', driver: vhdx, options: { block_size: '1M' }, size: 8 * MIB, below: 3 * MIB + 512 },
 ]
 
-function parentOf(size: number): NewParent {
-  const record = { size, stamp: undefined, sample: undefined }
-  return { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record, replaces: undefined }
-}
-
-async function baseOf(size: number): Promise<Layer> {
-  const folder = new MemoryFolder()
-  folder.files.set('base', new MemoryStore('base', { content: patternFor(0, size, 200), writable: false }))
-  return await promised(raw.open(folder.image('base'), 'read'))
-}
-
 /** A child that holds something here and there, closed; and what its disk reads as. */
 async function childOf(
   { driver, options, size, below }: Case,
   base: Layer,
 ): Promise<{ bytes: Uint8Array; content: Uint8Array }> {
   const folder = new MemoryFolder()
-  const layer = await create(driver, folder, 'a', { name: '', size, options }, parentOf(below))
+  const layer = await create(driver, folder, 'a', { name: '', size, options }, rawParent(below))
   const chain = new Chain([base, layer])
   for (const part of [0.1, 0.4, 0.45, 0.9]) {
     const at = Math.floor((part * size) / 512) * 512 + 100
@@ -100,7 +88,7 @@ describe.each(cases)('clearing a layer: $name', (one) => {
   const { driver, below, size } = one
 
   test('shows the parent everywhere, keeps the link, changes the identity, gives the room back', async () => {
-    const base = await baseOf(below)
+    const base = await rawBase(below)
     const { bytes } = await childOf(one, base)
     const store = new MemoryStore('a', { content: bytes })
     const layer = await openFor(driver, store)
@@ -124,7 +112,7 @@ describe.each(cases)('clearing a layer: $name', (one) => {
   })
 
   test('a crash at any moment leaves the old disk or the new one, and no damage', async () => {
-    const base = await baseOf(below)
+    const base = await rawBase(below)
     const { bytes, content } = await childOf(one, base)
     const recorder = new RecordingStore(new MemoryStore('a', { content: bytes }))
     const layer = await openFor(driver, recorder)
@@ -152,7 +140,7 @@ describe.each(cases)('clearing a layer: $name', (one) => {
   })
 
   test('that fails leaves the old disk or the new one, and works when it is done again', async () => {
-    const base = await baseOf(below)
+    const base = await rawBase(below)
     const { bytes } = await childOf(one, base)
     for (let index = 0, done = false; !done; index++) {
       const medium = new MemoryStore('a', { content: bytes })
@@ -199,7 +187,7 @@ describe('clearing a qcow2 layer', () => {
   const one = cases[0] as Case
 
   test('keeps its internal snapshots', async () => {
-    const base = await baseOf(one.below)
+    const base = await rawBase(one.below)
     const { bytes, content } = await childOf(one, base)
     const store = new MemoryStore('a', { content: bytes })
     const layer = await openFor(qcow2, store)
@@ -218,7 +206,7 @@ describe('clearing a qcow2 layer', () => {
   })
 
   test('refuses where an entry cannot be right, and changes nothing', async () => {
-    const base = await baseOf(one.below)
+    const base = await rawBase(one.below)
     const { bytes } = await childOf(one, base)
     const view = new DataView(bytes.buffer)
     const l2At = Number(view.getBigUint64(Number(view.getBigUint64(40))) & 0xfffffffffffe00n)
@@ -232,8 +220,8 @@ describe('clearing a qcow2 layer', () => {
   })
 
   test('over a parent that does not end at a sector has the size that a new child has', async () => {
-    const base = await baseOf(1000)
-    const layer = await create(qcow2, new MemoryFolder(), 'a', { name: '', size: 64 * KIB }, parentOf(1000))
+    const base = await rawBase(1000)
+    const layer = await create(qcow2, new MemoryFolder(), 'a', { name: '', size: 64 * KIB }, rawParent(1000))
     await clear(layer, 1000)
     expect(layer.size).toBe(1024)
     const wanted = new Uint8Array(1024)
@@ -242,10 +230,10 @@ describe('clearing a qcow2 layer', () => {
   })
 
   test('with a data file leaves the data alone until the image has switched', async () => {
-    const base = await baseOf(one.below)
+    const base = await rawBase(one.below)
     const folder = new MemoryFolder()
     const options = { cluster_size: '4096', data_file: 'data' }
-    const made = await create(qcow2, folder, 'a', { name: '', size: one.size, options }, parentOf(one.below))
+    const made = await create(qcow2, folder, 'a', { name: '', size: one.size, options }, rawParent(one.below))
     const chain = new Chain([base, made])
     await promised(chain.write(5000, patternFor(0, 60 * KIB, 4)))
     await promised(chain.close())
@@ -278,7 +266,7 @@ describe('clearing a qcow2 layer', () => {
 describe('clearing a vhdx layer', () => {
   test('makes the file short again, with the table at its front', async () => {
     const one = cases[4] as Case
-    const base = await baseOf(one.below)
+    const base = await rawBase(one.below)
     const { bytes } = await childOf({ ...one, size: 64 * MIB, below: one.below }, base)
     const store = new MemoryStore('a', { content: bytes })
     const layer = await openFor(vhdx, store)
@@ -289,11 +277,11 @@ describe('clearing a vhdx layer', () => {
 
   test('a place where sector bitmaps lay can take a table', async () => {
     const one = cases[4] as Case
-    const base = await baseOf(one.below)
+    const base = await rawBase(one.below)
     const store = new MemoryStore('a')
     const folder = new MemoryFolder()
     folder.files.set('a', store)
-    const chain = new Chain([base, await create(vhdx, folder, 'a', { ...one }, parentOf(one.below))])
+    const chain = new Chain([base, await create(vhdx, folder, 'a', { ...one }, rawParent(one.below))])
     const layer = chain.layers.at(-1) as WritableLayer
     await promised(chain.write(700, patternFor(0, 5000, 1)))
     await promised(chain.flush())

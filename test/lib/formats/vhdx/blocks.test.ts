@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../../lib/chain/chain.ts'
-import type { NewParent } from '../../../../lib/contracts/identity.ts'
 import type { Layer } from '../../../../lib/contracts/layer.ts'
 import { VdiskError } from '../../../../lib/errors.ts'
 import { raw } from '../../../../lib/formats/raw/driver.ts'
@@ -11,6 +10,7 @@ import type { ByteStore } from '../../../../lib/io/store.ts'
 import { checkLayer } from '../../../contract/driver-contract.ts'
 import { patternFor } from '../../../model/history.ts'
 import { MemoryFolder } from '../../../support/memory-image.ts'
+import { rawParent } from '../../../support/raw-base.ts'
 import { watchedStore } from '../../../support/stores.ts'
 import { MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
@@ -20,11 +20,6 @@ const BITMAP_ENTRY = 4096
 
 const state = (entry: bigint): number => Number(entry & 7n)
 const place = (entry: bigint): number => Number(entry & ~0xfffffn)
-
-function parentOf(size = SIZE): NewParent {
-  const record = { size, stamp: undefined, sample: undefined }
-  return { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record, replaces: undefined }
-}
 
 /** A raw base whose bytes tell where they are from. */
 async function baseOf(size = SIZE): Promise<{ layer: Layer; bytes: Uint8Array }> {
@@ -43,7 +38,7 @@ async function contentOf(chain: Chain): Promise<Uint8Array> {
 
 describe('a block of a differencing file', () => {
   test('written in part is partially present: its sectors have bits, and need nothing of the parent', async () => {
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const layer = await file.write()
     const room = await promised(layer.reserve(MIB + 512, 1024))
     expect(room.fills).toEqual([])
@@ -59,7 +54,7 @@ describe('a block of a differencing file', () => {
 
   test('brings along the rest of sectors that are cut, and no more', async () => {
     const base = await baseOf()
-    const file = await VhdxFile.make(SIZE, { logical_sector_size: '4096' }, parentOf())
+    const file = await VhdxFile.make(SIZE, { logical_sector_size: '4096' }, rawParent(SIZE))
     const layer = await file.write()
     const room = await promised(layer.reserve(MIB + 1000, 8000))
     expect(room.length).toBe(8000)
@@ -82,7 +77,7 @@ describe('a block of a differencing file', () => {
     const folder = new MemoryFolder()
     folder.files.set('base', zeros)
     const base = await promised(raw.open(folder.image('base'), 'read'))
-    const file = await VhdxFile.make(SIZE, { logical_sector_size: '4096' }, parentOf())
+    const file = await VhdxFile.make(SIZE, { logical_sector_size: '4096' }, rawParent(SIZE))
     const layer = await file.write()
     const chain = new Chain([base, layer])
     await promised(chain.write(MIB, new Uint8Array(16384).fill(0xaa)))
@@ -97,7 +92,7 @@ describe('a block of a differencing file', () => {
   })
 
   test('whose last missing sector is written becomes fully present', async () => {
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const chain = new Chain([(await baseOf()).layer, await file.write()])
     await promised(chain.write(MIB, new Uint8Array(MIB - 512).fill(1)))
     await promised(chain.flush())
@@ -110,7 +105,7 @@ describe('a block of a differencing file', () => {
   })
 
   test('written whole needs no bits', async () => {
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const chain = new Chain([(await baseOf()).layer, await file.write()])
     await promised(chain.write(MIB, new Uint8Array(MIB).fill(1)))
     await promised(chain.close())
@@ -120,7 +115,7 @@ describe('a block of a differencing file', () => {
 
   test('that is partially present again does not count the bits that it had before', async () => {
     const base = await baseOf()
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const layer = await file.write()
     const chain = new Chain([base.layer, layer])
     await promised(chain.write(MIB, new Uint8Array(4096).fill(1)))
@@ -138,7 +133,7 @@ describe('a block of a differencing file', () => {
 
   test('shows the parent again where whole sectors are revealed, also of one that was fully present', async () => {
     const base = await baseOf()
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const layer = await file.write()
     const chain = new Chain([base.layer, layer])
     const wanted = base.bytes.slice()
@@ -160,7 +155,7 @@ describe('a block of a differencing file', () => {
   })
 
   test('at the end of the disk, revealed in part, has no bits behind it', async () => {
-    const file = await VhdxFile.make(SIZE - 512, {}, parentOf())
+    const file = await VhdxFile.make(SIZE - 512, {}, rawParent(SIZE))
     const layer = await file.write()
     const chain = new Chain([(await baseOf()).layer, layer])
     await promised(chain.write(3 * MIB, new Uint8Array(MIB - 512).fill(1)))
@@ -172,7 +167,7 @@ describe('a block of a differencing file', () => {
 
   test('erased as a whole reads as zero, whatever the parent has; revealed, it is the parent’s again', async () => {
     const base = await baseOf()
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const layer = await file.write()
     const chain = new Chain([base.layer, layer])
     await promised(chain.erase(MIB, 2 * MIB))
@@ -188,7 +183,7 @@ describe('a block of a differencing file', () => {
 
   test('that was zero and is written becomes fully present: the rest of it stays zero', async () => {
     const base = await baseOf()
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const chain = new Chain([base.layer, await file.write()])
     await promised(chain.erase(MIB, MIB))
     await promised(chain.write(MIB + 77, Uint8Array.of(9)))
@@ -368,7 +363,7 @@ describe('mapping', () => {
   })
 
   test('keeps bits of blocks of 256 MiB, whose bitmaps have many pages', async () => {
-    const file = await VhdxFile.make(2048 * MIB, { block_size: '256M' }, parentOf(2048 * MIB))
+    const file = await VhdxFile.make(2048 * MIB, { block_size: '256M' }, rawParent(2048 * MIB))
     const layer = await file.write()
     for (const at of [0, 100 * MIB, 255 * MIB + 512, 1000 * MIB]) {
       const room = await promised(layer.reserve(at, 512))

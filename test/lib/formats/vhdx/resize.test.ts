@@ -2,7 +2,6 @@ import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../../lib/chain/chain.ts'
 import type { NewParent } from '../../../../lib/contracts/identity.ts'
 import type { Layer } from '../../../../lib/contracts/layer.ts'
-import { raw } from '../../../../lib/formats/raw/driver.ts'
 import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../../lib/io/io.ts'
 import { MemoryStore } from '../../../../lib/io/memory.ts'
@@ -10,22 +9,12 @@ import type { ByteStore } from '../../../../lib/io/store.ts'
 import { checkLayer, generator } from '../../../contract/driver-contract.ts'
 import { patternFor } from '../../../model/history.ts'
 import { MemoryFolder } from '../../../support/memory-image.ts'
+import { rawBase, rawParent } from '../../../support/raw-base.ts'
 import { contentOf, failingStore, type Recorded, RecordingStore } from '../../../support/stores.ts'
 import { MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
 /** What a BAT of 1 MiB has entries for, with blocks of 1 MiB and sectors of 512 bytes: 131040 blocks and 31 bitmaps. */
 const FULL_BAT = 131_040 * MIB
-
-function parentOf(size: number): NewParent {
-  const record = { size, stamp: undefined, sample: undefined }
-  return { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record, replaces: undefined }
-}
-
-async function baseOf(size: number): Promise<Layer> {
-  const folder = new MemoryFolder()
-  folder.files.set('base', new MemoryStore('base', { content: patternFor(0, size, 200), writable: false }))
-  return await promised(raw.open(folder.image('base'), 'read'))
-}
 
 async function read(layer: Layer, offset: number, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length)
@@ -76,7 +65,7 @@ describe('growing past what the BAT has entries for', () => {
 
   test('moves that of a differencing file with its sector bitmaps, and hides a longer parent', async () => {
     const size = FULL_BAT
-    const file = await VhdxFile.make(size - MIB, {}, parentOf(size + 10 * MIB))
+    const file = await VhdxFile.make(size - MIB, {}, rawParent(size + 10 * MIB))
     const layer = await file.write()
     const room = await promised(layer.reserve(77 * MIB + 512, 1024))
     await promised(room.publish())
@@ -199,9 +188,9 @@ describe('the end of the disk', () => {
   })
 
   test('within a block of a child: it hides the parent when the disk grows, where nothing, a part or all was written', async () => {
-    const base = await baseOf(4 * MIB)
+    const base = await rawBase(4 * MIB)
     for (const written of [0, 512, 4096, MIB + 512]) {
-      const file = await VhdxFile.make(MIB + 512, {}, parentOf(4 * MIB))
+      const file = await VhdxFile.make(MIB + 512, {}, rawParent(4 * MIB))
       const layer = await file.write()
       const chain = new Chain([base, layer])
       if (written > 0) await promised(chain.write(MIB + 512 - written, new Uint8Array(written).fill(7)))
@@ -222,8 +211,8 @@ describe('the end of the disk', () => {
   })
 
   test('moves inside one block of a child, forth and back', async () => {
-    const base = await baseOf(MIB)
-    const file = await VhdxFile.make(64 * 1024, {}, parentOf(MIB))
+    const base = await rawBase(MIB)
+    const file = await VhdxFile.make(64 * 1024, {}, rawParent(MIB))
     const layer = await file.write()
     const chain = new Chain([base, layer])
     const wanted = patternFor(0, 64 * 1024, 200)
@@ -241,7 +230,7 @@ describe('the end of the disk', () => {
   })
 
   test('may be its beginning: then nothing is left, and what comes back is zero', async () => {
-    for (const parent of [undefined, parentOf(4 * MIB)]) {
+    for (const parent of [undefined, rawParent(4 * MIB)]) {
       const file = await VhdxFile.make(4 * MIB, {}, parent)
       const layer = await file.write()
       for (const offset of [0, 3 * MIB + 512]) await promised((await promised(layer.reserve(offset, 512))).publish())
@@ -314,7 +303,7 @@ describe('what is made', () => {
   })
 
   test.each([{ subformat: 'fixed' }, { block_state_zero: 'on' }])('as a child with %o is refused', async (options) => {
-    await expect(VhdxFile.make(MIB, options, parentOf(MIB))).rejects.toMatchObject({ code: 'REFUSED' })
+    await expect(VhdxFile.make(MIB, options, rawParent(MIB))).rejects.toMatchObject({ code: 'REFUSED' })
   })
 
   test('has a size that is rounded up to whole sectors, and may be empty', async () => {
@@ -345,7 +334,7 @@ describe('what is made', () => {
       (await (await VhdxFile.make(MIB, options, parent)).read()).details
     expect(await kind({})).toMatchObject({ type: 'dynamic', blockSize: MIB, physicalSectorSize: 4096 })
     expect(await kind({ subformat: 'fixed', block_size: '2M' })).toMatchObject({ type: 'fixed', blockSize: 2 * MIB })
-    expect(await kind({}, parentOf(MIB))).toMatchObject({ type: 'differencing', logicalSectorSize: 512 })
+    expect(await kind({}, rawParent(MIB))).toMatchObject({ type: 'differencing', logicalSectorSize: 512 })
   })
 
   test('fixed and preallocated in full takes its room at once', async () => {

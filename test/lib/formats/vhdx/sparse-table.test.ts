@@ -7,6 +7,7 @@ import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../../lib/io/io.ts'
 import { checkLayer } from '../../../contract/driver-contract.ts'
 import { printSeed, randomTest } from '../../../support/random.ts'
+import { rawParent } from '../../../support/raw-base.ts'
 import { MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
 printSeed()
@@ -14,11 +15,6 @@ printSeed()
 /** Twelve chunks, with blocks of 1 MiB and sectors of 512 bytes; 96 pages of BAT, most of them holes. */
 const BLOCKS = 12 * 4096 - 17
 const SIZE = BLOCKS * MIB
-
-function parentOf(): NewParent {
-  const record = { size: SIZE, stamp: undefined, sample: undefined }
-  return { path: 'base', absolutePath: '/base', format: 'raw', identity: undefined, record, replaces: undefined }
-}
 
 interface Run {
   readonly kind: Extent['kind']
@@ -41,7 +37,7 @@ describe('a BAT that lies mostly in holes of the file', () => {
   const ways: [string, NewParent | undefined, Record<string, string>][] = [
     ['blocks that are not present', undefined, {}],
     ['blocks that are zero', undefined, { block_state_zero: 'on' }],
-    ["a parent's blocks", parentOf(), {}],
+    ["a parent's blocks", rawParent(SIZE), {}],
   ]
   for (const [name, parent, options] of ways) {
     randomTest(`says in one answer what it says block by block: ${name}`, async (random) => {
@@ -68,7 +64,7 @@ describe('a BAT that lies mostly in holes of the file', () => {
   }
 
   test('does not lend what it says to entries that are not there', async () => {
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     const layer = await file.write()
     // Zero up to a place of the table at which both a hole and a stride of 256 KiB begin, if one asks for page 15.
     const [page15, hole] = [61440 / 8, 327680 / 8]
@@ -84,7 +80,7 @@ describe('a BAT that lies mostly in holes of the file', () => {
   })
 
   test('is checked for sector bitmaps that a hole says are not there', async () => {
-    const file = await VhdxFile.make(SIZE, {}, parentOf())
+    const file = await VhdxFile.make(SIZE, {}, rawParent(SIZE))
     // Partially present, the first block of chunk 7 and the last of all. The entry of the one's bitmap lies in the next
     // 256 KiB of the table, of which nothing was ever written; the other's table ends behind it.
     const at = file.store.size()
