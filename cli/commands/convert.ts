@@ -14,12 +14,13 @@ import { UsageError } from '../usage-error.ts'
 export const command = defineCommand({
   usage: '<source> <destination>',
   describe:
-    'Copies what a disk reads as into a new image of any format. Zeros take no room. The result gets its name only when\nit is complete and durable. Without --parent the result stands alone (--flatten says so explicitly).',
+    'Copies what a disk reads as into a new image of any format. Zeros take no room. The result gets its name only when\nit is complete and, without --no-flush, durable. Without --parent the result stands alone (--flatten says so explicitly).',
   examples: [
     ['vdisk convert disk.vhdx disk.qcow2 --format qcow2', 'another format'],
     ['vdisk convert leaf.avhdx whole.vhdx --format vhdx --flatten', 'a chain into one file'],
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --compress zstd', 'compressed'],
     ['vdisk convert leaf.avhdx leaf.qcow2 --format qcow2 --parent base.vhdx', 'only what differs from the base'],
+    ['vdisk convert disk.raw disk.qcow2 --format qcow2 --no-flush', 'for a copy that can be made again'],
   ],
   options: (yargs) =>
     formatOptions(openOptions(yargs))

@@ -35,7 +35,7 @@ export interface Layer {
 }
 
 export interface WritableLayer extends Layer {
-  /** What `identity` will be after the first change of content in this session. */
+  /** What `identity` will be once the content changes for the first time since the image was opened. */
   readonly nextIdentity: Identity | undefined
   /**
    * Finds room for a write that begins at `offset`; may cover less than `length`. Nothing is visible before `publish`.

@@ -271,7 +271,7 @@ class Copier {
     const packed = await packer.pack(whole)
     if (!packed) return await promised(this.write(offset, granule))
     await promised(packer.store(offset, packed))
-    this.written += granule.length
+    this.noteWritten(granule.length)
   }
 }
 

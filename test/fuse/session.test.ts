@@ -193,7 +193,7 @@ describe('errors', () => {
     expect(reply?.length).toBe(16)
   })
 
-  test('an unknown request is not implemented', () => {
+  test('an unknown request is answered with ENOSYS', () => {
     expect(errorOf(makeSession().ask(requestBytes(4242, 1)))).toBe(-38)
     expect(errorOf(makeSession().ask(requestBytes(22, DISK, '00'.repeat(16))))).toBe(-38) // GETXATTR
   })

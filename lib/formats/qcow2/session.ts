@@ -27,7 +27,7 @@ export class Session {
     this.bitmaps = bitmaps
   }
 
-  /** Whether the content may have changed in this session. */
+  /** Whether the content may have changed since the image was opened. */
   get contentChanged(): boolean {
     return this.begun === 'content'
   }

@@ -96,7 +96,7 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
   /** the end of a reservation that publishes nothing */
   private readonly leave = (): Io<void> => just(this.lock.leave())
 
-  /** @param fileWriteGuid what this session calls itself in the headers */
+  /** @param fileWriteGuid what the headers call this opening of the file */
   constructor(parts: VhdxParts, space: Space, fileWriteGuid: string) {
     super(parts)
     const { bat, headers } = parts
