@@ -10,7 +10,6 @@ import {
   type ErrorCode,
   finish,
   inspectChain,
-  isVdiskError,
   mergeImage,
   openDisk,
   relink,
@@ -22,6 +21,7 @@ import { patternFor } from '../model/history.ts'
 import { commandLineIn, type Ran } from '../support/command-line.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { expectSameBytes, ourReading, Qemu } from '../support/qemu.ts'
+import { refusal } from '../support/refusal.ts'
 import { scratchFolder } from '../support/temp.ts'
 
 // What goes wrong between a child and its parent is noticed before it harms, explained, and nothing is worse for it.
@@ -234,16 +234,6 @@ function attempts(scene: Scene): Record<string, () => Promise<unknown>> {
   }
 }
 
-async function failure(work: () => Promise<unknown>): Promise<VdiskError> {
-  try {
-    await work()
-  } catch (error) {
-    if (isVdiskError(error)) return error
-    throw error
-  }
-  throw new Error('it should have been refused')
-}
-
 /** The command line that an advice gives, with the names filled in. */
 function commandIn(advice: string | undefined, image: string, parent: string): string[] {
   const [, found] = /vdisk (relink IMAGE --parent FILE(?: --accept-modified)?)/.exec(advice ?? '') ?? []
@@ -272,7 +262,7 @@ describeWithPeers(['qemu-img', 'qemu-io', 'dd'], 'a broken link', () => {
           const before = scene.state()
 
           for (const [what, work] of Object.entries(attempts(scene))) {
-            const error = await failure(work)
+            const error = await refusal(work)
             if (what === 'open to read') expectExplained(error, scene, accident)
             else expect([what, error.code]).toEqual([what, accident.code])
             expect(scene.state(), what).toEqual(before)
@@ -281,7 +271,7 @@ describeWithPeers(['qemu-img', 'qemu-io', 'dd'], 'a broken link', () => {
           expect(findings.map(({ severity }) => severity)).toEqual(['error'])
           expect(scene.state()).toEqual(before)
 
-          const { advice } = await failure(() => openDisk(scene.child))
+          const { advice } = await refusal(() => openDisk(scene.child))
           const now = accident.now?.(scene) ?? scene.parent
           const command = commandIn(advice, scene.child, now)
           const fixed = scene.vdisk(...command)
@@ -290,7 +280,7 @@ describeWithPeers(['qemu-img', 'qemu-io', 'dd'], 'a broken link', () => {
           const { [scene.child]: _, ...others } = before
           expect(scene.state()).toMatchObject(others)
           const outside = path.dirname(now) !== path.dirname(scene.child) && !now.includes('bases')
-          const options = outside ? { allow: [allowedBy(await failure(() => openDisk(scene.child)))] } : {}
+          const options = outside ? { allow: [allowedBy(await refusal(() => openDisk(scene.child)))] } : {}
           expect((await inspectChain(scene.child, options)).at(-1)?.link?.level).toMatch(/^(verified|consistent)$/)
           const found = await ourReading(scene.child, options)
           if (accident.code === 'PARENT_MISSING') expectSameBytes(found, scene.content, 'the disk')
@@ -303,7 +293,7 @@ describeWithPeers(['qemu-img', 'qemu-io', 'dd'], 'a broken link', () => {
         const backup = scene.at('elsewhere', 'backup')
         runPeer('cp', ['-p', scene.parent, backup])
         await CHANGES[1]?.happen(scene)
-        expect((await failure(() => openDisk(scene.child))).code).toBe('PARENT_MISMATCH')
+        expect((await refusal(() => openDisk(scene.child))).code).toBe('PARENT_MISMATCH')
         runPeer('cp', ['-p', backup, scene.parent])
         expect((await inspectChain(scene.child)).at(-1)?.link?.level).toMatch(/^(verified|consistent)$/)
         expectSameBytes(await ourReading(scene.child), scene.content, 'the disk')
@@ -382,7 +372,7 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'a parent that is called by a path of
     const name = 'C:\\vm\\bases\\base one.qcow2'
     new Qemu(path.dirname(scene.child)).img(['rebase', '-u', '-b', name, '-F', 'qcow2', path.basename(scene.child)])
     const before = scene.state()
-    const error = await failure(() => openDisk(scene.child))
+    const error = await refusal(() => openDisk(scene.child))
     expect(error).toMatchObject({ code: 'PARENT_MISSING', advice: expect.stringContaining('--map PREFIX=DIR') })
     expect(error.message).toContain(name)
     const map = `c:/vm/BASES=${scene.at('elsewhere')}`
@@ -396,7 +386,7 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'a parent that is called by a path of
     const scene = await Scene.make({ parent: 'vhdx', child: 'vhdx' })
     fs.renameSync(scene.parent, scene.at('elsewhere', path.basename(scene.parent)))
     const before = scene.state()
-    const error = await failure(() => openDisk(scene.child))
+    const error = await refusal(() => openDisk(scene.child))
     expect(error).toMatchObject({ code: 'PARENT_MISSING', advice: expect.stringContaining('--map PREFIX=DIR') })
     const map = `${path.dirname(scene.child)}=${scene.at('elsewhere')}`
     expect(scene.vdisk('check', scene.child, '--map', map)).toMatchObject({ code: 0, err: '' })
@@ -413,7 +403,7 @@ describeWithPeers(['qemu-img'], 'a link in the middle of a chain', () => {
     await (await createDisk(top, { format, parent: scene.child, parentFormat: format })).close()
     await CHANGES[0]?.happen(scene)
     const before = scene.state()
-    const error = await failure(() => openDisk(top))
+    const error = await refusal(() => openDisk(top))
     expect(error.where.file).toBe(scene.child)
     expect(error.message).toContain(scene.parent)
     const [, link, above] = await inspectChain(top)
@@ -432,6 +422,6 @@ describeWithPeers(['qemu-img'], 'a link in the middle of a chain', () => {
     const { replaced } = await relink(scene.child, scene.parent, { acceptModified: true })
     expect(replaced).toBeDefined()
     await CHANGES[0]?.happen(scene)
-    expect((await failure(() => openDisk(scene.child))).code).toBe('PARENT_MISMATCH')
+    expect((await refusal(() => openDisk(scene.child))).code).toBe('PARENT_MISMATCH')
   })
 })

@@ -6,7 +6,6 @@ import {
   finish,
   inspectChain,
   inspectImage,
-  isVdiskError,
   type MergeOptions,
   mergeImage,
   openDisk,
@@ -16,6 +15,7 @@ import {
 } from '../../../lib/index.ts'
 import { HostFile } from '../../../lib/io/host-file.ts'
 import { patternFor } from '../../model/history.ts'
+import { refusal } from '../../support/refusal.ts'
 import { tempFolder } from '../../support/temp.ts'
 
 const root = tempFolder('merge')
@@ -46,16 +46,6 @@ async function contentOf(file: string, format?: string): Promise<Buffer> {
   return bytes
 }
 
-async function failure(work: () => Promise<unknown>): Promise<VdiskError> {
-  try {
-    await work()
-  } catch (error) {
-    if (isVdiskError(error)) return error
-    throw error
-  }
-  throw new Error('it should have failed')
-}
-
 const merge = (file: string, options: MergeOptions = {}): Promise<unknown> => finish(mergeImage(file, options))
 
 describe('merging', () => {
@@ -65,7 +55,7 @@ describe('merging', () => {
       await using disk = await openDisk(at('a.qcow2'), { writable: true })
       await disk.write(0, Buffer.alloc(100, 0xee))
     }
-    const error = await failure(() => merge(at('a.qcow2')))
+    const error = await refusal(() => merge(at('a.qcow2')))
     expect([error.code, error.message]).toEqual(['PARENT_MISMATCH', expect.stringContaining('b.qcow2')])
   })
 
@@ -85,7 +75,7 @@ describe('merging', () => {
           return false
         },
       })
-      const error = await failure(() => merge(at('a.qcow2'), { signal, force: false, parentFormat: format }))
+      const error = await refusal(() => merge(at('a.qcow2'), { signal, force: false, parentFormat: format }))
       expect([changed, error.code]).toEqual([true, 'PARENT_MISMATCH'])
       expect((await inspectImage(at('a.qcow2'))).parent?.merging).toBe(false)
     },
@@ -128,7 +118,7 @@ describe('merging', () => {
     const history = await openDisk(at('c.qcow2'))
     await history.close()
     expect(history.notes.some((note) => note.includes('was merged into a.qcow2'))).toBe(true)
-    const error = await failure(() => openDisk(at('c.qcow2'), { writable: true }))
+    const error = await refusal(() => openDisk(at('c.qcow2'), { writable: true }))
     expect([error.code, error.message]).toEqual(['REFUSED', expect.stringContaining('merged into a.qcow2')])
   })
 
@@ -143,7 +133,7 @@ describe('merging', () => {
     const before = await contentOf(at('base'))
     for (const name of ['a.qcow2', 'b.qcow2', 'c.qcow2']) {
       for (const force of [false, true]) {
-        const error = await failure(() => merge(at(name), { into: at('base'), force }))
+        const error = await refusal(() => merge(at(name), { into: at('base'), force }))
         expect([error.code, error.message]).toEqual(['REFUSED', expect.stringContaining('was merged before')])
       }
     }
@@ -153,7 +143,7 @@ describe('merging', () => {
   test('a layer that was merged with those above it is not merged alone afterwards', async () => {
     const { at, content } = await chain()
     await merge(at('c.qcow2'), { into: at('base') })
-    expect((await failure(() => merge(at('a.qcow2')))).message).toContain('was merged before')
+    expect((await refusal(() => merge(at('a.qcow2')))).message).toContain('was merged before')
     expect((await contentOf(at('base'))).equals(content)).toBe(true)
     // The same merge once more changes nothing.
     await merge(at('c.qcow2'), { into: at('base') })
@@ -181,12 +171,12 @@ describe('merging', () => {
     const { at } = await chain()
     await (await createDisk(at('other.qcow2'), { format: 'qcow2', parent: at('b.qcow2') })).close()
     const before = await contentOf(at('other.qcow2'))
-    const error = await failure(() => merge(at('c.qcow2')))
+    const error = await refusal(() => merge(at('c.qcow2')))
     expect(error.code).toBe('REFUSED')
     expect(error.message).toContain('other.qcow2')
     expect((await contentOf(at('other.qcow2'))).equals(before)).toBe(true)
     await merge(at('c.qcow2'), { force: true })
-    expect((await failure(() => openDisk(at('other.qcow2')))).code).toBe('PARENT_MISMATCH')
+    expect((await refusal(() => openDisk(at('other.qcow2')))).code).toBe('PARENT_MISMATCH')
   })
 
   test('a link that is not sound stops it', async () => {
@@ -195,7 +185,7 @@ describe('merging', () => {
       await using disk = await openDisk(at('b.qcow2'), { writable: true })
       await disk.write(0, Buffer.from([1]))
     }
-    const error = await failure(() => merge(at('c.qcow2')))
+    const error = await refusal(() => merge(at('c.qcow2')))
     expect(error.code).toBe('PARENT_MISMATCH')
     expect(error.where.structure).toBe('parent link')
   })
@@ -203,7 +193,7 @@ describe('merging', () => {
   test('into what is no ancestor is refused, with the ancestors named', async () => {
     const { at } = await chain()
     await (await createDisk(at('stranger.qcow2'), { format: 'qcow2', size: MIB })).close()
-    const error = await failure(() => merge(at('c.qcow2'), { into: at('stranger.qcow2') }))
+    const error = await refusal(() => merge(at('c.qcow2'), { into: at('stranger.qcow2') }))
     expect(error.code).toBe('REFUSED')
     expect(error.advice).toContain('a.qcow2')
   })
@@ -233,7 +223,7 @@ describe('merging', () => {
     const abort = new AbortController()
     const job = mergeImage(at('c.qcow2'), { signal: abort.signal })
     abort.abort()
-    expect((await failure(() => finish(job))).code).toBe('CANCELLED')
+    expect((await refusal(() => finish(job))).code).toBe('CANCELLED')
     expect((await contentOf(at('c.qcow2'))).equals(content)).toBe(true)
     await merge(at('c.qcow2'))
     expect((await contentOf(at('b.qcow2'))).equals(content)).toBe(true)
@@ -244,7 +234,7 @@ describe('relinking', () => {
   test('a parent that was moved is found right, whatever it is called now', async () => {
     const { at, content } = await chain()
     fs.renameSync(at('b.qcow2'), at('moved.qcow2'))
-    expect((await failure(() => openDisk(at('c.qcow2')))).code).toBe('PARENT_MISSING')
+    expect((await refusal(() => openDisk(at('c.qcow2')))).code).toBe('PARENT_MISSING')
     expect((await relink(at('c.qcow2'), at('moved.qcow2'))).verdict.level).toBe('verified')
     expect((await contentOf(at('c.qcow2'))).equals(content)).toBe(true)
   })
@@ -252,7 +242,7 @@ describe('relinking', () => {
   test('another disk is not taken for the parent, unless the user insists; then both are on record', async () => {
     const { at } = await chain()
     await (await createDisk(at('stranger.qcow2'), { format: 'qcow2', size: 4 * MIB })).close()
-    const error = await failure(() => relink(at('c.qcow2'), at('stranger.qcow2')))
+    const error = await refusal(() => relink(at('c.qcow2'), at('stranger.qcow2')))
     expect(error.code).toBe('PARENT_MISMATCH')
     expect(error.advice).toContain('--accept-modified')
     const before = (await inspectImage(at('c.qcow2'))).parent?.expects
@@ -264,14 +254,14 @@ describe('relinking', () => {
 
   test('upon itself, over whatever way, is refused', async () => {
     const { at } = await chain()
-    expect((await failure(() => relink(at('b.qcow2'), at('c.qcow2'), { acceptModified: true }))).code).toBe(
+    expect((await refusal(() => relink(at('b.qcow2'), at('c.qcow2'), { acceptModified: true }))).code).toBe(
       'CHAIN_CYCLE',
     )
   })
 
   test('an image without a parent is no child', async () => {
     const { at } = await chain()
-    expect((await failure(() => relink(at('base'), at('a.qcow2')))).code).toBe('REFUSED')
+    expect((await refusal(() => relink(at('base'), at('a.qcow2')))).code).toBe('REFUSED')
   })
 })
 
