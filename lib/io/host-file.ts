@@ -211,7 +211,7 @@ export class HostFile implements ByteStore {
         where: { file: this.name, at },
       })
     }
-    throw ioError('allocate', this.name, at, { errno: result, code: result === -ERRNO.ENOSPC ? 'ENOSPC' : undefined })
+    throw ioError('allocate', this.name, at, nativeError(result))
   }
 
   segment(at: number): Segment {
@@ -242,7 +242,7 @@ export class HostFile implements ByteStore {
       if (count > 0) done += count
       else if (count === 0) throw pastEnd(source.name, from, length, source.size())
       else if (done === 0 && NOT_COPYABLE.has(-count)) return false
-      else throw ioError('write', this.name, at, { errno: count, code: -count === ERRNO.ENOSPC ? 'ENOSPC' : undefined })
+      else throw ioError('write', this.name, at, nativeError(count))
     }
     return true
   }
@@ -369,17 +369,23 @@ function typeOf(fd: number): number | undefined {
   }
 }
 
+/** What Node would say of the same failure. @param errno negative, as native calls answer it */
+function nativeError(errno: number): { code: string | undefined; message: string } {
+  const code = Object.entries(ERRNO).find(([, number]) => number === -errno)?.[0]
+  return { code, message: code ?? `errno ${-errno}` }
+}
+
 const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
 function ioError(
   verb: string,
   file: string,
   at: number,
-  error: { code?: string | undefined; errno?: number | undefined; message?: string },
+  error: { code?: string | undefined; message: string },
 ): VdiskError {
   const full = FULL.has(error.code ?? '')
   return new VdiskError(full ? 'NO_SPACE' : 'IO', {
-    message: `Cannot ${verb} ${file} at ${at}: ${full ? 'no room is left' : (error.message ?? `errno ${error.errno}`)}`,
+    message: `Cannot ${verb} ${file} at ${at}: ${full ? 'no room is left' : error.message}`,
     where: { file, at },
     advice: full ? 'Free some room on the file system that holds it, then repeat the command.' : undefined,
     cause: error instanceof Error ? error : undefined,

@@ -53,11 +53,13 @@ export const ERRNO = {
   ENXIO: 6,
   EAGAIN: 11,
   EINVAL: 22,
+  EFBIG: 27,
   ENOSPC: 28,
   ENODEV: 19,
   EXDEV: 18,
   ENOSYS: 38,
   EOPNOTSUPP: 95,
+  EDQUOT: 122,
   ENOLCK: 37,
 } as const
 
