@@ -45,8 +45,8 @@ export function* attributesOf(node: Node, owner: Ownership): Io<Attributes> {
     accessedNanos: nanos,
     modifiedNanos: nanos,
     changedNanos: nanos,
-    mode: (node.kind === 'file' ? TYPE.FILE : TYPE.DIRECTORY) | permissionsOf(node, owner),
-    links: node.kind === 'file' ? 1 : 2,
+    mode: (node.kind === 'folder' ? TYPE.DIRECTORY : TYPE.FILE) | permissionsOf(node, owner),
+    links: node.kind === 'folder' ? 2 : 1,
     uid: owner.uid,
     gid: owner.gid,
     blockSize: node.kind === 'file' ? blockSizeOf(node) : SMALLEST_BLOCK,
@@ -56,7 +56,7 @@ export function* attributesOf(node: Node, owner: Ownership): Io<Attributes> {
 /** The permission bits of a node. */
 export function permissionsOf(node: Node, owner: Ownership): number {
   if (node.kind === 'folder') return owner.shared ? 0o555 : 0o500
-  return (owner.shared ? 0o444 : 0o400) | (node.device.writable ? 0o200 : 0)
+  return (owner.shared ? 0o444 : 0o400) | (node.kind === 'file' && node.device.writable ? 0o200 : 0)
 }
 
 /** Counted when first asked for, and again after a change. */

@@ -47,7 +47,7 @@ export function* listFolder(folder: Folder, from: number, into: Uint8Array, owne
       inode: node.id,
       next: index + 1,
       nameLength: encoded.length,
-      type: (node.kind === 'file' ? TYPE.FILE : TYPE.DIRECTORY) >> 12,
+      type: (node.kind === 'folder' ? TYPE.DIRECTORY : TYPE.FILE) >> 12,
     }
     directoryEntry.encode(entry, into.subarray(used + prefix))
     into.set(encoded, used + prefix + directoryEntry.size)

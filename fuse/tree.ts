@@ -1,9 +1,9 @@
 import path from 'node:path'
-import type { Device } from '../lib/index.ts'
+import type { Device, Io } from '../lib/index.ts'
 import { ROOT_ID } from './protocol.ts'
 
-/** What a mount shows: folders, and disks as files. */
-export type Node = Folder | DiskFile
+/** What a mount shows: folders, disks as files, and texts about them. */
+export type Node = Folder | DiskFile | TextFile
 
 export class Folder {
   readonly kind = 'folder'
@@ -49,6 +49,22 @@ export class DiskFile {
   }
 }
 
+/** A text that is made anew whenever somebody opens it. */
+export class TextFile {
+  readonly kind = 'text'
+  readonly id: number
+  readonly name: string
+  readonly render: () => Io<string>
+  /** milliseconds since 1970 */
+  readonly modified = Date.now()
+
+  constructor(id: number, name: string, render: () => Io<string>) {
+    this.id = id
+    this.name = name
+    this.render = render
+  }
+}
+
 /**
  * The files of one mount.
  *
@@ -83,11 +99,28 @@ export class Tree {
   }
 
   addFile(name: string, device: Device, folder = this.root): DiskFile {
-    const file = new DiskFile(this.nodes.size + ROOT_ID, name, device)
-    if (folder.kind !== 'folder' || folder.children.has(name)) throw new TypeError(`There is no room for ${name}`)
-    folder.children.set(name, file)
-    this.nodes.set(file.id, file)
-    return file
+    return this.add(new DiskFile(this.nextId(), name, device), folder)
+  }
+
+  addText(name: string, render: () => Io<string>, folder = this.root): TextFile {
+    return this.add(new TextFile(this.nextId(), name, render), folder)
+  }
+
+  addFolder(name: string, folder = this.root): Folder {
+    return this.add(new Folder(this.nextId(), name, folder.kind === 'folder' ? folder : undefined), folder)
+  }
+
+  private nextId(): number {
+    return this.nodes.size + ROOT_ID
+  }
+
+  private add<T extends Node>(node: T, folder: Node): T {
+    if (folder.kind !== 'folder' || folder.children.has(node.name)) {
+      throw new TypeError(`There is no room for ${node.name}`)
+    }
+    folder.children.set(node.name, node)
+    this.nodes.set(node.id, node)
+    return node
   }
 }
 

@@ -13,7 +13,8 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   [/^lib\/formats\/registry\.ts$/, [/^lib\/contracts\//, /^lib\/formats\/[a-z0-9]+\/driver\.ts$/]],
   [/^lib\/formats\/[a-z0-9]+\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/chain\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
-  [/^lib\/jobs\//, [/^lib\/(chain|contracts|io|bytes)\//, /^lib\/errors\.ts$/, /^lib\/formats\/registry\.ts$/]],
+  [/^lib\/partitions\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
+  [/^lib\/jobs\//, [/^lib\/(chain|partitions|contracts|io|bytes)\//, /^lib\/errors\.ts$/, /^lib\/formats\/registry\.ts$/]],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
   [/^fuse\//, [/^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
   [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/daemon\.ts$/]],
@@ -26,6 +27,7 @@ const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/io\//, ['node:fs', 'node:module', 'node:path', 'node:zlib']],
   [/^lib\/contracts\//, []],
   [/^lib\/formats\//, ['node:zlib']],
+  [/^lib\/partitions\//, []],
   [/^lib\/chain\/gate\.ts$/, ['node:fs', 'node:path']],
   [/^lib\/chain\//, ['node:crypto']],
 ]
@@ -35,6 +37,7 @@ const PACKAGES: Record<string, RegExp> = {
   koffi: /^lib\/io\/sys\.ts$/,
   'binary-parser': /^lib\/bytes\/(struct|binary-parser\.d)\.ts$/,
   '@bokuweb/zstd-wasm': /^lib\/io\/zstd\.ts$/,
+  'fuse-native': /^fuse\/portable\.ts$/,
   yargs: /^cli\//,
   'cli-progress': /^cli\/output\.ts$/,
 }
