@@ -14,7 +14,10 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   [/^lib\/formats\/[a-z0-9]+\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/chain\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/partitions\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
-  [/^lib\/jobs\//, [/^lib\/(chain|partitions|contracts|io|bytes)\//, /^lib\/errors\.ts$/, /^lib\/formats\/registry\.ts$/]],
+  [
+    /^lib\/jobs\//,
+    [/^lib\/(chain|partitions|contracts|io|bytes)\//, /^lib\/errors\.ts$/, /^lib\/formats\/registry\.ts$/],
+  ],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
   [/^fuse\//, [/^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
   [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/daemon\.ts$/]],
