@@ -30,3 +30,9 @@ export {
   revertToSnapshot,
   type SnapshotEntry,
 } from './jobs/snapshot.ts'
+export { partitionFileName } from './partitions/file-name.ts'
+export type { Filesystem, FilesystemType } from './partitions/filesystem.ts'
+export { probeFilesystem } from './partitions/filesystem-probe.ts'
+export type { Partition, PartitionTable } from './partitions/partition.ts'
+export { PartitionDevice } from './partitions/partition-device.ts'
+export { type PartitionTableOptions, readPartitionTable } from './partitions/partition-table.ts'
