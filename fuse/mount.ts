@@ -1,10 +1,10 @@
-import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
 import { messageOf, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
 import { isOurs, mountedAt, placeOf, SUBTYPE } from './mount-table.ts'
 import { TYPE } from './protocol.ts'
+import { HANDED_OVER, MISSING, runTool, type Tool, type ToolResult } from './tool.ts'
 
 /** A place that can be mounted on. */
 export interface Mountpoint {
@@ -129,7 +129,7 @@ async function mountAsRoot(mountpoint: Mountpoint, flags: MountFlags): Promise<n
   const fd = openDevice(mountpoint)
   // -i: without a helper program that would want to serve the mount itself.
   const args = ['-i', '-t', `fuse.${SUBTYPE}`, '-o', options, flags.source, mountpoint.path]
-  const done = await runTool(MOUNT, args, fd)
+  const done = await runTool(MOUNT, args, { handedOver: fd })
   if (done.status === 0) return fd
   fs.closeSync(fd)
   throw refusal(mountpoint, MOUNT, done)
@@ -155,8 +155,9 @@ async function mountAsUser(mountpoint: Mountpoint, flags: MountFlags): Promise<n
   }
   const options = [`fsname=${escapeOption(flags.source)},subtype=${SUBTYPE}`, ...sharedOptions(flags)].join(',')
   const [ours, theirs] = native.socketPair()
-  const running = runTool(FUSERMOUNT, ['-o', options, '--', mountpoint.path], theirs, {
-    _FUSE_COMMFD: String(HANDED_OVER),
+  const running = runTool(FUSERMOUNT, ['-o', options, '--', mountpoint.path], {
+    handedOver: theirs,
+    environment: { _FUSE_COMMFD: String(HANDED_OVER) },
   })
   // The program has its own copy by now. While we held one, we would not notice that it ended without an answer.
   fs.closeSync(theirs)
@@ -182,57 +183,9 @@ function escapeOption(value: string): string {
 
 const DEVICE = '/dev/fuse'
 
-/** The number under which a child gets the descriptor that is handed to it. */
-const HANDED_OVER = 3
-
-/** The status of a program that could not be started, as shells have it. */
-const MISSING = 127
-
-interface Tool {
-  readonly command: string
-  /** the Debian package it is in */
-  readonly package: string
-}
-
-const MOUNT: Tool = { command: 'mount', package: 'mount' }
+export const MOUNT: Tool = { command: 'mount', package: 'mount' }
 const UMOUNT: Tool = { command: 'umount', package: 'mount' }
 const FUSERMOUNT: Tool = { command: 'fusermount3', package: 'fuse3' }
-
-interface ToolResult {
-  readonly status: number
-  /** what it said about its failure, on one line */
-  readonly words: string
-}
-
-/** Runs a program to its end. Never in the foreground: it may ask the very mount that this process serves. */
-function runTool(
-  tool: Tool,
-  args: readonly string[],
-  handedOver?: number,
-  environment: NodeJS.ProcessEnv = {},
-): Promise<ToolResult> {
-  return new Promise((resolve) => {
-    const child = spawn(tool.command, args, {
-      stdio: ['ignore', 'ignore', 'pipe', ...(handedOver === undefined ? [] : [handedOver])],
-      // Its words are looked at: they should not be translated.
-      env: { ...process.env, LC_ALL: 'C', ...environment },
-    })
-    let words = ''
-    child.stderr?.setEncoding('utf8').on('data', (text) => {
-      words += text
-    })
-    child.on('error', (error: NodeJS.ErrnoException) =>
-      resolve({
-        status: MISSING,
-        words: error.code === 'ENOENT' ? `${tool.command} is not installed` : error.message,
-      }),
-    )
-    child.on('close', (status) => {
-      const plain = words.trim().replace(/\s*\n\s*/g, '; ')
-      resolve({ status: status ?? 1, words: plain || `${tool.command} ended with status ${status}` })
-    })
-  })
-}
 
 function refusal(mountpoint: Mountpoint, tool: Tool, { status, words }: ToolResult): VdiskError {
   if (status === MISSING) return unsupported(mountpoint, words, `Run: apt install ${tool.package}`)
