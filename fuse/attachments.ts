@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isVdiskError, VdiskError } from '../lib/index.ts'
-import { describeHolders, holdersOf } from './holders.ts'
+import { describeHolders, holdersOf, processesWith } from './holders.ts'
 import { detachLoop } from './loop-device.ts'
 import { unmount } from './mount.ts'
 import { readMountTable, type TableEntry } from './mount-table.ts'
@@ -17,14 +17,11 @@ export type Attachment =
   | { readonly kind: 'loop'; readonly device: string; readonly file: string }
   /** a driver of the kernel shows the file system of the device `source` */
   | { readonly kind: 'mount'; readonly at: string; readonly type: string; readonly source: string }
-  /** a program shows a file system by FUSE; `processStart` tells it from a later process with its number */
-  | {
-      readonly kind: 'fuse'
-      readonly at: string
-      readonly type: string
-      readonly pid: number
-      readonly processStart: string
-    }
+  /** the program `driver` shows a file system by FUSE */
+  | { readonly kind: 'fuse'; readonly at: string; readonly type: string; readonly driver: string }
+
+/** A file system that is mounted. */
+type Top = Exclude<Attachment, { kind: 'loop' }>
 
 const SYNC: Tool = { command: 'sync', package: 'coreutils' }
 
@@ -53,18 +50,21 @@ export async function undo(attached: readonly Attachment[], how: 'now' | 'lazy' 
 }
 
 /** Unmounts a file system, and waits for the end of the program that showed it, if it was one. */
-async function leave(step: Exclude<Attachment, { kind: 'loop' }>, how: 'now' | 'lazy'): Promise<string[]> {
+async function leave(step: Top, how: 'now' | 'lazy'): Promise<string[]> {
   const losses: string[] = []
+  // Looked up before: a driver that is about to end has no name any more.
+  const driver = step.kind === 'fuse' ? driverOf(step) : undefined
   if (isMounted(step)) {
     if (how === 'now') losses.push(...(await saved(step.at)))
-    await unmountUnlessUsed(step, how)
+    // Where the driver has ended before, whoever has a file open there has lost it already.
+    await unmountUnlessUsed(step.at, step.kind === 'fuse' && !driver ? 'lazy' : how)
   }
-  if (step.kind === 'fuse') await untilEnded(step, how)
+  if (driver) await untilEnded(driver, step.at, how)
   return losses
 }
 
 /** Whether the file system is mounted at its place, with nothing above it. */
-function isMounted(step: Exclude<Attachment, { kind: 'loop' }>): boolean {
+function isMounted(step: Top): boolean {
   const entries = readMountTable().filter((entry) => entry.mountpoint === step.at)
   const ours = entries.findLast((entry) => belongsTo(step, entry))
   if (!ours) return false
@@ -76,7 +76,7 @@ function isMounted(step: Exclude<Attachment, { kind: 'loop' }>): boolean {
   })
 }
 
-function belongsTo(step: Exclude<Attachment, { kind: 'loop' }>, entry: TableEntry): boolean {
+function belongsTo(step: Top, entry: TableEntry): boolean {
   return step.kind === 'mount' ? entry.source === step.source : /^fuse(blk)?(\.|$)/.test(entry.type)
 }
 
@@ -86,11 +86,9 @@ async function saved(at: string): Promise<string[]> {
   return status === 0 ? [] : [words]
 }
 
-async function unmountUnlessUsed(step: Exclude<Attachment, { kind: 'loop' }>, how: 'now' | 'lazy'): Promise<void> {
-  const { at } = step
-  const gone = step.kind === 'fuse' && !isRunning(step)
+async function unmountUnlessUsed(at: string, how: 'now' | 'lazy'): Promise<void> {
   try {
-    await unmount(at, gone ? 'lazy' : how)
+    await unmount(at, how)
   } catch (error) {
     if (!isVdiskError(error, 'IN_USE')) throw error
     const above = readMountTable().find(({ mountpoint }) => mountpoint.startsWith(`${at}/`))
@@ -105,14 +103,15 @@ async function unmountUnlessUsed(step: Exclude<Attachment, { kind: 'loop' }>, ho
 }
 
 /** A driver writes the last of what it holds when its mount is gone already. Where nothing can be saved it is ended. */
-async function untilEnded(step: Extract<Attachment, { kind: 'fuse' }>, how: 'now' | 'lazy'): Promise<void> {
-  if (how === 'lazy' && isRunning(step)) process.kill(step.pid, 'SIGKILL')
+async function untilEnded(driver: Process, at: string, how: 'now' | 'lazy'): Promise<void> {
+  const isRunning = (): boolean => processStart(driver.pid) === driver.started
+  if (how === 'lazy' && isRunning()) process.kill(driver.pid, 'SIGKILL')
   const begun = Date.now()
-  while (isRunning(step)) {
+  while (isRunning()) {
     if (Date.now() - begun > PATIENCE) {
       throw new VdiskError('IN_USE', {
-        message: `Cannot wait for the end of the driver of ${step.at}: process ${step.pid} still runs`,
-        where: { file: step.at },
+        message: `Cannot wait for the end of the driver of ${at}: process ${driver.pid} still runs`,
+        where: { file: at },
         advice: 'A program in another mount namespace (a container, a service) may use the file system.',
       })
     }
@@ -120,6 +119,14 @@ async function untilEnded(step: Extract<Attachment, { kind: 'fuse' }>, how: 'now
   }
 }
 
-function isRunning({ pid, processStart: started }: Extract<Attachment, { kind: 'fuse' }>): boolean {
-  return processStart(pid) === started
+interface Process {
+  readonly pid: number
+  readonly started: string
+}
+
+/** The process that runs a driver: drivers go to the background by themselves, so nobody is told its number. */
+function driverOf({ driver, at }: Extract<Attachment, { kind: 'fuse' }>): Process | undefined {
+  return processesWith(driver, at)
+    .map((pid) => ({ pid, started: processStart(pid) ?? '' }))
+    .find(({ started }) => started !== '')
 }

@@ -8,12 +8,17 @@ import { fileURLToPath } from 'node:url'
 import { messageOf, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
 import { errorOf, type Fault, faultOf } from './fault.ts'
+import { type MountedFilesystem, mountFilesystem as mountFilesystemOf, unmountFilesystem } from './filesystem.ts'
+import type { Wanted } from './filesystem-choice.ts'
+import { type FilesystemNote, readNote, readNotes, type ShownFilesystem } from './filesystem-notes.ts'
 import { makeLog } from './log.ts'
 import { unmount } from './mount.ts'
 import { isOurs, mountedAt, placeOf, readMountTable } from './mount-table.ts'
 import { isServed, logFileOf, type MountRecord, readRecord, readRecords, removeRecord } from './records.ts'
 import { type Mounted, type MountOptions, Server } from './server.ts'
 
+export type { Wanted } from './filesystem-choice.ts'
+export type { ShownFilesystem } from './filesystem-notes.ts'
 export type { Mounted, MountOptions } from './server.ts'
 
 /** How a mount ended. */
@@ -42,6 +47,8 @@ export interface MountStatus {
   readonly started: string | undefined
   readonly log: string | undefined
   readonly fault: Fault | undefined
+  /** what is to be seen there, if it is not the disk */
+  readonly filesystem?: ShownFilesystem | undefined
 }
 
 /** Signals that end a mount in good order. */
@@ -126,12 +133,34 @@ export async function startDaemon(options: MountOptions, entry: string = daemonE
 }
 
 /**
- * Unmounts, and waits until everything that was written is durable and the image is closed.
+ * As `startDaemon`, with the files of one of the disk's file systems at the mountpoint instead of the disk.
+ *
+ * @param wanted number of a partition, or the only file system that makes sense
+ * @returns once the file system works
+ */
+export async function mountFilesystem(
+  options: MountOptions,
+  wanted: Wanted,
+  entry: string = daemonEntry(),
+): Promise<MountedFilesystem> {
+  return await mountFilesystemOf(options, wanted, { mount: (disk) => startDaemon(disk, entry), unmount: unmountDisk })
+}
+
+/**
+ * Unmounts, and waits until everything that was written is durable and the image is closed. Of a file system all that
+ * lies beneath it is undone too.
  *
  * @throws VdiskError NOT_FOUND, REFUSED if it is not one of ours, IN_USE if a program uses it: then nothing has changed;
  * or what its server failed with when it made things durable
  */
 export async function unmountAt(mountpoint: string): Promise<Unmounted> {
+  const note = readNote(placeOf(mountpoint))
+  if (!note) return await unmountDisk(mountpoint)
+  const ended = await unmountFilesystem(note, unmountDisk)
+  return { ended: 'unknown', ...ended, image: note.image, mountpoint: note.at }
+}
+
+async function unmountDisk(mountpoint: string): Promise<Unmounted> {
   const place = placeOf(mountpoint)
   const mounted = mountedAt(place)
   const record = readRecord(place)
@@ -163,16 +192,33 @@ export function listMounts(): MountStatus[] {
       .filter(isOurs)
       .map((entry) => [entry.mountpoint, entry]),
   )
-  const ours = readRecords().map((record) => {
+  const ours: MountStatus[] = readRecords().map((record) => {
     const state = stateOf(record, mounted.delete(record.mountpoint))
     const { mountpoint, image, readOnly, pid, started, log, fault } = record
     return { mountpoint, image, readOnly, state, pid, started, log, fault }
   })
-  const others = [...mounted.values()].map(({ mountpoint, source, readOnly }) => {
+  const others: MountStatus[] = [...mounted.values()].map(({ mountpoint, source, readOnly }) => {
     const unknown = { pid: undefined, started: undefined, log: undefined, fault: undefined }
     return { mountpoint, image: source, readOnly, state: 'unknown' as const, ...unknown }
   })
-  return [...ours, ...others]
+  return withFilesystems([...ours, ...others])
+}
+
+/** Where a file system is shown, people know its place, and not the one where its disk is hidden. */
+function withFilesystems(mounts: readonly MountStatus[]): MountStatus[] {
+  const notes = readNotes()
+  const shown = mounts.map((mount) => {
+    const note = notes.find(({ disk }) => disk === mount.mountpoint)
+    return note ? { ...mount, mountpoint: note.at, filesystem: note.filesystem } : mount
+  })
+  const left = notes.filter(({ disk }) => !mounts.some(({ mountpoint }) => mountpoint === disk))
+  return [...shown, ...left.map(leftover)]
+}
+
+/** What a command that was cut short has left, or somebody who unmounted the disk by other means. */
+function leftover({ at, image, filesystem }: FilesystemNote): MountStatus {
+  const unknown = { pid: undefined, started: undefined, log: undefined, fault: undefined }
+  return { mountpoint: at, image, readOnly: false, state: 'dead', ...unknown, filesystem }
 }
 
 function stateOf(record: MountRecord, mounted: boolean): MountStatus['state'] {

@@ -29,6 +29,14 @@ export function describeHolders(holders: readonly Holder[]): string {
   return `it is in use by ${named.join(', ').replace(/, ([^,]*)$/, ' and $1')}`
 }
 
+/** The processes that were started as this command, with this argument among others. */
+export function processesWith(command: string, argument: string): number[] {
+  return numbersIn('/proc').filter((pid) => {
+    const [name = '', ...given] = (orNothing(() => fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8')) ?? '').split('\0')
+    return path.basename(name) === command && given.includes(argument)
+  })
+}
+
 function usedBy(pid: number): string[] {
   const folder = `/proc/${pid}`
   const links = ['cwd', 'root', 'exe', ...numbersIn(`${folder}/fd`).map((fd) => `fd/${fd}`)]

@@ -68,7 +68,7 @@ export function logFileOf(mountpoint: string): string {
  * Where records lie. Not in the home: they mean nothing after a restart. Root has a place of its own, which does not
  * go when somebody logs out, and is the same with and without `sudo`.
  */
-function recordFolder(): string {
+export function recordFolder(): string {
   const { VDISK_RUNTIME_DIR, XDG_RUNTIME_DIR } = process.env
   if (VDISK_RUNTIME_DIR) return ownFolder(path.join(VDISK_RUNTIME_DIR, 'vdisk'))
   if (process.geteuid?.() === 0) return ownFolder('/run/vdisk')
@@ -131,7 +131,7 @@ function fileOf(mountpoint: string): string {
 }
 
 /** A file name for a path: readable at its end, and unmistakable. */
-function keyOf(mountpoint: string): string {
+export function keyOf(mountpoint: string): string {
   const name = path
     .basename(mountpoint)
     .replace(/[^\w.-]/g, '_')

@@ -1,4 +1,4 @@
-import { listMounts } from '../../fuse/daemon.ts'
+import { listMounts, type ShownFilesystem } from '../../fuse/daemon.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
 
@@ -11,10 +11,18 @@ export const command = defineCommand({
     const mounts = listMounts()
     out.document({ mounts })
     if (mounts.length === 0) out.line('Nothing is mounted.')
-    for (const { image, mountpoint, readOnly, state, pid } of mounts) {
+    for (const { image, mountpoint, readOnly, state, pid, filesystem } of mounts) {
       const process = pid === undefined ? '' : `, process ${pid}`
-      out.line(`${printable(mountpoint)}  ${printable(image)}  ${state}${readOnly ? ', read-only' : ''}${process}`)
+      const what = filesystem ? `, ${nameOf(filesystem)}` : ''
+      out.line(
+        `${printable(mountpoint)}  ${printable(image)}  ${state}${what}${readOnly ? ', read-only' : ''}${process}`,
+      )
     }
     return EXIT.ok
   },
 })
+
+/** @example ext4 of partition 2 */
+function nameOf({ type, partition }: ShownFilesystem): string {
+  return partition === undefined ? type : `${type} of partition ${partition}`
+}
