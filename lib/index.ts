@@ -10,7 +10,7 @@ export type { Identity, ParentLink } from './contracts/identity.ts'
 export { createDisk, Disk, openDisk, type StreamOptions, type StreamRange } from './disk.ts'
 export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
 export { drivers } from './formats/registry.ts'
-export { type Awaitable, breathe, type Io, promised, run, runSync, settle } from './io/io.ts'
+export { type Awaitable, breathe, type Io, just, promised, run, runSync, settle } from './io/io.ts'
 export { type CheckOptions, type CheckResult, checkImage } from './jobs/check.ts'
 export { type CompareOptions, type Comparison, compareDisks } from './jobs/compare.ts'
 export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
@@ -30,3 +30,9 @@ export {
   revertToSnapshot,
   type SnapshotEntry,
 } from './jobs/snapshot.ts'
+export { partitionFileName } from './partitions/file-name.ts'
+export type { Filesystem, FilesystemType } from './partitions/filesystem.ts'
+export { probeFilesystem } from './partitions/filesystem-probe.ts'
+export type { Partition, PartitionTable } from './partitions/partition.ts'
+export { PartitionDevice } from './partitions/partition-device.ts'
+export { type PartitionTableOptions, readPartitionTable } from './partitions/partition-table.ts'
