@@ -15,6 +15,7 @@ import { isServed, logFileOf, type MountRecord, readRecord, readRecords, removeR
 import { type Mounted, type MountOptions, Server } from './server.ts'
 
 export type { Mounted, MountOptions } from './server.ts'
+export { TRANSPORTS, type Transport } from './transport.ts'
 
 /** How a mount ended. */
 export interface Unmounted {

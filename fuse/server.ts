@@ -2,10 +2,10 @@ import path from 'node:path'
 import { type Disk, messageOf, type OpenOptions, openDisk } from '../lib/index.ts'
 import type { Door } from './door.ts'
 import { faultOf } from './fault.ts'
-import { openKernelDoor } from './kernel-door.ts'
 import { inspectMountpoint, type Mountpoint } from './mount.ts'
 import { processStart } from './process-start.ts'
 import { type MountRecord, removeRecord, writeRecord } from './records.ts'
+import { DEFAULT_TRANSPORT, TRANSPORTS, type Transport } from './transport.ts'
 import { diskNameOf, Tree } from './tree.ts'
 
 export interface MountOptions extends Omit<OpenOptions, 'writable' | 'waiting'> {
@@ -15,6 +15,8 @@ export interface MountOptions extends Omit<OpenOptions, 'writable' | 'waiting'> 
   readonly readOnly?: boolean | undefined
   /** other users may read the disk; only root, or with `user_allow_other` in /etc/fuse.conf */
   readonly allowOther?: boolean | undefined
+  /** default: the kernel's own protocol on Linux, else the library */
+  readonly transport?: Transport | undefined
 }
 
 /** A mount that works. */
@@ -74,7 +76,7 @@ export class Server {
 
   /** Opens the disk and mounts it. If this fails, nothing is left mounted or open. */
   static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
-    const { image, mountpoint, readOnly = false, allowOther = false, ...open } = options
+    const { image, mountpoint, readOnly = false, allowOther = false, transport = DEFAULT_TRANSPORT, ...open } = options
     const place = inspectMountpoint(mountpoint)
     const disk = await openDisk(image, { ...open, writable: !readOnly, waiting: 'defer' })
     let door: Door | undefined
@@ -83,7 +85,7 @@ export class Server {
       const tree = place.kind === 'file' ? Tree.ofFile(disk.chain) : Tree.ofFolder()
       if (place.kind === 'directory') tree.addFile(diskNameOf(source), disk.chain)
       const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, shared: allowOther }
-      door = await openKernelDoor({ place, tree, owner, source, readOnly: !disk.writable, log })
+      door = await TRANSPORTS[transport].open({ place, tree, owner, source, readOnly: !disk.writable, log })
       const server = new Server({ disk, door, place, logFile }, source, log)
       writeRecord(server.record)
       return server

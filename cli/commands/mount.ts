@@ -1,4 +1,4 @@
-import { type Mounted, serveForeground, startDaemon } from '../../fuse/daemon.ts'
+import { type Mounted, serveForeground, startDaemon, TRANSPORTS, type Transport } from '../../fuse/daemon.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { type Output, printable } from '../output.ts'
@@ -19,6 +19,10 @@ export const command = defineCommand({
       .positional('mountpoint', { type: 'string', demandOption: true, describe: 'an empty directory, or a file' })
       .option('read-only', { type: 'boolean', default: false, describe: 'nothing can be written' })
       .option('allow-other', { type: 'boolean', default: false, describe: 'other users may see it too' })
+      .option('transport', {
+        choices: Object.keys(TRANSPORTS) as Transport[],
+        describe: "how: by the kernel's own protocol, or by libfuse through the package fuse-native",
+      })
       .option('foreground', { type: 'boolean', default: false, describe: 'serve from this process; Ctrl-C unmounts' }),
   async run({ args, out }) {
     const options = {
@@ -27,6 +31,7 @@ export const command = defineCommand({
       mountpoint: args.mountpoint,
       readOnly: args['read-only'],
       allowOther: args['allow-other'],
+      transport: args.transport,
     }
     const tell = (mounted: Mounted): void => print(out, mounted)
     if (args.foreground) await serveForeground(options, { onMounted: tell })
