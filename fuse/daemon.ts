@@ -20,6 +20,7 @@ import { type Mounted, type MountOptions, Server } from './server.ts'
 export type { Wanted } from './filesystem-choice.ts'
 export type { ShownFilesystem } from './filesystem-notes.ts'
 export type { Mounted, MountOptions } from './server.ts'
+export { TRANSPORTS, type Transport } from './transport.ts'
 
 /** How a mount ended. */
 export interface Unmounted {

@@ -1,12 +1,11 @@
-import fs from 'node:fs'
 import path from 'node:path'
-import { type Disk, messageOf, type OpenOptions, openDisk, promised } from '../lib/index.ts'
-import { Channel } from './channel.ts'
+import { type Disk, messageOf, type OpenOptions, openDisk } from '../lib/index.ts'
+import type { Door } from './door.ts'
 import { faultOf } from './fault.ts'
-import { inspectMountpoint, type Mountpoint, mount, unmount } from './mount.ts'
+import { inspectMountpoint, type Mountpoint } from './mount.ts'
 import { processStart } from './process-start.ts'
 import { type MountRecord, removeRecord, writeRecord } from './records.ts'
-import { Session } from './session.ts'
+import { DEFAULT_TRANSPORT, TRANSPORTS, type Transport } from './transport.ts'
 import { diskNameOf, Tree } from './tree.ts'
 
 export interface MountOptions extends Omit<OpenOptions, 'writable' | 'waiting'> {
@@ -16,6 +15,8 @@ export interface MountOptions extends Omit<OpenOptions, 'writable' | 'waiting'> 
   readonly readOnly?: boolean | undefined
   /** other users may read the disk; only root, or with `user_allow_other` in /etc/fuse.conf */
   readonly allowOther?: boolean | undefined
+  /** default: the kernel's own protocol on Linux, else the library */
+  readonly transport?: Transport | undefined
 }
 
 /** A mount that works. */
@@ -38,33 +39,24 @@ export interface Mounted {
 export class Server {
   readonly mounted: Mounted
   private readonly disk: Disk
-  private readonly session: Session
-  private readonly channel: Channel
-  private readonly fd: number
+  private readonly door: Door
   private readonly log: (message: string) => void
   private record: MountRecord
   private stops = 0
 
   private constructor(
-    parts: { disk: Disk; fd: number; place: Mountpoint; logFile: string | undefined },
-    options: MountOptions,
+    parts: { disk: Disk; door: Door; place: Mountpoint; logFile: string | undefined },
+    image: string,
     log: (message: string) => void,
   ) {
-    const { disk, fd, place } = parts
-    const image = path.resolve(options.image)
+    const { disk, door, place } = parts
     this.disk = disk
-    this.fd = fd
+    this.door = door
     this.log = log
-    const name = diskNameOf(image)
-    const tree = place.kind === 'file' ? Tree.ofFile(disk.chain) : Tree.ofFolder()
-    if (place.kind === 'directory') tree.addFile(name, disk.chain)
-    const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, shared: options.allowOther ?? false }
-    this.session = new Session(tree, { owner, log })
-    this.channel = new Channel(fd, this.session, log)
     this.mounted = {
       pid: process.pid,
       mountpoint: place.path,
-      disk: place.kind === 'file' ? place.path : path.join(place.path, name),
+      disk: place.kind === 'file' ? place.path : path.join(place.path, diskNameOf(image)),
       image,
       readOnly: !disk.writable,
       notes: disk.notes,
@@ -84,21 +76,23 @@ export class Server {
 
   /** Opens the disk and mounts it. If this fails, nothing is left mounted or open. */
   static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
-    const { image, mountpoint, readOnly = false, allowOther = false, ...open } = options
+    const { image, mountpoint, readOnly = false, allowOther = false, transport = DEFAULT_TRANSPORT, ...open } = options
     const place = inspectMountpoint(mountpoint)
     const disk = await openDisk(image, { ...open, writable: !readOnly, waiting: 'defer' })
-    let fd: number | undefined
+    let door: Door | undefined
     try {
-      fd = await mount(place, { source: path.resolve(image), readOnly: !disk.writable, allowOther })
-      const server = new Server({ disk, fd, place, logFile }, options, log)
+      const source = path.resolve(image)
+      const tree = place.kind === 'file' ? Tree.ofFile(disk.chain) : Tree.ofFolder()
+      if (place.kind === 'directory') tree.addFile(diskNameOf(source), disk.chain)
+      const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, shared: allowOther }
+      door = await TRANSPORTS[transport].open({ place, tree, owner, source, readOnly: !disk.writable, log })
+      const server = new Server({ disk, door, place, logFile }, source, log)
       writeRecord(server.record)
       return server
     } catch (error) {
-      if (fd !== undefined) {
-        // Closed first: from here on every request fails, so that unmounting cannot wait for us.
-        fs.closeSync(fd)
-        await unmount(place.path, 'lazy').catch(() => {})
-      }
+      // Closed first: from here on every request fails, so that unmounting cannot wait for us.
+      door?.close()
+      await door?.unmount('lazy').catch(() => {})
       await disk.close().catch(() => {})
       throw error
     }
@@ -118,10 +112,10 @@ export class Server {
         failures.push(error)
       }
     }
-    await attempt(() => this.channel.serve())
+    await attempt(() => this.door.serve())
     // Whoever still has a file open is told now, instead of waiting for an answer that will not come.
-    fs.closeSync(this.fd)
-    if (failures.length > 0) await unmount(this.mounted.mountpoint, 'lazy').catch(() => {})
+    this.door.close()
+    if (failures.length > 0) await this.door.unmount('lazy').catch(() => {})
     this.save({ state: 'closing' })
     await attempt(() => this.disk.flush())
     await attempt(() => this.disk.close())
@@ -141,16 +135,15 @@ export class Server {
     if (this.record.state !== 'serving') return
     if (this.stops++ > 0) {
       this.log('Told to stop again: whoever still uses the disk is cut off')
-      this.channel.stop()
+      this.door.stop()
       return
     }
-    const { mountpoint } = this.mounted
     try {
-      await unmount(mountpoint)
+      await this.door.unmount()
     } catch (error) {
       this.log(`${messageOf(error)}. New users are kept out; it ends when the last one is done, or when told again`)
-      await this.attemptInside('make the disk durable', promised(this.session.flush()))
-      await this.attemptInside('detach', unmount(mountpoint, 'lazy'))
+      await this.attemptInside('make the disk durable', this.disk.flush())
+      await this.attemptInside('detach', this.door.unmount('lazy'))
     }
   }
 

@@ -4,6 +4,8 @@ import {
   type ShownFilesystem,
   serveForeground,
   startDaemon,
+  TRANSPORTS,
+  type Transport,
   type Wanted,
 } from '../../fuse/daemon.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
@@ -35,6 +37,10 @@ export const command = defineCommand({
       })
       .option('read-only', { type: 'boolean', default: false, describe: 'nothing can be written' })
       .option('allow-other', { type: 'boolean', default: false, describe: 'other users may see it too' })
+      .option('transport', {
+        choices: Object.keys(TRANSPORTS) as Transport[],
+        describe: "how: by the kernel's own protocol, or by libfuse through the package fuse-native",
+      })
       .option('foreground', { type: 'boolean', default: false, describe: 'serve from this process; Ctrl-C unmounts' }),
   async run({ args, out }) {
     const options = {
@@ -43,6 +49,7 @@ export const command = defineCommand({
       mountpoint: args.mountpoint,
       readOnly: args['read-only'],
       allowOther: args['allow-other'],
+      transport: args.transport,
     }
     const wanted = wantedOf(args)
     const tell = (mounted: Mounted): void => print(out, mounted)
