@@ -10,7 +10,7 @@ export interface ShownFilesystem {
   /** as blkid calls it */
   readonly type: string
   /** number of the partition; undefined: the whole disk */
-  readonly partition: number | undefined
+  readonly partition?: number | undefined
   /** `kernel`, or the program that shows the file system */
   readonly driver: string
 }

@@ -143,8 +143,12 @@ async function freePlace(mountpoint: string, unmountDisk: UnmountDisk<unknown>):
 
 /** Looks at the disk through its mount: what is seen is what will be mounted, also of an overlay. */
 async function findIn(mounted: Mounted, wanted: Wanted): Promise<Found> {
-  await using disk = await openDisk(mounted.disk, { format: 'raw' })
-  return await promised(chooseFilesystem(disk.chain, wanted, mounted.image))
+  const disk = await openDisk(mounted.disk, { format: 'raw' })
+  try {
+    return await promised(chooseFilesystem(disk.chain, wanted, mounted.image))
+  } finally {
+    await disk.close()
+  }
 }
 
 /** The file that shows a partition, beside that of its disk: `partitions/2-root.ext4`. */

@@ -5,7 +5,15 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { listMounts, type Mounted, type MountOptions, startDaemon, unmountAt } from '../../fuse/daemon.ts'
+import {
+  listMounts,
+  type Mounted,
+  type MountOptions,
+  mountFilesystem,
+  startDaemon,
+  unmountAt,
+  type Wanted,
+} from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
 import { processStart } from '../../fuse/process-start.ts'
 
@@ -137,9 +145,23 @@ export class Bench {
     return mounted
   }
 
+  /** Mounts a file system of a disk, and sees to it that all of it is undone. */
+  async mountFilesystem(
+    options: Omit<MountOptions, 'mountpoint'> & { mountpoint?: string },
+    wanted: Wanted = 'sensible',
+  ): ReturnType<typeof mountFilesystem> {
+    const mountpoint = options.mountpoint ?? this.directory()
+    const mounted = await mountFilesystem({ ...options, mountpoint }, wanted, this.entry)
+    this.onClean(async () => {
+      if (mountedAt(mountpoint)) execute('umount', '-l', mountpoint)
+      await this.endMount(mounted)
+    })
+    return mounted
+  }
+
   /** Makes a block device of a file. It goes when `detach` is called, or with the test. */
-  attach(file: string): { device: string; detach: () => void } {
-    const device = must('losetup', '--find', '--show', file).trim()
+  attach(file: string, ...options: string[]): { device: string; detach: () => void } {
+    const device = must('losetup', ...options, '--find', '--show', file).trim()
     let attached = true
     const detach = (run: typeof must | typeof execute): void => {
       // Once it is free it may be another program's.
