@@ -15,6 +15,7 @@ import { type Mounted, type MountOptions, Server } from './server.ts'
 export { listMounts, type MountStatus } from './mounts.ts'
 export type { MountedImage } from './records.ts'
 export type { Mounted, MountOptions } from './server.ts'
+export { TRANSPORTS, type Transport } from './transport.ts'
 export { type Unmounted, unmountAt } from './unmount.ts'
 
 /** Signals that end a mount in good order. */

@@ -62,6 +62,7 @@ export const ERRNO = {
   ENOSYS: 38,
   EPROTO: 71,
   EOPNOTSUPP: 95,
+  ENOTCONN: 107,
   ECANCELED: 125,
 } as const
 
@@ -289,4 +290,40 @@ export function encodeReplyHeader(reply: DataView, length: number, errno: number
   // The request's unique number comes back as it was.
   reply.setUint32(8, request.getUint32(8, true), true)
   reply.setUint32(12, request.getUint32(12, true), true)
+}
+
+// The other side of the table: requests as the kernel writes them, for a door that is asked by path.
+
+/** fuse_in_header, from nobody in particular. @param length bytes of the whole request */
+export function encodeRequestHeader(request: DataView, opcode: number, length: number, nodeId: number): void {
+  request.setUint32(0, length, true)
+  request.setUint32(4, opcode, true)
+  // Whoever asks waits for this answer: a number to tell it from others is not needed, and neither is who asks.
+  for (let at = 8; at < REQUEST_HEADER; at += 4) request.setUint32(at, 0, true)
+  request.setUint32(16, nodeId, true)
+}
+
+/** What READ, WRITE and everything else that speaks of an open file begin with. */
+export function encodeHandle(request: DataView, handle: number): void {
+  request.setUint32(REQUEST_HEADER, handle, true)
+  request.setUint32(REQUEST_HEADER + 4, 0, true)
+}
+
+/** fuse_read_in, or fuse_write_in, of 40 bytes both. @param offset bytes on the disk @param size bytes to read or write */
+export function encodeTransfer(request: DataView, handle: number, offset: number, size: number): void {
+  for (let at = REQUEST_HEADER; at < WRITE_PAYLOAD; at += 4) request.setUint32(at, 0, true)
+  encodeHandle(request, handle)
+  request.setUint32(REQUEST_HEADER + 8, offset % TWO_32, true)
+  request.setUint32(REQUEST_HEADER + 12, Math.floor(offset / TWO_32), true)
+  request.setUint32(REQUEST_HEADER + 16, size, true)
+}
+
+/** 0, or a negative error number. */
+export function errorOf(reply: DataView): number {
+  return reply.getInt32(4, true)
+}
+
+/** Bytes that a WRITE has taken. */
+export function writtenOf(reply: DataView): number {
+  return reply.getUint32(REPLY_HEADER, true)
 }

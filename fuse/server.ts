@@ -3,16 +3,16 @@ import { messageOf, promised, VdiskError } from '../lib/index.ts'
 import type { Ownership } from './attributes.ts'
 import { ControlSocket } from './control.ts'
 import { type ControlTarget, controlVerbs, type ServedDisk } from './control-verbs.ts'
-import type { Door, OpenDoor } from './door.ts'
+import type { Door } from './door.ts'
 import { type Exhibit, folderFor, showDisk } from './exhibit.ts'
 import { faultOf } from './fault.ts'
 import { HeldDisk } from './held-disk.ts'
-import { openKernelDoor } from './kernel-door.ts'
 import type { ModeOptions } from './mode.ts'
 import { inspectMountpoint, type Mountpoint } from './mount.ts'
 import { processStart } from './process-start.ts'
 import { controlPathOf, type MountedImage, type MountRecord, removeRecord, writeRecord } from './records.ts'
 import { clearRemains } from './remains.ts'
+import { DEFAULT_TRANSPORT, TRANSPORTS, type Transport } from './transport.ts'
 import { Tree } from './tree.ts'
 
 export interface MountOptions extends ModeOptions {
@@ -27,6 +27,8 @@ export interface MountOptions extends ModeOptions {
   readonly gid?: number | undefined
   /** permission bits of the files */
   readonly mode?: number | undefined
+  /** default: the kernel's own protocol on Linux, else the library */
+  readonly transport?: Transport | undefined
 }
 
 /** A mount that works. */
@@ -84,12 +86,7 @@ export class Server implements ControlTarget {
   }
 
   /** Opens the disks and mounts them. If this fails, nothing is left mounted or open. */
-  static async start(
-    options: MountOptions,
-    log: (message: string) => void,
-    logFile?: string,
-    openDoor: OpenDoor = openKernelDoor,
-  ): Promise<Server> {
+  static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
     const remains = await clearRemains(options.mountpoint)
     const place = inspectMountpoint(options.mountpoint)
     if (place.kind === 'file' && options.images.length > 1) throw tooManyFor(place)
@@ -103,7 +100,8 @@ export class Server implements ControlTarget {
       for (const note of notes) log(note)
       const owner = ownerOf(options)
       const source = held.map(({ image }) => image).join(', ')
-      door = await openDoor({ place, tree, owner, source, readOnly: held.every((one) => one.readOnly), log })
+      const { open } = TRANSPORTS[options.transport ?? DEFAULT_TRANSPORT]
+      door = await open({ place, tree, owner, source, readOnly: held.every((one) => one.readOnly), log })
       const server = new Server({ door, disks, notes, log, logFile })
       await server.listen()
       writeRecord(server.record)

@@ -1,6 +1,8 @@
 /** The public face of vdisk. */
 export { formatSize, parseSize } from './bytes/size.ts'
 export { Chain } from './chain/chain.ts'
+export { ExchangeableDevice, type ExchangeOptions } from './chain/exchangeable-device.ts'
+export { LayerPool, type LayerPoolOptions, type PooledLayer } from './chain/layer-pool.ts'
 export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
 export type { Finding, Severity } from './contracts/check-report.ts'
 export type { Device } from './contracts/device.ts'

@@ -54,7 +54,7 @@ const files = ['lib', 'fuse', 'cli'].flatMap((folder) =>
 
 function importsOf(file: string): string[] {
   const text = fs.readFileSync(path.join(root, file), 'utf8')
-  return [...text.matchAll(/(?:from |import |import\()'([^']+)'|\('(koffi)'\)/g)].map(
+  return [...text.matchAll(/(?:from |import |import\()'([^']+)'|\('(koffi|fuse-native)'\)/g)].map(
     (match) => (match[1] ?? match[2]) as string,
   )
 }

@@ -1,4 +1,4 @@
-import { type Mounted, serveForeground, startDaemon } from '../../fuse/daemon.ts'
+import { type Mounted, serveForeground, startDaemon, TRANSPORTS, type Transport } from '../../fuse/daemon.ts'
 import { badArgument, openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { type Output, printable } from '../output.ts'
@@ -41,6 +41,10 @@ export const command = defineCommand({
       .option('uid', { type: 'string', describe: 'number of the user who owns the files, default yours' })
       .option('gid', { type: 'string', describe: 'number of their group' })
       .option('mode', { type: 'string', describe: 'permissions of the files in octal, such as 640' })
+      .option('transport', {
+        choices: Object.keys(TRANSPORTS) as Transport[],
+        describe: "how: by the kernel's own protocol, or by libfuse through the package fuse-native",
+      })
       .option('foreground', { type: 'boolean', default: false, describe: 'serve from this process; Ctrl-C unmounts' }),
   async run({ args, out }) {
     const options = {
@@ -56,6 +60,7 @@ export const command = defineCommand({
       uid: toNumber('--uid', args.uid, /^\d{1,9}$/, 10),
       gid: toNumber('--gid', args.gid, /^\d{1,9}$/, 10),
       mode: toNumber('--mode', args.mode, /^[0-7]{3,4}$/, 8),
+      transport: args.transport,
     }
     assertOneMode(args)
     const tell = (mounted: Mounted): void => print(out, mounted)
