@@ -26,7 +26,7 @@ export interface FilesystemNote {
   readonly at: string
   /** where the disk is mounted, out of everybody's sight */
   readonly disk: string
-  readonly image: string
+  readonly images: readonly string[]
   /** what was done on top of the disk, in order */
   readonly attached: readonly Attachment[]
   /** undefined while it is being mounted */
@@ -40,10 +40,10 @@ export interface FilesystemNote {
  *
  * @throws VdiskError IN_USE if another command does the same at this moment
  */
-export function beginNote(at: string, image: string): FilesystemNote {
+export function beginNote(at: string, images: readonly string[]): FilesystemNote {
   const folder = folderOf(at)
   const maker = { pid: process.pid, processStart: processStart(process.pid) ?? '' }
-  const note = { at, disk: path.join(folder, 'disk'), image, attached: [], filesystem: undefined, maker }
+  const note = { at, disk: path.join(folder, 'disk'), images, attached: [], filesystem: undefined, maker }
   fs.mkdirSync(note.disk, { recursive: true, mode: 0o700 })
   const own = path.join(folder, `${NOTE}.${process.pid}`)
   fs.writeFileSync(own, textOf(note), { mode: 0o600 })

@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { isVdiskError, openDisk, promised, VdiskError } from '../lib/index.ts'
+import { type ErrorCode, isVdiskError, openDisk, promised, VdiskError } from '../lib/index.ts'
 import { undo } from './attachments.ts'
 import { chooseFilesystem, type Found, type Wanted } from './filesystem-choice.ts'
 import { mountFile } from './filesystem-drivers.ts'
@@ -15,10 +15,10 @@ import {
 } from './filesystem-notes.ts'
 import { inspectMountpoint, isRoot } from './mount.ts'
 import { mountedAt, placeOf } from './mount-table.ts'
-import { isServed, readRecord } from './records.ts'
+import { isServed, type MountedImage, readRecord } from './records.ts'
 import type { Mounted, MountOptions } from './server.ts'
 
-/** A mount whose files are those of a file system; `disk` is the hidden file beneath. */
+/** A mount whose files are those of a file system; the `disk` of its image is hidden beneath. */
 export interface MountedFilesystem extends Mounted {
   readonly filesystem: ShownFilesystem
 }
@@ -41,30 +41,31 @@ export async function mountFilesystem(
   wanted: Wanted,
   disks: { readonly mount: MountDisk; readonly unmount: UnmountDisk<unknown> },
 ): Promise<MountedFilesystem> {
-  const at = await freePlace(options.mountpoint, disks.unmount)
-  let note = beginNote(at, path.resolve(options.image))
+  const { at, remains } = await freePlace(options, disks.unmount)
+  let note = beginNote(
+    at,
+    options.images.map((image) => path.resolve(image)),
+  )
   try {
     const mounted = await disks.mount({ ...options, mountpoint: note.disk, allowOther: mayLetDriversIn() })
-    const found = await findIn(mounted, wanted)
-    const number = found.partition?.number
-    const { type } = found.filesystem
+    const [disk] = mounted.images as [MountedImage]
+    const { partition, filesystem } = await findIn(disk, wanted)
     const driven = await mountFile({
-      file: number === undefined ? mounted.disk : partitionFile(mounted, number),
-      type,
+      file: partition ? partitionFile(disk, partition.number) : disk.disk,
+      type: filesystem.type,
       at,
-      readOnly: mounted.readOnly,
+      readOnly: disk.readOnly,
       allowOther: options.allowOther ?? false,
-      name: number === undefined ? mounted.image : `partition ${number} of ${mounted.image}`,
+      name: partition ? `partition ${partition.number} of ${disk.image}` : disk.image,
       note: (step) => {
         note = { ...note, attached: [...note.attached, step] }
         writeNote(note)
       },
     })
-    note = { ...note, filesystem: { type, partition: number, driver: driven.driver } }
+    const shown = { type: filesystem.type, partition: partition?.number, driver: driven.driver }
+    note = { ...note, filesystem: shown }
     writeNote(note)
-    const notes = [...mounted.notes, ...driven.notes]
-    const readOnly = mounted.readOnly || (mountedAt(at)?.readOnly ?? false)
-    return { ...mounted, mountpoint: at, readOnly, notes, filesystem: note.filesystem as ShownFilesystem }
+    return { ...mounted, mountpoint: at, notes: [...remains, ...mounted.notes, ...driven.notes], filesystem: shown }
   } catch (error) {
     // What cannot be undone now is noted, and the next command tries again; why we came here is more important.
     await takeDown(note, disks.unmount).catch(() => {})
@@ -84,7 +85,7 @@ export async function unmountFilesystem<Ended>(
 ): Promise<Ended | undefined> {
   if (isBeingMade(note)) {
     throw new VdiskError('IN_USE', {
-      message: `Cannot unmount ${note.at}: process ${note.maker.pid} is about to mount ${note.image} there`,
+      message: `Cannot unmount ${note.at}: process ${note.maker.pid} is about to mount ${note.images.join()} there`,
       where: { file: note.at },
       advice: 'Wait until it has, then try again.',
     })
@@ -106,8 +107,8 @@ async function takeDown<Ended>(note: FilesystemNote, unmountDisk: UnmountDisk<En
   if (losses.length === 0) return ended
   throw new VdiskError('IO', {
     message: `Unmounted ${note.at}, but not all that was written to its file system is on the disk: ${losses.join('; ')}`,
-    where: { file: note.image },
-    advice: `Check the file system, and the image: vdisk check ${note.image}`,
+    where: { file: note.at },
+    advice: `Check the file system, and the image: vdisk check ${note.images.join()}`,
   })
 }
 
@@ -118,47 +119,63 @@ function isAnswering(note: FilesystemNote): boolean {
 }
 
 /**
- * The place for a file system, after what a crash has left there was cleared away.
+ * Clears a place where the server beneath a file system of ours has died, so that it can be mounted on again.
+ *
+ * @returns what was found, in sentences
+ */
+export async function clearFilesystem(mountpoint: string, unmountDisk: UnmountDisk<unknown>): Promise<string[]> {
+  const place = placeOf(mountpoint)
+  const note = readNote(place)
+  if (note?.at !== place || isBeingMade(note) || isAnswering(note)) return []
+  await takeDown(note, unmountDisk)
+  return [`The server beneath the file system that was here before, of ${note.images.join(', ')}, had died`]
+}
+
+/**
+ * The place for a file system.
  *
  * @throws VdiskError IN_USE, NOT_FOUND, REFUSED
  */
-async function freePlace(mountpoint: string, unmountDisk: UnmountDisk<unknown>): Promise<string> {
-  const there = readNote(placeOf(mountpoint))
-  if (there && (isBeingMade(there) || (isAnswering(there) && mountedAt(there.at)))) {
-    throw new VdiskError('IN_USE', {
-      message: `Cannot mount on ${mountpoint}: a file system of ${there.image} is mounted there already`,
+async function freePlace(
+  { mountpoint, images }: MountOptions,
+  unmountDisk: UnmountDisk<unknown>,
+): Promise<{ at: string; remains: string[] }> {
+  const refuse = (code: ErrorCode, why: string, advice: string): VdiskError =>
+    new VdiskError(code, {
+      message: `Cannot mount a file system on ${mountpoint}: ${why}`,
       where: { file: mountpoint },
-      advice: `Run: vdisk unmount ${mountpoint}`,
+      advice,
     })
+  if (images.length !== 1) throw refuse('REFUSED', 'it must be of one image', 'Mount them one by one.')
+  const remains = await clearFilesystem(mountpoint, unmountDisk)
+  const there = readNote(placeOf(mountpoint))
+  if (there) {
+    throw refuse('IN_USE', `one of ${there.images.join()} is there already`, `Run: vdisk unmount ${mountpoint}`)
   }
-  if (there) await takeDown(there, unmountDisk)
   const place = inspectMountpoint(mountpoint)
-  if (place.kind === 'directory') return place.path
-  throw new VdiskError('REFUSED', {
-    message: `Cannot mount a file system on ${mountpoint}: it is a file`,
-    where: { file: mountpoint },
-    advice: 'Choose an empty directory.',
-  })
+  if (place.kind === 'file') throw refuse('REFUSED', 'it is a file', 'Choose an empty directory.')
+  return { at: place.path, remains }
 }
 
 /** Looks at the disk through its mount: what is seen is what will be mounted, also of an overlay. */
-async function findIn(mounted: Mounted, wanted: Wanted): Promise<Found> {
-  const disk = await openDisk(mounted.disk, { format: 'raw' })
+async function findIn({ disk: file, image }: MountedImage, wanted: Wanted): Promise<Found> {
+  const disk = await openDisk(file, { format: 'raw' })
   try {
-    return await promised(chooseFilesystem(disk.chain, wanted, mounted.image))
+    return await promised(chooseFilesystem(disk.chain, wanted, image))
   } finally {
     await disk.close()
   }
 }
 
 /** The file that shows a partition, beside that of its disk: `partitions/2-root.ext4`. */
-function partitionFile(mounted: Mounted, number: number): string {
-  const folder = path.join(path.dirname(mounted.disk), 'partitions')
-  const name = fs.readdirSync(folder).find((entry) => Number.parseInt(entry, 10) === number)
+function partitionFile({ disk, image }: MountedImage, number: number): string {
+  const folder = path.join(path.dirname(disk), 'partitions')
+  const names = fs.existsSync(folder) ? fs.readdirSync(folder) : []
+  const name = names.find((entry) => Number.parseInt(entry, 10) === number)
   if (name !== undefined) return path.join(folder, name)
   throw new VdiskError('NOT_FOUND', {
-    message: `Cannot mount partition ${number} of ${mounted.image}: its mount does not show it`,
-    where: { file: mounted.image, index: number },
+    message: `Cannot mount partition ${number} of ${image}: the mount of the disk does not show it`,
+    where: { file: image, index: number },
     advice: 'The partition table may have changed a moment ago. Try again.',
   })
 }

@@ -98,7 +98,7 @@ function fill(at: string): void {
     const bytes = Buffer.alloc(number * 997, content)
     fs.writeFileSync(path.join(at, 'Ordner', `A long name, number ${number}.txt`), bytes)
   }
-  fs.writeFileSync(path.join(at, 'Ordner', 'deeper', 'large'), Buffer.alloc(5 * MIB, 'large'))
+  fs.writeFileSync(path.join(at, 'Ordner', 'deeper', 'large'), Buffer.alloc(2 * MIB, 'large'))
 }
 
 /** What `fill` has left, as one text. */
@@ -152,11 +152,11 @@ describeIf(missing, 'a file system that root mounts', () => {
     ['vfat', undefined],
   ])('of type %s, table %s, keeps what is written, and is clean afterwards', async (kind, table) => {
     const disk = await makeFilesystem(kind, table)
-    const first = await bench.mountFilesystem({ image: disk.image }, table ? 1 : 'sensible')
+    const first = await bench.mountFilesystem({ images: [disk.image] }, table ? 1 : 'sensible')
     const shown = { type: kind, ...(table ? { partition: 1 } : {}) }
     expect(first.filesystem).toMatchObject(shown)
     expect(listMounts().find(({ mountpoint }) => mountpoint === first.mountpoint)).toMatchObject({
-      image: disk.image,
+      images: [{ image: disk.image }],
       state: 'serving',
       filesystem: shown,
     })
@@ -164,13 +164,13 @@ describeIf(missing, 'a file system that root mounts', () => {
     const written = contentOf(first.mountpoint)
     expect(await unmountAt(first.mountpoint)).toEqual({
       mountpoint: first.mountpoint,
-      image: disk.image,
+      images: [disk.image],
       ended: 'durable',
     })
     expect(isRunning(first.pid)).toBe(false)
     mustBeGone()
     await mustBeClean(disk, kind)
-    const again = await bench.mountFilesystem({ image: disk.image, readOnly: true })
+    const again = await bench.mountFilesystem({ images: [disk.image], readOnly: true })
     expect(contentOf(again.mountpoint)).toBe(written)
     expect(() => fs.writeFileSync(path.join(again.mountpoint, 'new'), '')).toThrow('EROFS')
     await unmountAt(again.mountpoint)
