@@ -97,4 +97,3 @@ function* write(file: DiskFile, offset: number, source: Uint8Array): Io<void> {
     file.touch()
   }
 }
-
