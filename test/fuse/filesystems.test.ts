@@ -98,7 +98,7 @@ function fill(at: string): void {
     const bytes = Buffer.alloc(number * 997, content)
     fs.writeFileSync(path.join(at, 'Ordner', `A long name, number ${number}.txt`), bytes)
   }
-  fs.writeFileSync(path.join(at, 'Ordner', 'deeper', 'large'), Buffer.alloc(2 * MIB, 'large'))
+  fs.writeFileSync(path.join(at, 'Ordner', 'deeper', 'large'), Buffer.alloc(MIB, 'large'))
 }
 
 /** What `fill` has left, as one text. */
