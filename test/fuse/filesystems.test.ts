@@ -1,36 +1,30 @@
-import { createHash } from 'node:crypto'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { listMounts, unmountAt } from '../../fuse/daemon.ts'
-import { mountedAt, readMountTable } from '../../fuse/mount-table.ts'
-import { checkImage, createDisk, finish } from '../../lib/index.ts'
+import { listMounts, type MountOptions, unmountAt, type Wanted } from '../../fuse/daemon.ts'
+import { readNotes, writeNote } from '../../fuse/filesystem-notes.ts'
+import { mountedAt } from '../../fuse/mount-table.ts'
+import type { VdiskError } from '../../lib/index.ts'
 import {
-  Bench,
-  execute,
-  isRunning,
-  must,
-  until,
-  whyNoLoops,
-  whyNoMounts,
-  whyNoPrograms,
-  whyNotReachable,
-} from '../support/mounts.ts'
+  contentOf,
+  type Formatted,
+  fill,
+  type Kind,
+  makeDisk,
+  makeFilesystem,
+  mustBeClean,
+  mustBeGone,
+  onWindow,
+  ourLoops,
+  partition,
+  whyNoFilesystems,
+} from '../support/filesystems.ts'
+import { Bench, execute, isRunning, must, until } from '../support/mounts.ts'
 import { refusal } from '../support/refusal.ts'
 
 const MIB = 1 << 20
-/** An ordinary user that every system has. */
-const NOBODY = 65534
-
-/** How each file system is made on a device, what finds mistakes in it, and how large it must be to exist. */
-const KINDS = {
-  ext4: { make: ['mkfs.ext4', '-q', '-F'], check: ['e2fsck', '-fn'], size: 48 * MIB, package: 'e2fsprogs' },
-  xfs: { make: ['mkfs.xfs', '-q', '-f'], check: ['xfs_repair', '-n'], size: 320 * MIB, package: 'xfsprogs' },
-  btrfs: { make: ['mkfs.btrfs', '-q', '-f'], check: ['btrfs', 'check'], size: 160 * MIB, package: 'btrfs-progs' },
-  ntfs: { make: ['mkntfs', '-q', '-Q', '-F'], check: ['ntfsfix', '-n'], size: 32 * MIB, package: 'ntfs-3g' },
-  vfat: { make: ['mkfs.vfat', '-F', '32'], check: ['fsck.fat', '-n'], size: 64 * MIB, package: 'dosfstools' },
-} as const
-type Kind = keyof typeof KINDS
 
 let bench: Bench
 beforeAll(async () => {
@@ -42,104 +36,50 @@ afterEach(async () => {
 })
 afterAll(() => bench.dispose())
 
-/** A group of tests that needs something; what is missing stands in its name. */
-function describeIf(missing: string | undefined, name: string, body: () => void): void {
-  describe.skipIf(missing !== undefined)(missing ? `${name} (skipped: ${missing})` : name, body)
+/** The error of a mount that must not work, after which nothing may be left. */
+async function refused(
+  options: Omit<MountOptions, 'mountpoint'> & { mountpoint?: string },
+  wanted?: Wanted,
+): Promise<VdiskError> {
+  const error = await refusal(() => bench.mountFilesystem(options, wanted))
+  mustBeGone(bench)
+  return error
 }
 
-interface Disk {
-  readonly image: string
-  /** how `losetup` finds the file system in the disk */
-  readonly window: readonly string[]
+/** A program that has a file open for as long as the test lasts, or until it is ended. */
+async function holdOpen(file: string): Promise<ChildProcess> {
+  const holder = spawn('sh', ['-c', 'exec < "$1"; echo; exec sleep 1000', 'sh', file])
+  bench.onClean(() => holder.kill('SIGKILL'))
+  await once(holder.stdout, 'data')
+  return holder
 }
 
-/** Where the first partition begins, and the room that is left behind the last. */
-const EDGE = MIB
-
-/** An empty disk, written through a mount: `work` gets its file. */
-async function makeDisk(size: number, work: (file: string) => void, format = 'qcow2'): Promise<string> {
-  const image = bench.place(`disk.${format}`)
-  await (await createDisk(image, { format, size })).close()
-  const mounted = await bench.mount({ image, format })
-  work(mounted.disk)
-  await unmountAt(mounted.mountpoint)
-  return image
+async function end(child: ChildProcess): Promise<void> {
+  const ended = once(child, 'close')
+  child.kill('SIGKILL')
+  await ended
 }
 
-/** Makes a partition table: each partition as `sfdisk` reads it, with sizes in MiB. */
-function partition(file: string, label: 'gpt' | 'dos', ...partitions: string[]): void {
-  const script = bench.place('table')
-  fs.writeFileSync(script, [`label: ${label}`, ...partitions].join('\n'))
-  must('sh', '-c', `sfdisk --quiet ${file} < ${script}`)
+/** Ends a server as a crash does. */
+async function crash(pid: number): Promise<void> {
+  process.kill(pid, 'SIGKILL')
+  await until(() => !isRunning(pid))
 }
 
-/** Runs a program on a part of a disk's file. */
-function onWindow(file: string, window: readonly string[], command: readonly string[]): void {
-  const { device, detach } = bench.attach(file, ...window)
-  must(...(command as [string]), device)
-  detach()
+/** A file system whose journal holds what is nowhere else: its server died after everything had been made durable. */
+async function makeUnclean(kind: Kind): Promise<Formatted> {
+  const disk = await makeFilesystem(bench, kind, 'gpt')
+  const { mountpoint, pid } = await bench.mountFilesystem({ images: [disk.image] })
+  fill(mountpoint)
+  must('sync', '--file-system', mountpoint)
+  await crash(pid)
+  await unmountAt(mountpoint)
+  return disk
 }
 
-async function makeFilesystem(kind: Kind, table: 'gpt' | 'dos' | undefined): Promise<Disk> {
-  const { make, size } = KINDS[kind]
-  const window = table ? [`--offset=${EDGE}`, `--sizelimit=${size}`] : []
-  const image = await makeDisk(table ? size + 2 * EDGE : size, (file) => {
-    if (table) partition(file, table, `start=${EDGE / 512}, size=${size / 512}`)
-    onWindow(file, window, make)
-  })
-  return { image, window }
-}
+const missing = whyNoFilesystems()
 
-/** Files of many sizes, with names of people. */
-function fill(at: string): void {
-  fs.mkdirSync(path.join(at, 'Ordner', 'deeper'), { recursive: true })
-  for (let number = 0; number < 20; number++) {
-    const content = createHash('sha512').update(`${number}`).digest()
-    const bytes = Buffer.alloc(number * 997, content)
-    fs.writeFileSync(path.join(at, 'Ordner', `A long name, number ${number}.txt`), bytes)
-  }
-  fs.writeFileSync(path.join(at, 'Ordner', 'deeper', 'large'), Buffer.alloc(MIB, 'large'))
-}
-
-/** What `fill` has left, as one text. */
-function contentOf(at: string): string {
-  return must('sh', '-c', `cd ${at}/Ordner && find . -type f -print0 | sort -z | xargs -0 sha256sum`)
-}
-
-/** What fsck says of a disk that nobody uses, through a mount of the disk. */
-async function mustBeClean({ image, window }: Disk, kind: Kind): Promise<void> {
-  expect([...(await finish(checkImage(image))).findings]).toEqual([])
-  const mounted = await bench.mount({ image, readOnly: true })
-  onWindow(mounted.disk, ['--read-only', ...window], KINDS[kind].check)
-  await unmountAt(mounted.mountpoint)
-}
-
-/** Loop devices on files of these tests. */
-function ourLoops(): string[] {
-  return must('losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE')
-    .split('\n')
-    .filter((line) => line.includes(bench.folder))
-}
-
-/** What is left in the folder of these tests: nothing, once all is undone. */
-function mustBeGone(): void {
-  expect(readMountTable().filter(({ mountpoint }) => mountpoint.startsWith(bench.folder))).toEqual([])
-  expect(ourLoops()).toEqual([])
-  const notes = path.join(process.env.VDISK_RUNTIME_DIR as string, 'vdisk', 'filesystems')
-  expect(fs.existsSync(notes) ? fs.readdirSync(notes) : []).toEqual([])
-}
-
-const missing =
-  whyNoMounts() ??
-  whyNoLoops() ??
-  whyNoPrograms(
-    ...Object.values(KINDS).map((kind) => ({ name: kind.make[0], package: kind.package })),
-    { name: 'ntfs-3g', package: 'ntfs-3g' },
-    { name: 'fusefat', package: 'fusefat' },
-    { name: 'sfdisk', package: 'fdisk' },
-  )
-
-describeIf(missing, 'a file system that root mounts', () => {
+describe.skipIf(missing)(`a file system that root mounts${missing ? ` (skipped: ${missing})` : ''}`, () => {
   test.each<[Kind, 'gpt' | 'dos' | undefined]>([
     ['ext4', 'gpt'],
     ['xfs', 'dos'],
@@ -151,29 +91,180 @@ describeIf(missing, 'a file system that root mounts', () => {
     ['ntfs', undefined],
     ['vfat', undefined],
   ])('of type %s, table %s, keeps what is written, and is clean afterwards', async (kind, table) => {
-    const disk = await makeFilesystem(kind, table)
-    const first = await bench.mountFilesystem({ images: [disk.image] }, table ? 1 : 'sensible')
+    const disk = await makeFilesystem(bench, kind, table)
+    const images = [disk.image]
+    const { mountpoint, filesystem, pid } = await bench.mountFilesystem({ images }, table ? 1 : 'sensible')
     const shown = { type: kind, ...(table ? { partition: 1 } : {}) }
-    expect(first.filesystem).toMatchObject(shown)
-    expect(listMounts().find(({ mountpoint }) => mountpoint === first.mountpoint)).toMatchObject({
+    expect(filesystem).toMatchObject(shown)
+    expect(listMounts().find((mount) => mount.mountpoint === mountpoint)).toMatchObject({
       images: [{ image: disk.image }],
       state: 'serving',
       filesystem: shown,
     })
-    fill(first.mountpoint)
-    const written = contentOf(first.mountpoint)
-    expect(await unmountAt(first.mountpoint)).toEqual({
-      mountpoint: first.mountpoint,
-      images: [disk.image],
-      ended: 'durable',
-    })
-    expect(isRunning(first.pid)).toBe(false)
-    mustBeGone()
-    await mustBeClean(disk, kind)
-    const again = await bench.mountFilesystem({ images: [disk.image], readOnly: true })
+    fill(mountpoint)
+    const written = contentOf(mountpoint)
+    expect(await unmountAt(mountpoint)).toEqual({ mountpoint, images, ended: 'durable' })
+    expect(isRunning(pid)).toBe(false)
+    mustBeGone(bench)
+    await mustBeClean(bench, disk, kind)
+    const again = await bench.mountFilesystem({ images, readOnly: true })
+    expect(again.notes).toEqual([])
     expect(contentOf(again.mountpoint)).toBe(written)
     expect(() => fs.writeFileSync(path.join(again.mountpoint, 'new'), '')).toThrow('EROFS')
     await unmountAt(again.mountpoint)
-    mustBeGone()
+    mustBeGone(bench)
+  })
+
+  test('in use stays as it is, and who uses it is named', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint } = await bench.mountFilesystem({ images: [image] })
+    fill(mountpoint)
+    const holder = await holdOpen(path.join(mountpoint, 'Ordner', 'deeper', 'large'))
+    const error = await refusal(() => unmountAt(mountpoint))
+    expect(error.code).toBe('IN_USE')
+    expect(error.message).toBe(`Cannot unmount ${mountpoint}: it is in use by ${holder.pid} (sleep)`)
+    fs.writeFileSync(path.join(mountpoint, 'new'), 'still here')
+    await end(holder)
+    expect(await unmountAt(mountpoint)).toMatchObject({ ended: 'durable' })
+    mustBeGone(bench)
+  })
+
+  test('is not unmounted beneath another mount', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint } = await bench.mountFilesystem({ images: [image] })
+    const inner = path.join(mountpoint, 'inner')
+    fs.mkdirSync(inner)
+    must('mount', '-t', 'tmpfs', 'none', inner)
+    bench.onClean(() => mountedAt(inner) && execute('umount', '-l', inner))
+    expect((await refusal(() => unmountAt(mountpoint))).message).toContain(`something is mounted at ${inner}`)
+    must('umount', inner)
+    must('mount', '-t', 'tmpfs', 'none', mountpoint)
+    expect((await refusal(() => unmountAt(mountpoint))).message).toContain('something else was mounted above it')
+    must('umount', mountpoint)
+    await unmountAt(mountpoint)
+    mustBeGone(bench)
+  })
+
+  test('is unmounted by the name of its image, and of the place where its disk is hidden', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', undefined)
+    const first = await bench.mountFilesystem({ images: [image] })
+    expect(await unmountAt(image)).toMatchObject({ mountpoint: first.mountpoint, ended: 'durable' })
+    mustBeGone(bench)
+    const second = await bench.mountFilesystem({ images: [image] })
+    const hidden = path.dirname(second.images[0]?.disk as string)
+    expect(await unmountAt(hidden)).toMatchObject({ mountpoint: second.mountpoint, ended: 'durable' })
+    mustBeGone(bench)
+  })
+
+  test.each<[string, (at: string, loop: string) => void]>([
+    ['the file system was unmounted', (at) => must('umount', at)],
+    ['its loop device was detached too', (at, loop) => must('sh', '-c', `umount ${at} && losetup -d ${loop}`)],
+    ['the mount of its disk was made lazy', () => must('umount', '-l', readNotes()[0]?.disk as string)],
+  ])('is unmounted to the end where %s already', async (_, half) => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint } = await bench.mountFilesystem({ images: [image] })
+    half(mountpoint, ourLoops(bench)[0]?.split(' ')[0] as string)
+    expect(await unmountAt(mountpoint)).toMatchObject({ mountpoint, ended: 'durable' })
+    mustBeGone(bench)
+  })
+
+  test('that a command was about to mount when it was killed is cleared by the next', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint } = await bench.mountFilesystem({ images: [image] })
+    const [note] = readNotes()
+    if (!note) throw new Error('there is no note')
+    writeNote({ ...note, filesystem: undefined, maker: { pid: process.pid, processStart: '1' } })
+    expect(await unmountAt(mountpoint)).toMatchObject({ ended: 'durable' })
+    mustBeGone(bench)
+  })
+
+  test.each<Kind>(['ext4', 'xfs', 'ntfs'])('of type %s is cleared when its server has died', async (kind) => {
+    const { image } = await makeFilesystem(bench, kind, 'gpt')
+    const { mountpoint, pid } = await bench.mountFilesystem({ images: [image] })
+    fill(mountpoint)
+    await holdOpen(path.join(mountpoint, 'Ordner', 'deeper', 'large'))
+    await crash(pid)
+    expect(listMounts().find((mount) => mount.mountpoint === mountpoint)).toMatchObject({ state: 'dead' })
+    expect(await unmountAt(mountpoint)).toEqual({ mountpoint, images: [image], ended: 'died' })
+    expect(mountedAt(mountpoint)).toBeUndefined()
+    await bench.mountFilesystem({ images: [image], mountpoint })
+    fs.readdirSync(mountpoint)
+    expect(await unmountAt(mountpoint)).toMatchObject({ ended: 'durable' })
+  })
+
+  test('is mounted where another one has lost its server', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint, pid } = await bench.mountFilesystem({ images: [image] })
+    await crash(pid)
+    const again = await bench.mountFilesystem({ images: [image], mountpoint })
+    expect(again.notes.join()).toContain('had died')
+    fill(mountpoint)
+    await crash(again.pid)
+    // And a disk as such.
+    const disk = await bench.mount({ image, mountpoint })
+    expect(disk.notes.join()).toContain('had died')
+    await unmountAt(mountpoint)
+    mustBeGone(bench)
+  })
+
+  test.each<Kind>(['ext4', 'xfs', 'btrfs'])(
+    'of type %s that was not unmounted can be read, and mended',
+    async (kind) => {
+      const disk = await makeUnclean(kind)
+      const reading = await bench.mountFilesystem({ images: [disk.image], readOnly: true })
+      if (kind !== 'btrfs') expect(reading.notes.join()).toContain('its journal is not replayed')
+      fs.readdirSync(reading.mountpoint)
+      await unmountAt(reading.mountpoint)
+      const { mountpoint } = await bench.mountFilesystem({ images: [disk.image] })
+      const found = contentOf(mountpoint)
+      expect(found.trim().split('\n')).toHaveLength(21)
+      await unmountAt(mountpoint)
+      await mustBeClean(bench, disk, kind)
+    },
+  )
+
+  test('is written to in an overlay, and for the time of a mount', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const before = fs.readFileSync(image)
+    const overlay = path.join(path.dirname(image), 'work.qcow2')
+    const first = await bench.mountFilesystem({ images: [image], overlay })
+    fs.writeFileSync(path.join(first.mountpoint, 'kept'), 'in the overlay')
+    await unmountAt(first.mountpoint)
+    const second = await bench.mountFilesystem({ images: [overlay], temporary: true })
+    expect(fs.readFileSync(path.join(second.mountpoint, 'kept'), 'utf8')).toBe('in the overlay')
+    fs.writeFileSync(path.join(second.mountpoint, 'lost'), 'with the mount')
+    await unmountAt(second.mountpoint)
+    const third = await bench.mountFilesystem({ images: [overlay], readOnly: true })
+    expect(fs.readdirSync(third.mountpoint).sort()).toEqual(['kept', 'lost+found'])
+    await unmountAt(third.mountpoint)
+    expect(fs.readFileSync(image).equals(before)).toBe(true)
+    mustBeGone(bench)
+  })
+
+  test('that its driver refuses leaves nothing behind', async () => {
+    // The file system is larger than what is left of its partition.
+    const image = await makeDisk(bench, 64 * MIB, (file) => {
+      partition(bench, file, 'gpt', 'start=2048, size=98304')
+      onWindow(bench, file, [`--offset=${MIB}`, `--sizelimit=${48 * MIB}`], ['mkfs.ext4', '-q', '-F'])
+      partition(bench, file, 'gpt', 'start=2048, size=49152')
+    })
+    const { code, message, advice } = await refused({ images: [image] }, 1)
+    expect(code).toBe('REFUSED')
+    expect(message).toMatch(/^Cannot mount the file system of partition 1 of .*disk\.qcow2: mount: /)
+    expect(advice).toContain('e2fsck')
+  })
+
+  test('needs one image, and an empty directory', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    expect((await refused({ images: [image, image] })).message).toContain('it must be of one image')
+    const full = bench.directory()
+    fs.writeFileSync(path.join(full, 'file'), '')
+    expect((await refused({ images: [image], mountpoint: full })).message).toContain('not empty')
+    expect((await refused({ images: [image], mountpoint: path.join(full, 'file') })).message).toContain('it is a file')
+    expect((await refused({ images: [image] }, 9)).message).toContain('there is none of this number')
+    const { mountpoint } = await bench.mountFilesystem({ images: [image] })
+    const twice = await refusal(() => bench.mountFilesystem({ images: [image], mountpoint }))
+    expect([twice.code, twice.advice]).toEqual(['IN_USE', `Run: vdisk unmount ${mountpoint}`])
+    await unmountAt(mountpoint)
   })
 })
