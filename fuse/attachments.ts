@@ -55,9 +55,10 @@ async function leave(step: Top, how: 'now' | 'lazy'): Promise<string[]> {
   // Looked up before: a driver that is about to end has no name any more.
   const driver = step.kind === 'fuse' ? driverOf(step) : undefined
   if (isMounted(step)) {
-    if (how === 'now') losses.push(...(await saved(step.at)))
-    // Where the driver has ended before, whoever has a file open there has lost it already.
-    await unmountUnlessUsed(step.at, step.kind === 'fuse' && !driver ? 'lazy' : how)
+    const left = step.kind === 'fuse' && !driver
+    if (how === 'now') losses.push(...(left ? [`${step.driver} had ended before`] : await saved(step.at)))
+    // Whoever has a file open there has lost it already.
+    await unmountUnlessUsed(step.at, left ? 'lazy' : how)
   }
   if (driver) await untilEnded(driver, step.at, how)
   return losses

@@ -44,10 +44,10 @@ export async function mountFile(request: MountRequest): Promise<Driven> {
     if (driven) return driven
     if (!program) throw noDriver(request, `the kernel has no driver for ${request.type}`, 'Load one: modprobe')
   }
-  if (!program) {
+  if (!program || (program.onlyForRoot && !isRoot())) {
     throw noDriver(
       request,
-      `${request.type} needs a driver of the kernel, which only root may use`,
+      `${request.type} needs a driver that only root may use`,
       `Run the command as root. Or, without root: guestmount -a IMAGE -m /dev/sda2 DIR (apt install guestmount)`,
     )
   }
@@ -176,6 +176,8 @@ const AS_IS: Partial<Record<FilesystemType, readonly string[]>> = {
 
 /** A program that shows a file system by FUSE. Its options: what it is asked for besides `ro` and `allow_other`. */
 interface Program extends Tool {
+  /** what it asks of the system is refused to everybody else */
+  readonly onlyForRoot?: boolean
   readonly always?: readonly string[]
   readonly writable?: readonly string[]
   readonly readOnly?: readonly string[]
@@ -196,7 +198,7 @@ const PROGRAMS: Partial<Record<FilesystemType, Program>> = {
   // no_def_opts: by itself it lets everybody in, and mounts over what is there.
   ntfs: { command: 'ntfs-3g', package: 'ntfs-3g', always: ['no_def_opts', 'silent'] },
   vfat: { command: 'fusefat', package: 'fusefat', writable: ['rw+'] },
-  exfat: { command: 'mount.exfat-fuse', package: 'exfat-fuse' },
+  exfat: { command: 'mount.exfat-fuse', package: 'exfat-fuse', onlyForRoot: true },
   squashfs: { command: 'squashfuse', package: 'squashfuse' },
   iso9660: { command: 'fuseiso', package: 'fuseiso' },
 }

@@ -86,6 +86,7 @@ describe.skipIf(missing)(`a file system that root mounts${missing ? ` (skipped: 
     ['btrfs', 'gpt'],
     ['ntfs', 'dos'],
     ['vfat', 'gpt'],
+    ['exfat', 'dos'],
     ['ext4', undefined],
     ['xfs', undefined],
     ['ntfs', undefined],

@@ -16,6 +16,7 @@ export const KINDS = {
   btrfs: { make: ['mkfs.btrfs', '-q', '-f'], check: ['btrfs', 'check'], size: 160 * MIB, package: 'btrfs-progs' },
   ntfs: { make: ['mkntfs', '-q', '-Q', '-F'], check: ['ntfsfix', '-n'], size: 32 * MIB, package: 'ntfs-3g' },
   vfat: { make: ['mkfs.vfat', '-F', '32'], check: ['fsck.fat', '-n'], size: 64 * MIB, package: 'dosfstools' },
+  exfat: { make: ['mkfs.exfat'], check: ['fsck.exfat', '-n'], size: 32 * MIB, package: 'exfatprogs' },
 } as const
 export type Kind = keyof typeof KINDS
 
@@ -116,6 +117,7 @@ export function whyNoFilesystems(): string | undefined {
       ...Object.values(KINDS).map((kind) => ({ name: kind.make[0], package: kind.package })),
       { name: 'fuse2fs', package: 'fuse2fs' },
       { name: 'fusefat', package: 'fusefat' },
+      { name: 'mount.exfat-fuse', package: 'exfat-fuse' },
       { name: 'sfdisk', package: 'fdisk' },
     )
   )
