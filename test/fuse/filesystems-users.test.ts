@@ -218,7 +218,9 @@ describe.skipIf(missing)(`a file system that an ordinary user mounts${missing ? 
     const told = asNobody(
       await prepare('ext4'),
       `await mount()
-       sh(\`kill -9 $(pgrep -f "^fuse2fs .*$(basename $(dirname '\${at}'))/")\`)
+       const driver = sh(\`pgrep -f '^fuse2fs .*\${at}'\`).trim()
+       process.kill(Number(driver), 'SIGKILL')
+       while (fs.existsSync('/proc/' + driver)) await new Promise((look) => setTimeout(look, 5))
        const { code, message } = await unmount().catch((error) => error)
        tell({ code, message, left: fs.readdirSync(at) })`,
     )
