@@ -67,8 +67,9 @@ export async function readBack(image: string, offset: number, length: number, fo
   return bytes
 }
 
-export async function findingsOf(image: string): Promise<unknown[]> {
-  return [...(await finish(checkImage(image))).findings]
+/** @param allow folders that parents may lie in */
+export async function findingsOf(image: string, allow: readonly string[] = []): Promise<unknown[]> {
+  return [...(await finish(checkImage(image, { allow }))).findings]
 }
 
 export function hashOf(file: string): string {
