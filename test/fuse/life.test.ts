@@ -3,6 +3,7 @@ import path from 'node:path'
 import { expect, test, vi } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
+import { openDisk } from '../../lib/index.ts'
 import { describeIf, findingsOf, MIB, makeImage, mountsOf, noise, readBack, useBench } from '../support/mount-suite.ts'
 import { execute, isRunning, must, until, whyNoMounts } from '../support/mounts.ts'
 
@@ -98,6 +99,30 @@ describeIf(noMounts, 'the end of a mount', () => {
     await bench.mount({ image, mountpoint: mounted.mountpoint })
   })
 
+  test('by SIGKILL does not keep the place from being mounted on again, which says what was lost', async () => {
+    const image = await makeImage(bench, 'qcow2', MIB)
+    const mounted = await bench.mount({ image })
+    process.kill(mounted.pid, 'SIGKILL')
+    await until(() => !isRunning(mounted.pid))
+    expect(mountsOf(bench)).toMatchObject([{ state: 'dead', advice: expect.stringContaining('vdisk unmount') }])
+    const again = await bench.mount({ image, mountpoint: mounted.mountpoint })
+    expect(again.notes).toEqual([expect.stringContaining('had died')])
+    expect(mountsOf(bench)).toMatchObject([{ state: 'serving', pid: again.pid }])
+    expect(fs.readdirSync(mounted.mountpoint)).toEqual(['disk.raw'])
+    expect((await unmountAt(image)).ended).toBe('durable')
+    expect(mountedAt(mounted.mountpoint)).toBeUndefined()
+  })
+
+  test('that cannot be cleared away, since it is no mount of ours, is left alone', async () => {
+    const image = await makeImage(bench, 'qcow2', MIB)
+    const stranger = bench.directory()
+    must('mount', '-t', 'tmpfs', '-o', 'size=64k', 'stranger', stranger)
+    bench.onClean(() => execute('umount', stranger))
+    fs.writeFileSync(path.join(stranger, 'file'), '')
+    await expect(bench.mount({ image, mountpoint: stranger })).rejects.toMatchObject({ code: 'REFUSED' })
+    expect(mountedAt(stranger)?.type).toBe('tmpfs')
+  })
+
   test('by SIGKILL is cleaned even where the record is lost and a file is open', async () => {
     const image = await makeImage(bench, 'qcow2', MIB)
     const mounted = await bench.mount({ image })
@@ -150,10 +175,30 @@ describeIf(noMounts, 'a mount that cannot be', () => {
 
   test('because the image is in use, leaves the place as it was', async () => {
     const image = await makeImage(bench, 'qcow2', MIB)
-    await bench.mount({ image })
+    const mounted = await bench.mount({ image })
     const mountpoint = bench.directory()
-    await expect(bench.mount({ image, mountpoint })).rejects.toMatchObject({ code: 'IN_USE' })
+    await expect(bench.mount({ image, mountpoint })).rejects.toMatchObject({
+      code: 'IN_USE',
+      message: expect.stringContaining(`it is mounted at ${mounted.mountpoint} by process ${mounted.pid}`),
+      advice: expect.stringContaining(`vdisk unmount ${mounted.mountpoint}`),
+    })
     expect(mountedAt(mountpoint)).toBeUndefined()
+  })
+
+  test('because another process writes to the image, names that', async () => {
+    const image = await makeImage(bench, 'qcow2', MIB)
+    await using disk = await openDisk(image, { writable: true })
+    for (const readOnly of [true, false]) {
+      await expect(bench.mount({ image, readOnly })).rejects.toMatchObject({
+        code: 'IN_USE',
+        message: expect.stringContaining(`(process ${process.pid})`),
+      })
+    }
+    expect(disk.writable).toBe(true)
+    // Whoever says so goes on all the same, and it is written down.
+    const mounted = await bench.mount({ image, locking: false })
+    expect(mounted.notes).toEqual([expect.stringContaining('Locks are off')])
+    expect(fs.readFileSync(mounted.log as string, 'utf8')).toContain('Locks are off')
   })
 
   test('because of the place, says why', async () => {
