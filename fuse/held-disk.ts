@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { type Chain, type Disk, fileIdOf, type OpenOptions, VdiskError } from '../lib/index.ts'
+import { type Chain, type Disk, fileIdOf, LayerPool, type OpenOptions, VdiskError } from '../lib/index.ts'
 import { type Mode, type ModeOptions, type Opened, openInMode } from './mode.ts'
 import { type HeldFile, isServed, readRecords } from './records.ts'
 
@@ -36,6 +36,7 @@ export class HeldDisk {
   static async openAll(images: readonly string[], options: ModeOptions): Promise<HeldDisk[]> {
     assertDistinct(images)
     const held: HeldDisk[] = []
+    const pool = new LayerPool()
     try {
       for (const given of images) {
         const image = path.resolve(given)
@@ -45,7 +46,7 @@ export class HeldDisk {
           assertNotMounted(image, isWritten)
           if (overlay !== undefined) assertNotMounted(overlay, true)
         }
-        held.push(new HeldDisk(image, await openInMode(image, { ...options, overlay }), options))
+        held.push(new HeldDisk(image, await openInMode(image, { ...options, overlay, pool }), options))
       }
       return held
     } catch (error) {

@@ -39,7 +39,7 @@ export function listMounts(): MountStatus[] {
   const ours = readRecords().map((record): MountStatus => {
     const state = stateOf(record, mounted.delete(record.mountpoint))
     const { mountpoint, pid, started, log, fault } = record
-    const images = record.images.map(({ files: _, ...image }) => image)
+    const images = record.images.map(withoutFiles)
     return { mountpoint, images, state, pid, started, log, fault, advice: adviceOn(state, mountpoint) }
   })
   const others = [...mounted.values()].map(({ mountpoint, source, readOnly }): MountStatus => {
@@ -60,4 +60,8 @@ function stateOf(record: MountRecord, mounted: boolean): MountStatus['state'] {
   if (!isServed(record)) return record.state === 'failed' ? 'failed' : 'dead'
   if (record.state !== 'serving') return 'closing'
   return mounted ? 'serving' : 'detached'
+}
+
+function withoutFiles({ image, disk, mode, readOnly, overlay }: MountedImage): MountedImage {
+  return { image, disk, mode, readOnly, overlay }
 }

@@ -57,10 +57,10 @@ export const command = defineCommand({
       temporary: args.temporary,
       force: args.force,
       allowOther: args['allow-other'],
-      transport: args.transport,
       uid: toNumber('--uid', args.uid, /^\d{1,9}$/, 10),
       gid: toNumber('--gid', args.gid, /^\d{1,9}$/, 10),
       mode: toNumber('--mode', args.mode, /^[0-7]{3,4}$/, 8),
+      transport: args.transport,
     }
     assertOneMode(args)
     const tell = (mounted: Mounted): void => print(out, mounted)
