@@ -1,6 +1,7 @@
 import type { Struct, StructValue } from '../lib/bytes/struct.ts'
 import type { Io } from '../lib/index.ts'
 import { type Frame, FramePool } from './frame.ts'
+import * as messages from './messages.ts'
 import * as wire from './protocol.ts'
 import type { Session } from './session.ts'
 import type { Node, Tree } from './tree.ts'
@@ -57,7 +58,8 @@ export class PathCalls {
   }
 
   *stat(path: string): Io<Stat | number> {
-    return yield* this.ask(OPCODE.GETATTR, this.find(path), nothing, statIn)
+    const wish = structure(messages.getAttributesIn, { flags: 0, handle: 0 })
+    return yield* this.ask(OPCODE.GETATTR, this.find(path), wish, statIn)
   }
 
   /** The names in a folder, without `.` and `..`. */
@@ -69,8 +71,8 @@ export class PathCalls {
 
   /** @param flags as open(2) has them @returns the number by which later calls name the open file */
   *open(path: string, flags: number): Io<number> {
-    const wish = structure(wire.openIn, { flags })
-    return yield* this.ask(OPCODE.OPEN, this.find(path), wish, (reply) => bodyOf(reply, wire.openOut).handle)
+    const wish = structure(messages.openIn, { flags })
+    return yield* this.ask(OPCODE.OPEN, this.find(path), wish, (reply) => bodyOf(reply, messages.openOut).handle)
   }
 
   /** @returns bytes read: fewer than there is room for only where the disk ends */
@@ -126,19 +128,21 @@ export class PathCalls {
 
   /** Whether a program may do what the mask of access(2) says. */
   *access(path: string, mask: number): Io<number> {
-    return yield* this.ask(OPCODE.ACCESS, this.find(path), structure(wire.accessIn, { mask }), nothing)
+    return yield* this.ask(OPCODE.ACCESS, this.find(path), structure(messages.accessIn, { mask }), nothing)
   }
 
   /** truncate(2), chmod(2), chown(2), utimensat(2), as far as a disk has them. @param wishes `modified` in milliseconds */
   *change(path: string, wishes: { size?: number; mode?: number; uid?: number; gid?: number; modified?: number }) {
     const { size, mode, uid, gid, modified } = wishes
-    const wish = structure(wire.setAttributesIn, {
+    const wish = structure(messages.setAttributesIn, {
       valid:
         (size === undefined ? 0 : CHANGES.SIZE) |
         (mode === undefined ? 0 : CHANGES.MODE) |
         (uid === undefined ? 0 : CHANGES.UID) |
         (gid === undefined ? 0 : CHANGES.GID) |
         (modified === undefined ? 0 : CHANGES.MTIME),
+      accessed: 0,
+      accessedNanos: 0,
       size: exact(size ?? 0),
       mode: mode ?? 0,
       uid: uid ?? 0,
@@ -151,7 +155,7 @@ export class PathCalls {
 
   *statistics(): Io<Statistics | number> {
     return yield* this.ask(OPCODE.STATFS, this.tree.root, nothing, (reply) => {
-      const found = bodyOf(reply, wire.statfsOut)
+      const found = bodyOf(reply, messages.statfsOut)
       // The count must fit in 32 bits, which 16 TiB do not: larger blocks then.
       const scale = 2 ** Math.max(0, Math.ceil(Math.log2((found.blocks + 1) / TWO_32)))
       const bsize = found.fragmentSize * scale
@@ -223,7 +227,7 @@ function bodyOf<F>(reply: Frame, layout: Struct<F>): StructValue<F> {
 }
 
 function statIn(reply: Frame): Stat {
-  const found = bodyOf(reply, wire.attributesOut)
+  const found = bodyOf(reply, messages.attributesOut)
   return {
     mode: found.mode,
     uid: found.uid,
