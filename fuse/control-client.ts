@@ -24,7 +24,7 @@ export async function ask<T extends object>(
   const { control, pid } = held.record
   if (control === undefined) throw noAnswer(held, 'it has no control socket')
   // Loaded where there is somebody to talk to: most commands have no mount.
-  const { default: net } = await import('node:net')
+  const net = process.getBuiltinModule('node:net')
   const socket = net.connect(control)
   socket.setTimeout(SILENCE, () => socket.destroy(noAnswer(held, `process ${pid} gives no sign of life`)))
   try {
