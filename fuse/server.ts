@@ -93,7 +93,7 @@ export class Server implements ControlTarget {
   static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
     const remains = await clearRemains(options.mountpoint)
     const place = inheritedMount(options.mountpoint) ?? inspectMountpoint(options.mountpoint)
-    if (place.kind === 'file' && options.images.length > 1) throw tooManyFor(place)
+    assertFits(place, options)
     const held = await HeldDisk.openAll(options.images, options)
     let door: Door | undefined
     try {
@@ -243,10 +243,20 @@ function notesOn({ locking }: MountOptions): string[] {
   return locking === false ? ['Locks are off: nothing keeps another program from writing to the images meanwhile'] : []
 }
 
-function tooManyFor({ path: file }: Mountpoint): VdiskError {
-  return new VdiskError('REFUSED', {
-    message: `Cannot mount several images on ${file}: it is a file, which only one disk can take the place of`,
-    where: { file },
-    advice: 'Choose an empty directory.',
-  })
+/** @throws VdiskError REFUSED, UNSUPPORTED for what cannot be shown at such a place */
+function assertFits(place: Mountpoint, { images, transport = DEFAULT_TRANSPORT }: MountOptions): void {
+  if (place.kind === 'file' && images.length > 1) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot mount several images on ${place.path}: it is a file, which only one disk can take the place of`,
+      where: { file: place.path },
+      advice: 'Choose an empty directory.',
+    })
+  }
+  if ('descriptor' in place && transport !== 'kernel') {
+    throw new VdiskError('UNSUPPORTED', {
+      message: `Cannot serve ${place.path} by the transport ${transport}: only the kernel's own protocol is spoken on a descriptor`,
+      where: { file: place.path },
+      advice: 'Leave out --transport.',
+    })
+  }
 }

@@ -94,12 +94,12 @@ describeIf(missing, 'a mounted image and QEMU', () => {
     const image = await makeImage(bench, 'qcow2', 4 * MIB)
     const pidFile = bench.place('pid')
     const options = [
-      ...['--blockdev', `file,node-name=file,filename=${image}`],
-      ...['--blockdev', 'qcow2,node-name=disk,file=file'],
-      ...['--nbd-server', `addr.type=unix,addr.path=${bench.place('nbd')}`],
-      ...['--export', 'nbd,id=out,node-name=disk,writable=on'],
-      ...['--pidfile', pidFile],
-    ]
+      ['--blockdev', `file,node-name=file,filename=${image}`],
+      ['--blockdev', 'qcow2,node-name=disk,file=file'],
+      ['--nbd-server', `addr.type=unix,addr.path=${bench.place('nbd')}`],
+      ['--export', 'nbd,id=out,node-name=disk,writable=on'],
+      ['--pidfile', pidFile],
+    ].flat()
     // It writes that file when all is open.
     const daemon = await holding('qemu-storage-daemon', options, () => fs.existsSync(pidFile))
     const error = await refusal(() => bench.mount({ image }))
