@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { attributesOut, entryOut, statfsOut } from '../../fuse/messages.ts'
 import { OPCODE } from '../../fuse/protocol.ts'
-import { VdiskError } from '../../lib/index.ts'
+import { just, VdiskError } from '../../lib/index.ts'
 import { hex, requestBytes, transfer, writeBody } from '../support/fuse-messages.ts'
-import { bodyOf, DISK, errorOf, makeSession } from '../support/fuse-session.ts'
+import { bodyOf, DISK, errorOf, makeSession, type SessionShape } from '../support/fuse-session.ts'
 
 describe('names and attributes', () => {
   test('LOOKUP finds the disk by its name, whatever letters it has', () => {
@@ -63,6 +63,31 @@ describe('names and attributes', () => {
   })
 })
 
+test('the permission bits that are asked for are shown: for folders with x beside r, without w where nothing can be written', () => {
+  const modesOf = (options: SessionShape): string[] => {
+    const { ask } = makeSession(options)
+    return [1, DISK].map((id) =>
+      attributesOut.decode(bodyOf(ask(requestBytes(OPCODE.GETATTR, id, '00'.repeat(16))))).mode.toString(8),
+    )
+  }
+  expect(modesOf({ mode: 0o640 })).toEqual(['40550', '100640'])
+  expect(modesOf({ mode: 0o666, shared: true })).toEqual(['40555', '100666'])
+  expect(modesOf({ mode: 0o666, writable: false })).toEqual(['40555', '100444'])
+  expect(modesOf({ mode: 0o7777 })).toEqual(['40555', '100777'])
+})
+
+test('attributes of files that others show too are asked for again and again, others hold for long', () => {
+  const { ask, tree, file, device } = makeSession()
+  const validSeconds = (): number =>
+    attributesOut.decode(bodyOf(ask(requestBytes(OPCODE.GETATTR, DISK, '00'.repeat(16))))).validSeconds
+  expect(validSeconds()).toBeGreaterThan(3600)
+  tree.addFile('the same', device, undefined, { content: file.content, start: 0 })
+  expect(validSeconds()).toBe(0)
+  const entry = entryOut.decode(bodyOf(ask(requestBytes(OPCODE.LOOKUP, 1, Buffer.from('disk.raw\0')))))
+  expect(entry.attributesValidSeconds).toBe(0)
+  expect(entry.entryValidSeconds).toBeGreaterThan(3600)
+})
+
 describe('SETATTR', () => {
   const setSize = (size: number): Buffer => {
     const body = Buffer.alloc(88)
@@ -79,6 +104,39 @@ describe('SETATTR', () => {
     expect(errorOf(ask(requestBytes(OPCODE.SETATTR, DISK, setSize(16384))))).toBe(-1)
     expect(log.length).toBe(2)
     expect(device.calls.filter((call) => !call.startsWith('map'))).toEqual([])
+  })
+
+  test('of the time of access is kept, and to now means now', () => {
+    const { ask } = makeSession()
+    const body = Buffer.alloc(88)
+    body.writeUInt32LE((1 << 4) | (1 << 5) | (1 << 8), 0)
+    body.writeBigUInt64LE(999_000_000n, 32)
+    body.writeUInt32LE(250_000_000, 56)
+    const before = Date.now()
+    const set = attributesOut.decode(bodyOf(ask(requestBytes(OPCODE.SETATTR, DISK, body))))
+    expect(set).toMatchObject({ accessed: 999_000_000, accessedNanos: 250_000_000 })
+    expect(set.modified).toBeGreaterThanOrEqual(Math.floor(before / 1000))
+    // What is said to be now is not looked at.
+    body.writeUInt32LE((1 << 5) | (1 << 8), 0)
+    body.writeBigInt64LE(-1n, 40)
+    expect(errorOf(ask(requestBytes(OPCODE.SETATTR, DISK, body)))).toBe(0)
+  })
+
+  test('of bits that nobody knows, or that only say who asks, changes nothing', () => {
+    const { ask, log } = makeSession()
+    const body = Buffer.alloc(88)
+    // FH, LOCKOWNER, CTIME, KILL_SUIDGID, and all above
+    body.writeUInt32LE(0xffff_fe40, 0)
+    expect(errorOf(ask(requestBytes(OPCODE.SETATTR, DISK, body)))).toBe(0)
+    expect(log).toEqual([])
+  })
+
+  test('of the size of a folder or a text is refused', () => {
+    const { ask, tree } = makeSession()
+    const text = tree.addText('status.json', () => just('{}'))
+    expect(errorOf(ask(requestBytes(OPCODE.SETATTR, 1, setSize(0))))).toBe(-21)
+    expect(errorOf(ask(requestBytes(OPCODE.SETATTR, text.id, setSize(0))))).toBe(-30)
+    expect(errorOf(ask(requestBytes(OPCODE.SETATTR, text.id, Buffer.alloc(88))))).toBe(0)
   })
 
   test('of times is kept; of an owner or of permissions is refused unless it changes nothing', () => {
