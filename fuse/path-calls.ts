@@ -33,13 +33,32 @@ export interface Statistics {
   readonly namemax: number
 }
 
+/** A file that a program has open. It stays the same, whatever becomes of its name. */
+interface OpenFile {
+  readonly node: Node
+  /** the session's name for it */
+  readonly handle: number
+  /** as open(2) has them */
+  readonly flags: number
+  /** what a text said when it was opened */
+  readonly text: Uint8Array | undefined
+}
+
 /** Idle request buffers that are kept. */
 const KEPT = 8
+
+/** Numbers of open files are positive numbers of 32 bits. */
+const LAST_HANDLE = 2 ** 31 - 1
+
+/** Texts are read in pieces of so many bytes. */
+const TEXT_PART = 16 << 10
+
+const READING = wire.OPEN_FOR.READING
 
 const TWO_32 = 2 ** 32
 
 /**
- * The files of a mount by path, as libfuse asks for them.
+ * The files of a mount as libfuse asks for them: by path, or by the number of an open file.
  *
  * Every call is put to the session in the kernel's words. So what a mount does, what it refuses and with which number,
  * and what the log says of it are decided there, for all doors alike.
@@ -50,6 +69,8 @@ export class PathCalls {
   private readonly tree: Tree
   private readonly session: Session
   private readonly requests = new FramePool(wire.REQUEST_ROOM, KEPT)
+  private readonly opened = new Map<number, OpenFile>()
+  private lastHandle = 0
 
   constructor(tree: Tree, session: Session) {
     this.tree = tree
@@ -57,7 +78,13 @@ export class PathCalls {
   }
 
   *stat(path: string): Io<Stat | number> {
-    return yield* this.ask(OPCODE.GETATTR, this.find(path), nothing, statIn)
+    const node = this.find(path)
+    const found = yield* this.ask(OPCODE.GETATTR, node, nothing, statIn)
+    if (node?.kind !== 'text' || typeof found === 'number') return found
+    // Programs read as far as the size says. It must be that of the text which they have open.
+    const latest = [...this.opened.values()].findLast((file) => file.node === node)
+    const text = latest?.text ?? (yield* this.textOf(node))
+    return typeof text === 'number' ? text : { ...found, size: text.length }
   }
 
   /** The names in a folder, without `.` and `..`. */
@@ -69,59 +96,62 @@ export class PathCalls {
 
   /** @param flags as open(2) has them @returns the number by which later calls name the open file */
   *open(path: string, flags: number): Io<number> {
-    const wish = structure(wire.openIn, { flags })
-    return yield* this.ask(OPCODE.OPEN, this.find(path), wish, (reply) => bodyOf(reply, wire.openOut).handle)
+    const node = this.find(path)
+    const handle = yield* this.openNode(node, flags)
+    if (!node || handle < 0) return handle
+    const text = node.kind === 'text' ? yield* this.readText(node, handle) : undefined
+    if (typeof text === 'number') return text
+    do this.lastHandle = (this.lastHandle % LAST_HANDLE) + 1
+    while (this.opened.has(this.lastHandle))
+    this.opened.set(this.lastHandle, { node, handle, flags, text })
+    return this.lastHandle
   }
 
-  /** @returns bytes read: fewer than there is room for only where the disk ends */
-  *read(path: string, handle: number, target: Uint8Array, offset: number): Io<number> {
-    const node = this.find(path)
+  /** @returns bytes read: fewer than there is room for only where the file ends */
+  *read(handle: number, target: Uint8Array, offset: number): Io<number> {
+    const file = this.opened.get(handle)
+    if (file?.text) return copyFrom(file.text, offset, target)
     let done = 0
     while (done < target.length) {
-      const size = Math.min(target.length - done, wire.MAX_TRANSFER)
-      const count = yield* this.ask(
-        OPCODE.READ,
-        node,
-        (request) => transfer(request, handle, offset + done, size),
-        (reply) => {
-          const bytes = reply.part(REPLY_HEADER, reply.length - REPLY_HEADER)
-          target.set(bytes, done)
-          return bytes.length
-        },
-      )
+      const part = target.subarray(done, done + wire.MAX_TRANSFER)
+      const count = yield* this.readNode(file?.node, file?.handle ?? 0, part, offset + done)
       if (count < 0) return count
       done += count
-      if (count < size) break
+      if (count < part.length) break
     }
     return done
   }
 
   /** @returns bytes written: fewer than were given only where the disk ends */
-  *write(path: string, handle: number, source: Uint8Array, offset: number): Io<number> {
-    const node = this.find(path)
+  *write(handle: number, source: Uint8Array, offset: number): Io<number> {
+    const file = this.opened.get(handle)
     let done = 0
     while (done < source.length) {
-      const piece = source.subarray(done, done + wire.MAX_TRANSFER)
-      const count = yield* this.ask(
-        OPCODE.WRITE,
-        node,
-        (request) => {
-          request.bytes.set(piece, wire.WRITE_PAYLOAD)
-          return transfer(request, handle, offset + done, piece.length) + piece.length
-        },
-        (reply) => wire.writtenOf(reply.view),
-      )
-      // What was written before the end of the disk is written, and said so.
+      const part = source.subarray(done, done + wire.MAX_TRANSFER)
+      const fill = (request: Frame): number => {
+        request.bytes.set(part, wire.WRITE_PAYLOAD)
+        return transfer(request, file?.handle ?? 0, offset + done, part.length) + part.length
+      }
+      const count = yield* this.ask(OPCODE.WRITE, file?.node, fill, (reply) => wire.writtenOf(reply.view))
+      // What was written before a failure is written, and said so: the failure comes again with what is left.
       if (count < 0) return done > 0 ? done : count
       done += count
-      if (count < piece.length) break
+      if (count < part.length) break
     }
     return done
   }
 
-  /** FLUSH, FSYNC or RELEASE of an open file. */
-  *settle(opcode: number, path: string, handle: number): Io<number> {
-    return yield* this.ask(opcode, this.find(path), (request) => ofHandle(request, handle), nothing)
+  /** FLUSH or FSYNC of an open file. */
+  *settle(opcode: number, handle: number): Io<number> {
+    const file = this.opened.get(handle)
+    return yield* this.ask(opcode, file?.node, (request) => ofHandle(request, file?.handle ?? 0, 0), nothing)
+  }
+
+  /** The last program that had an open file has closed it. */
+  *release(handle: number): Io<number> {
+    const file = this.opened.get(handle)
+    this.opened.delete(handle)
+    return yield* this.releaseNode(file?.node, file?.handle ?? 0, file?.flags ?? 0)
   }
 
   /** Whether a program may do what the mask of access(2) says. */
@@ -163,6 +193,46 @@ export class PathCalls {
   /** Everything that would make, remove or rename something. @param opcode the request that says so */
   *rearrange(opcode: number): Io<number> {
     return yield* this.ask(opcode, this.tree.root, nothing, nothing)
+  }
+
+  private *openNode(node: Node | undefined, flags: number): Io<number> {
+    const wish = structure(wire.openIn, { flags })
+    return yield* this.ask(OPCODE.OPEN, node, wish, (reply) => bodyOf(reply, wire.openOut).handle)
+  }
+
+  private *releaseNode(node: Node | undefined, handle: number, flags: number): Io<number> {
+    return yield* this.ask(OPCODE.RELEASE, node, (request) => ofHandle(request, handle, flags), nothing)
+  }
+
+  /** @param target at most as large as one request can fill */
+  private *readNode(node: Node | undefined, handle: number, target: Uint8Array, offset: number): Io<number> {
+    const fill = (request: Frame): number => transfer(request, handle, offset, target.length)
+    return yield* this.ask(OPCODE.READ, node, fill, (reply) => {
+      const bytes = reply.part(REPLY_HEADER, reply.length - REPLY_HEADER)
+      target.set(bytes)
+      return bytes.length
+    })
+  }
+
+  /** What a text says at this moment. */
+  private *textOf(node: Node): Io<Uint8Array | number> {
+    const handle = yield* this.openNode(node, READING)
+    if (handle < 0) return handle
+    const text = yield* this.readText(node, handle)
+    yield* this.releaseNode(node, handle, READING)
+    return text
+  }
+
+  private *readText(node: Node, handle: number): Io<Uint8Array | number> {
+    const parts: Uint8Array[] = []
+    for (let at = 0; ; ) {
+      const part = new Uint8Array(TEXT_PART)
+      const count = yield* this.readNode(node, handle, part, at)
+      if (count < 0) return count
+      if (count === 0) return Buffer.concat(parts)
+      parts.push(part.subarray(0, count))
+      at += count
+    }
   }
 
   private find(path: string): Node | undefined {
@@ -213,9 +283,15 @@ function transfer(request: Frame, handle: number, offset: number, size: number):
   return wire.WRITE_PAYLOAD - REQUEST_HEADER
 }
 
-function ofHandle(request: Frame, handle: number): number {
-  wire.encodeHandle(request.view, handle)
-  return 8
+/** What FLUSH, FSYNC and RELEASE begin with; the last tells how the file had been opened. */
+function ofHandle(request: Frame, handle: number, flags: number): number {
+  return structure(wire.handleIn, { handle, flags })(request)
+}
+
+function copyFrom(text: Uint8Array, offset: number, target: Uint8Array): number {
+  const part = text.subarray(offset, offset + target.length)
+  target.set(part)
+  return part.length
 }
 
 function bodyOf<F>(reply: Frame, layout: Struct<F>): StructValue<F> {

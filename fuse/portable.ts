@@ -45,17 +45,17 @@ function operationsOf(calls: PathCalls, answer: Answer) {
     open(at: string, flags: number, done: DoneWith<number>): void {
       answer(calls.open(at, flags), (handle) => (handle < 0 ? done(handle) : done(0, handle)))
     },
-    read(at: string, handle: number, target: Uint8Array, _length: number, offset: number, done: Done): void {
-      only(calls.read(at, handle, target, offset), done)
+    read(_at: string, handle: number, target: Uint8Array, _length: number, offset: number, done: Done): void {
+      only(calls.read(handle, target, offset), done)
     },
-    write(at: string, handle: number, source: Uint8Array, _length: number, offset: number, done: Done): void {
-      only(calls.write(at, handle, source, offset), done)
+    write(_at: string, handle: number, source: Uint8Array, _length: number, offset: number, done: Done): void {
+      only(calls.write(handle, source, offset), done)
     },
-    flush: (at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.FLUSH, at, handle), done),
-    fsync(at: string, _dataOnly: number, handle: number, done: Done): void {
-      only(calls.settle(OPCODE.FSYNC, at, handle), done)
+    flush: (_at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.FLUSH, handle), done),
+    fsync(_at: string, _dataOnly: number, handle: number, done: Done): void {
+      only(calls.settle(OPCODE.FSYNC, handle), done)
     },
-    release: (at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.RELEASE, at, handle), done),
+    release: (_at: string, handle: number, done: Done): void => only(calls.release(handle), done),
     truncate: (at: string, size: number, done: Done): void => only(calls.change(at, { size }), done),
     ftruncate(at: string, _handle: number, size: number, done: Done): void {
       only(calls.change(at, { size }), done)
@@ -235,11 +235,10 @@ function libraryOptions({ owner, source, readOnly }: DoorOptions): object {
     defaultPermissions: true,
     // A slow medium is waited for, as everywhere. With a time limit, its requests would fail.
     timeout: false,
-    // Names are fixed. Sizes and times may change beneath, and there is no way to tell the kernel: it asks each time,
-    // and when a file is opened forgets what it had read if either has changed.
-    entryTimeout: 86400,
+    // Names, sizes and times may change beneath, and there is no way to tell the kernel: it asks each time. What it has
+    // read of a file it forgets when that is opened again.
+    entryTimeout: '0',
     attrTimeout: '0',
-    autoCache: true,
   }
 }
 
