@@ -263,15 +263,16 @@ with open(sys.argv[1], 'r+b') as file:
         '--verify=crc32c',
         '--verify_state_save=0',
       ]
+      const queued = ['--size=16M', '--bsrange=512-256k', '--blockalign=512', '--ioengine=libaio', '--iodepth=32']
+      must('fio', ...common, ...queued, '--direct=1')
       must(
         'fio',
         ...common,
-        ...['--size=16M', '--bsrange=512-256k', '--blockalign=512', '--ioengine=libaio', '--iodepth=32', '--direct=1'],
-      )
-      must(
-        'fio',
-        ...common,
-        ...['--bsrange=1k-64k', '--ioengine=psync', '--numjobs=4', '--offset_increment=4M', '--size=4M'],
+        '--bsrange=1k-64k',
+        '--ioengine=psync',
+        '--numjobs=4',
+        '--offset_increment=4M',
+        '--size=4M',
       )
       await unmountAt(mounted.mountpoint)
       expect([...(await finish(checkImage(image))).findings]).toEqual([])
@@ -437,9 +438,8 @@ with open(sys.argv[1], 'r+b') as file:
           const mounts = door.listMounts().filter(({ mountpoint }) => mountpoint === mounted.mountpoint)
           console.log(JSON.stringify({ mounts, ended: (await door.unmountAt(mounted.mountpoint)).ended }))`
         const variables = [`VDISK_RUNTIME_DIR=${state}`, `XDG_STATE_HOME=${state}`]
-        const { status, stdout, stderr } = asNobody(
-          ...['env', ...variables, process.execPath, '--input-type=module', '-e', script],
-        )
+        const program = [process.execPath, '--input-type=module', '-e', script]
+        const { status, stdout, stderr } = asNobody('env', ...variables, ...program)
         expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
         expect(JSON.parse(stdout)).toMatchObject({
           mounts: [{ image, mountpoint, state: 'serving' }],
