@@ -9,6 +9,8 @@ export interface Ownership {
   readonly gid: number
   /** Others may read. A disk holds everything that its owner has, so they may not unless the owner says so. */
   readonly shared: boolean
+  /** permission bits of a file that can be written, in place of those that follow from `shared` */
+  readonly mode?: number | undefined
 }
 
 /** The fields of fuse_attr. */

@@ -1,6 +1,8 @@
 /** The public face of vdisk. */
 export { formatSize, parseSize } from './bytes/size.ts'
 export { Chain } from './chain/chain.ts'
+export { ExchangeableDevice, type ExchangeOptions } from './chain/exchangeable-device.ts'
+export { LayerPool, type LayerPoolOptions, type PooledLayer } from './chain/layer-pool.ts'
 export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
 export type { Finding, Severity } from './contracts/check-report.ts'
 export type { Device } from './contracts/device.ts'
@@ -12,16 +14,24 @@ export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from 
 export { drivers } from './formats/registry.ts'
 export { type Awaitable, breathe, type Io, just, promised, run, runSync, settle } from './io/io.ts'
 export { type CheckOptions, type CheckResult, checkImage } from './jobs/check.ts'
+export { type Child, childrenOf, fileIdOf } from './jobs/children.ts'
 export { type CompareOptions, type Comparison, compareDisks } from './jobs/compare.ts'
 export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
 export type { Copied } from './jobs/copy.ts'
 export type { CreateOptions, FileOptions, OpenOptions } from './jobs/images.ts'
-export { type ChainLayerInfo, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
+export { type ChainLayerInfo, describeChain, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
 export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'
 export { type Relinked, type RelinkOptions, relink } from './jobs/relink.ts'
-export { type Resized, type ResizeOptions, resizeDisk } from './jobs/resize.ts'
+export {
+  assertNoChildren,
+  type NewSize,
+  type Resized,
+  type ResizeOptions,
+  resizeDisk,
+  resizeOpen,
+} from './jobs/resize.ts'
 export {
   createInternalSnapshot,
   createLayer,

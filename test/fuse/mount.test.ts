@@ -85,7 +85,11 @@ describeIf(noMounts, 'a mounted disk', () => {
     const file = fs.openSync(mounted.disk, 'r+')
     fs.writeSync(file, written, 0, written.length, MIB - 100)
     fs.closeSync(file)
-    expect(await unmountAt(mounted.mountpoint)).toEqual({ mountpoint: mounted.mountpoint, image, ended: 'durable' })
+    expect(await unmountAt(mounted.mountpoint)).toEqual({
+      mountpoint: mounted.mountpoint,
+      images: [image],
+      ended: 'durable',
+    })
     expect(isRunning(mounted.pid)).toBe(false)
     expect(fs.readdirSync(mounted.mountpoint)).toEqual([])
     expect((await readBack(image, MIB - 100, written.length, format)).equals(written)).toBe(true)
@@ -220,9 +224,9 @@ describeIf(noMounts, 'a mounted disk', () => {
     const b = await bench.mount({ image: images[1] as string, format: 'raw' })
     fs.writeFileSync(a.disk, noise(MIB, 1), { flag: 'r+' })
     fs.writeFileSync(b.disk, noise(MIB, 2), { flag: 'r+' })
-    expect(ourMounts().map(({ image, state, pid }) => ({ image, state, pid }))).toEqual([
-      { image: images[0], state: 'serving', pid: a.pid },
-      { image: images[1], state: 'serving', pid: b.pid },
+    expect(ourMounts()).toMatchObject([
+      { images: [{ image: images[0] }], state: 'serving', pid: a.pid },
+      { images: [{ image: images[1] }], state: 'serving', pid: b.pid },
     ])
     await unmountAt(a.mountpoint)
     expect(fs.readFileSync(b.disk).equals(noise(MIB, 2))).toBe(true)
@@ -490,7 +494,6 @@ describeIf(noMounts, 'the end of a mount', () => {
     await until(() => !isRunning(mounted.pid))
     expect(() => fs.writeSync(file, noise(512), 0, 512, 0)).toThrow('ENOTCONN')
     expect(ourMounts()).toMatchObject([{ mountpoint: mounted.mountpoint, state: 'dead' }])
-    await expect(bench.mount({ image, mountpoint: mounted.mountpoint })).rejects.toMatchObject({ code: 'IN_USE' })
     // Cleaned even though the file is still open: it is lost already.
     expect((await unmountAt(mounted.mountpoint)).ended).toBe('died')
     expect(() => fs.closeSync(file)).toThrow('ENOTCONN')
@@ -506,7 +509,7 @@ describeIf(noMounts, 'the end of a mount', () => {
     const mounted = await bench.mount({ image })
     const file = fs.openSync(mounted.disk, 'r')
     fs.rmSync(path.join(process.env.VDISK_RUNTIME_DIR as string, 'vdisk'), { recursive: true })
-    expect(ourMounts()).toMatchObject([{ mountpoint: mounted.mountpoint, image, state: 'unknown', pid: undefined }])
+    expect(ourMounts()).toMatchObject([{ mountpoint: mounted.mountpoint, images: [{ image }], state: 'unknown' }])
     await expect(unmountAt(mounted.mountpoint)).rejects.toMatchObject({ code: 'IN_USE' })
     process.kill(mounted.pid, 'SIGKILL')
     await until(() => !isRunning(mounted.pid))
@@ -626,8 +629,8 @@ describeIf(
       openDevice()
       const { image, mountpoint, env } = await prepare()
       const { status, stdout, stderr } = asNobody(
-        `const mounted = await door.startDaemon(${JSON.stringify({ image, mountpoint })}, ${JSON.stringify(bench.entry)})
-         const file = fs.openSync(mounted.disk, 'r+')
+        `const mounted = await door.startDaemon(${JSON.stringify({ images: [image], mountpoint })}, ${JSON.stringify(bench.entry)})
+         const file = fs.openSync(mounted.images[0].disk, 'r+')
          fs.writeSync(file, Buffer.alloc(8192, 0x42), 0, 8192, 4096)
          fs.closeSync(file)
          const mounts = door.listMounts().filter(({ mountpoint }) => mountpoint === mounted.mountpoint)
@@ -638,7 +641,7 @@ describeIf(
       expect(stderr).toBe('')
       expect(status).toBe(0)
       expect(JSON.parse(stdout)).toMatchObject({
-        mounts: [{ image, mountpoint, state: 'serving' }],
+        mounts: [{ images: [{ image }], mountpoint, state: 'serving' }],
         ended: { ended: 'durable' },
         table: false,
       })
@@ -649,7 +652,7 @@ describeIf(
       const { image, mountpoint, env } = await prepare()
       const attempt = (more: NodeJS.ProcessEnv): string =>
         asNobody(
-          `await door.startDaemon(${JSON.stringify({ image, mountpoint })}, ${JSON.stringify(bench.entry)})
+          `await door.startDaemon(${JSON.stringify({ images: [image], mountpoint })}, ${JSON.stringify(bench.entry)})
              .catch((error) => console.log(error.code, error.message, error.advice))`,
           { ...env, ...more },
         ).stdout

@@ -54,8 +54,16 @@ describe.skipIf(process.platform !== 'linux')('records', () => {
 
   const record: MountRecord = {
     mountpoint: '/mnt/a b',
-    image: '/srv/x.qcow2',
-    readOnly: false,
+    images: [
+      {
+        image: '/srv/x.qcow2',
+        disk: '/mnt/a b/x.raw',
+        mode: 'read-write',
+        readOnly: false,
+        overlay: undefined,
+        files: [{ file: '/srv/x.qcow2', id: '1:2', written: true }],
+      },
+    ],
     pid: process.pid,
     processStart: processStart(process.pid) as string,
     started: '2026-01-01T00:00:00.000Z',
