@@ -1,11 +1,13 @@
 import type { Struct, StructValue } from '../lib/bytes/struct.ts'
 import type { Io } from '../lib/index.ts'
 import { type Frame, FramePool } from './frame.ts'
+import type { Opened } from './handles.ts'
+import * as messages from './messages.ts'
 import * as wire from './protocol.ts'
 import type { Session } from './session.ts'
 import type { Node, Tree } from './tree.ts'
 
-const { CHANGES, ERRNO, OPCODE, REPLY_HEADER, REQUEST_HEADER } = wire
+const { CHANGES, ERRNO, OPCODE, OPEN_FOR, OPENED, REPLY_HEADER, REQUEST_HEADER } = wire
 
 /** What `stat` shows. Sizes in bytes, `blocks` of 512; times in milliseconds since 1970. */
 export interface Stat {
@@ -33,13 +35,27 @@ export interface Statistics {
   readonly namemax: number
 }
 
+/** What should become of a file. */
+export interface Wishes {
+  readonly size?: number
+  readonly mode?: number
+  readonly uid?: number
+  readonly gid?: number
+  readonly accessed?: number
+  readonly modified?: number
+}
+
+export interface PathCallsOptions {
+  /** nothing of any file is kept by the kernel. With this library it is that for a whole mount, or not at all */
+  readonly direct: boolean
+  readonly log: (message: string) => void
+}
+
 /** A file that a program has open. It stays the same, whatever becomes of its name. */
 interface OpenFile {
   readonly node: Node
   /** the session's name for it */
   readonly handle: number
-  /** as open(2) has them */
-  readonly flags: number
   /** what a text said when it was opened */
   readonly text: Uint8Array | undefined
 }
@@ -52,8 +68,6 @@ const LAST_HANDLE = 2 ** 31 - 1
 
 /** Texts are read in pieces of so many bytes. */
 const TEXT_PART = 16 << 10
-
-const READING = wire.OPEN_FOR.READING
 
 const TWO_32 = 2 ** 32
 
@@ -68,18 +82,21 @@ const TWO_32 = 2 ** 32
 export class PathCalls {
   private readonly tree: Tree
   private readonly session: Session
+  private readonly options: PathCallsOptions
   private readonly requests = new FramePool(wire.REQUEST_ROOM, KEPT)
   private readonly opened = new Map<number, OpenFile>()
   private lastHandle = 0
 
-  constructor(tree: Tree, session: Session) {
+  constructor(tree: Tree, session: Session, options: PathCallsOptions) {
     this.tree = tree
     this.session = session
+    this.options = options
   }
 
   *stat(path: string): Io<Stat | number> {
     const node = this.find(path)
-    const found = yield* this.ask(OPCODE.GETATTR, node, nothing, statIn)
+    const wish = structure(messages.getAttributesIn, { flags: 0, handle: 0 })
+    const found = yield* this.ask(OPCODE.GETATTR, node, wish, statIn)
     if (node?.kind !== 'text' || typeof found === 'number') return found
     // Programs read as far as the size says. It must be that of the text which they have open.
     const latest = [...this.opened.values()].findLast((file) => file.node === node)
@@ -97,13 +114,17 @@ export class PathCalls {
   /** @param flags as open(2) has them @returns the number by which later calls name the open file */
   *open(path: string, flags: number): Io<number> {
     const node = this.find(path)
-    const handle = yield* this.openNode(node, flags)
-    if (!node || handle < 0) return handle
+    const opened = yield* this.openNode(node, flags)
+    if (!node || typeof opened === 'number') return typeof opened === 'number' ? opened : -ERRNO.ENOENT
+    const { handle, openFlags } = opened
+    if (node.kind === 'file' && (flags & OPEN_FOR.MASK) !== OPEN_FOR.READING && openFlags & OPENED.DIRECT_IO) {
+      if (!this.options.direct) return yield* this.refuseWriter(node, handle)
+    }
     const text = node.kind === 'text' ? yield* this.readText(node, handle) : undefined
     if (typeof text === 'number') return text
     do this.lastHandle = (this.lastHandle % LAST_HANDLE) + 1
     while (this.opened.has(this.lastHandle))
-    this.opened.set(this.lastHandle, { node, handle, flags, text })
+    this.opened.set(this.lastHandle, { node, handle, text })
     return this.lastHandle
   }
 
@@ -144,44 +165,47 @@ export class PathCalls {
   /** FLUSH or FSYNC of an open file. */
   *settle(opcode: number, handle: number): Io<number> {
     const file = this.opened.get(handle)
-    return yield* this.ask(opcode, file?.node, (request) => ofHandle(request, file?.handle ?? 0, 0), nothing)
+    return yield* this.ask(opcode, file?.node, (request) => ofHandle(request, file?.handle ?? 0), nothing)
   }
 
   /** The last program that had an open file has closed it. */
   *release(handle: number): Io<number> {
     const file = this.opened.get(handle)
     this.opened.delete(handle)
-    return yield* this.releaseNode(file?.node, file?.handle ?? 0, file?.flags ?? 0)
+    return yield* this.releaseNode(file?.node, file?.handle ?? 0)
   }
 
   /** Whether a program may do what the mask of access(2) says. */
   *access(path: string, mask: number): Io<number> {
-    return yield* this.ask(OPCODE.ACCESS, this.find(path), structure(wire.accessIn, { mask }), nothing)
+    return yield* this.ask(OPCODE.ACCESS, this.find(path), structure(messages.accessIn, { mask }), nothing)
   }
 
-  /** truncate(2), chmod(2), chown(2), utimensat(2), as far as a disk has them. @param wishes `modified` in milliseconds */
-  *change(path: string, wishes: { size?: number; mode?: number; uid?: number; gid?: number; modified?: number }) {
-    const { size, mode, uid, gid, modified } = wishes
-    const wish = structure(wire.setAttributesIn, {
+  /** truncate(2), chmod(2), chown(2), utimensat(2), as far as a disk has them. Times in milliseconds. */
+  *change(path: string, wishes: Wishes): Io<number> {
+    const { size, mode, uid, gid, accessed, modified } = wishes
+    const wish = structure(messages.setAttributesIn, {
       valid:
         (size === undefined ? 0 : CHANGES.SIZE) |
         (mode === undefined ? 0 : CHANGES.MODE) |
         (uid === undefined ? 0 : CHANGES.UID) |
         (gid === undefined ? 0 : CHANGES.GID) |
+        (accessed === undefined ? 0 : CHANGES.ATIME) |
         (modified === undefined ? 0 : CHANGES.MTIME),
       size: exact(size ?? 0),
       mode: mode ?? 0,
       uid: uid ?? 0,
       gid: gid ?? 0,
-      modified: exact(Math.floor((modified ?? 0) / 1000)),
-      modifiedNanos: ((modified ?? 0) % 1000) * 1e6,
+      accessed: seconds(accessed),
+      accessedNanos: nanos(accessed),
+      modified: seconds(modified),
+      modifiedNanos: nanos(modified),
     })
     return yield* this.ask(OPCODE.SETATTR, this.find(path), wish, nothing)
   }
 
   *statistics(): Io<Statistics | number> {
     return yield* this.ask(OPCODE.STATFS, this.tree.root, nothing, (reply) => {
-      const found = bodyOf(reply, wire.statfsOut)
+      const found = bodyOf(reply, messages.statfsOut)
       // The count must fit in 32 bits, which 16 TiB do not: larger blocks then.
       const scale = 2 ** Math.max(0, Math.ceil(Math.log2((found.blocks + 1) / TWO_32)))
       const bsize = found.fragmentSize * scale
@@ -195,13 +219,22 @@ export class PathCalls {
     return yield* this.ask(opcode, this.tree.root, nothing, nothing)
   }
 
-  private *openNode(node: Node | undefined, flags: number): Io<number> {
-    const wish = structure(wire.openIn, { flags })
-    return yield* this.ask(OPCODE.OPEN, node, wish, (reply) => bodyOf(reply, wire.openOut).handle)
+  private *openNode(node: Node | undefined, flags: number): Io<Opened | number> {
+    const wish = structure(messages.openIn, { flags })
+    return yield* this.ask(OPCODE.OPEN, node, wish, (reply) => bodyOf(reply, messages.openOut))
   }
 
-  private *releaseNode(node: Node | undefined, handle: number, flags: number): Io<number> {
-    return yield* this.ask(OPCODE.RELEASE, node, (request) => ofHandle(request, handle, flags), nothing)
+  /** A partition has come up since the mount was made, so that this file and that one would be written side by side. */
+  private *refuseWriter(node: Node, handle: number): Io<number> {
+    yield* this.releaseNode(node, handle)
+    this.options.log(
+      `Cannot open ${node.name} for writing: since it was mounted, other files show the same bytes. Mount it again`,
+    )
+    return -ERRNO.EBUSY
+  }
+
+  private *releaseNode(node: Node | undefined, handle: number): Io<number> {
+    return yield* this.ask(OPCODE.RELEASE, node, (request) => ofHandle(request, handle), nothing)
   }
 
   /** @param target at most as large as one request can fill */
@@ -216,10 +249,10 @@ export class PathCalls {
 
   /** What a text says at this moment. */
   private *textOf(node: Node): Io<Uint8Array | number> {
-    const handle = yield* this.openNode(node, READING)
-    if (handle < 0) return handle
-    const text = yield* this.readText(node, handle)
-    yield* this.releaseNode(node, handle, READING)
+    const opened = yield* this.openNode(node, OPEN_FOR.READING)
+    if (typeof opened === 'number') return opened
+    const text = yield* this.readText(node, opened.handle)
+    yield* this.releaseNode(node, opened.handle)
     return text
   }
 
@@ -283,9 +316,9 @@ function transfer(request: Frame, handle: number, offset: number, size: number):
   return wire.WRITE_PAYLOAD - REQUEST_HEADER
 }
 
-/** What FLUSH, FSYNC and RELEASE begin with; the last tells how the file had been opened. */
-function ofHandle(request: Frame, handle: number, flags: number): number {
-  return structure(wire.handleIn, { handle, flags })(request)
+/** What FLUSH, FSYNC and RELEASE begin with. */
+function ofHandle(request: Frame, handle: number): number {
+  return structure(messages.handleIn, { handle })(request)
 }
 
 function copyFrom(text: Uint8Array, offset: number, target: Uint8Array): number {
@@ -299,7 +332,7 @@ function bodyOf<F>(reply: Frame, layout: Struct<F>): StructValue<F> {
 }
 
 function statIn(reply: Frame): Stat {
-  const found = bodyOf(reply, wire.attributesOut)
+  const found = bodyOf(reply, messages.attributesOut)
   return {
     mode: found.mode,
     uid: found.uid,
@@ -315,11 +348,19 @@ function statIn(reply: Frame): Stat {
   }
 }
 
+function seconds(time = 0): number {
+  return exact(Math.floor(time / 1000))
+}
+
+function nanos(time = 0): number {
+  return (time % 1000) * 1e6
+}
+
 /** What is larger than every disk, and later than every time that may be set, needs not be told apart. */
 function exact(value: number): number {
   return Math.min(value, Number.MAX_SAFE_INTEGER)
 }
 
-function milliseconds(seconds: number, nanos: number): number {
-  return seconds * 1000 + Math.floor(nanos / 1e6)
+function milliseconds(wholeSeconds: number, rest: number): number {
+  return wholeSeconds * 1000 + Math.floor(rest / 1e6)
 }

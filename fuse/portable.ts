@@ -60,9 +60,9 @@ function operationsOf(calls: PathCalls, answer: Answer) {
     ftruncate(at: string, _handle: number, size: number, done: Done): void {
       only(calls.change(at, { size }), done)
     },
-    // Both times that arrive are the time of access: the package hands it over twice.
-    utimens(at: string, _accessed: number, modified: number, done: Done): void {
-      only(calls.change(at, { modified }), done)
+    // The package hands over the time of access for both.
+    utimens(at: string, accessed: number, modified: number, done: Done): void {
+      only(calls.change(at, { accessed, modified }), done)
     },
     chmod: (at: string, mode: number, done: Done): void => only(calls.change(at, { mode }), done),
     chown(at: string, uid: number, gid: number, done: Done): void {
@@ -123,9 +123,10 @@ export async function openPortableDoor(options: DoorOptions): Promise<Door> {
   assertPossible(place)
   const library = load(place)
   const conversation = new Conversation(log)
-  const calls = new PathCalls(tree, new Session(tree, { owner, log }))
+  const direct = tree.files().some((file) => file.direct && file.device.writable)
+  const calls = new PathCalls(tree, new Session(tree, { owner, log }), { direct, log })
   const operations = operationsOf(calls, conversation.answer)
-  const connection = new library(place.path, operations, libraryOptions(options))
+  const connection = new library(place.path, operations, libraryOptions(options, direct))
   const before = new Set(characterDevices().map(({ fd }) => fd))
   await opened(connection, place)
   const channel = characterDevices().find(({ fd }) => !before.has(fd))
@@ -225,9 +226,17 @@ function load(place: Mountpoint): Library {
   return library
 }
 
-function libraryOptions({ owner, source, readOnly }: DoorOptions): object {
+function libraryOptions({ owner, source, readOnly }: DoorOptions, direct: boolean): object {
   // What the package has no name for rides behind the name of the source; Linux's libfuse picks it out again.
-  const more = ['big_writes', 'use_ino', 'nosuid', 'nodev', ...(readOnly ? ['ro'] : []), QUEUE]
+  const more = [
+    'big_writes',
+    'use_ino',
+    'nosuid',
+    'nodev',
+    QUEUE,
+    ...(readOnly ? ['ro'] : []),
+    ...(direct ? ['direct_io'] : []),
+  ]
   return {
     fsname: [shorten(source), ...(process.platform === 'linux' ? more : [])].join(','),
     subtype: SUBTYPE,

@@ -43,6 +43,13 @@ export class DiskFile {
   accessed: number | undefined
   /** how often something was changed through this file */
   changes = 0
+  /** Another file, through which the same bytes are written, is there beside it: the kernel must not keep its pages. */
+  direct = false
+  /** how often it is open for writing, and with its pages in the kernel's cache (`Handles`) */
+  writers = 0
+  cached = 0
+  /** how often the content had been changed through other files when the pages were right */
+  changesOfOthers = 0
   /** Called when a program that could write closes the file. */
   onClose: (() => Io<void>) | undefined
   private counted: { readonly bytes: number; readonly changes: number } | undefined
@@ -53,6 +60,7 @@ export class DiskFile {
     this.device = device
     this.content = part.content
     this.start = part.start
+    this.content.files++
   }
 
   /** milliseconds since 1970 */
@@ -115,8 +123,10 @@ export class TextFile {
 export interface Onlooker {
   /** A name in a folder is new, gone, or another node's. */
   nameChanged(folder: Folder, name: string): Promise<void>
-  /** The size of a file is another, and so may be what lies from `offset` on. */
-  fileChanged(file: DiskFile, offset: number, length: number): Promise<void>
+  /** A file has another size: what was cut off is gone, what is new reads as zero. */
+  resized(file: DiskFile): Promise<void>
+  /** The bytes of a file have changed, and not by way of this mount. */
+  changed(file: DiskFile): Promise<void>
 }
 
 /**

@@ -92,6 +92,25 @@ export class Chain implements Device {
     return new Chain(this.layers.slice(0, depth + 1), { readOnly: true }, this)
   }
 
+  /**
+   * The disk as an internal snapshot of the top layer has it; read-only. It closes nothing, ends with this chain, and
+   * must not be used once the snapshot is deleted. The disk may be written meanwhile: what the snapshot holds is not
+   * written in place.
+   *
+   * @throws VdiskError NOT_FOUND, CORRUPT
+   */
+  *viewOfSnapshot(id: string): Io<Chain> {
+    const { snapshots } = this.top
+    if (!snapshots) {
+      throw new VdiskError('NOT_FOUND', {
+        message: `Cannot find snapshot "${id}" in ${this.name}: its format has none`,
+        where: { file: this.name },
+      })
+    }
+    const layer = yield* snapshots.open(id)
+    return new Chain([...this.layers.slice(0, -1), layer], { readOnly: true }, this)
+  }
+
   *map(offset: number, length: number): Io<ResolvedExtent> {
     this.assertRange(offset, length)
     const epoch = this.reads.enter()

@@ -1,3 +1,5 @@
+import { ZERO_GUID } from '../bytes/guid.ts'
+
 /** Names as blkid has them, but for containers of something else, which have short ones here. */
 export type FilesystemType =
   | 'apfs'
@@ -8,7 +10,6 @@ export type FilesystemType =
   | 'ext3'
   | 'ext4'
   | 'f2fs'
-  | 'hfs'
   | 'hfsplus'
   | 'iso9660'
   | 'luks'
@@ -34,4 +35,30 @@ export interface Filesystem {
   readonly mountable: boolean
   /** what it is instead, and what to do with it: `swap space`, `a LUKS container: unlock it with cryptsetup first` */
   readonly remark: string | undefined
+}
+
+/** A file system, with what it calls itself. */
+export function filesOf(type: FilesystemType, names: { label?: string; uuid?: string | undefined }): Filesystem {
+  return { type, label: known(names.label), uuid: known(names.uuid), mountable: true, remark: undefined }
+}
+
+/** Something that holds no files, or not by itself. */
+export function otherThanFiles(
+  type: FilesystemType,
+  remark: string,
+  names: { label?: string; uuid?: string | undefined } = {},
+): Filesystem {
+  return { ...filesOf(type, names), mountable: false, remark }
+}
+
+function known(name: string | undefined): string | undefined {
+  return name === '' || name === ZERO_GUID ? undefined : name
+}
+
+/** UTF-8 that a zero ends, or the field; blanks at its end are padding. */
+export function labelOf(field: Uint8Array): string {
+  const end = field.indexOf(0)
+  return Buffer.from(end < 0 ? field : field.subarray(0, end))
+    .toString('utf8')
+    .trimEnd()
 }

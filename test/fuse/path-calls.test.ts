@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest'
-import { PathCalls } from '../../fuse/path-calls.ts'
+import { PathCalls, type Stat } from '../../fuse/path-calls.ts'
 import { OPCODE } from '../../fuse/protocol.ts'
 import { Session } from '../../fuse/session.ts'
 import { Tree } from '../../fuse/tree.ts'
 import { promised, runSync, VdiskError } from '../../lib/index.ts'
+import { just } from '../../lib/io/io.ts'
 import { MemoryDevice } from '../support/memory-device.ts'
 import { randomFor } from '../support/random.ts'
 
@@ -11,13 +12,14 @@ const READING = 0
 const BOTH = 2
 const MIB = 1 << 20
 
-function makeCalls(options: { size?: number; writable?: boolean } = {}) {
+function makeCalls(options: { size?: number; writable?: boolean; direct?: boolean } = {}) {
   const device = new MemoryDevice(options.size ?? 65536, options)
   const tree = Tree.ofFolder()
   const file = tree.addFile('disk.raw', device)
   const log: string[] = []
-  const owner = { uid: 1000, gid: 100, shared: false }
-  const calls = new PathCalls(tree, new Session(tree, { owner, log: (message) => log.push(message) }))
+  const say = (message: string): number => log.push(message)
+  const session = new Session(tree, { owner: { uid: 1000, gid: 100, shared: false }, log: say })
+  const calls = new PathCalls(tree, session, { direct: options.direct ?? false, log: say })
   return { calls, device, tree, file, log, open: (flags = BOTH) => runSync(calls.open('/disk.raw', flags)) }
 }
 
@@ -37,10 +39,10 @@ describe('a file by path', () => {
     }
   })
 
-  test('tells its time in milliseconds', () => {
+  test('tells its times in milliseconds', () => {
     const { calls } = makeCalls()
-    expect(runSync(calls.change('/disk.raw', { modified: 1_234_567_890_123 }))).toBe(0)
-    expect(runSync(calls.stat('/disk.raw'))).toMatchObject({ mtime: 1_234_567_890_123 })
+    expect(runSync(calls.change('/disk.raw', { accessed: 1_000_000_000_001, modified: 1_234_567_890_123 }))).toBe(0)
+    expect(runSync(calls.stat('/disk.raw'))).toMatchObject({ atime: 1_000_000_000_001, mtime: 1_234_567_890_123 })
     // Before 1970: the library hands over what is left of a negative number in 64 bits.
     expect(runSync(calls.change('/disk.raw', { modified: 2 ** 64 - 1000 }))).toBe(-22)
   })
@@ -141,6 +143,18 @@ describe('an open file', () => {
     expect(device.calls.at(-1)).toBe('flush')
   })
 
+  test('that another writable one shows too is written only where nothing of either is kept', () => {
+    for (const direct of [false, true]) {
+      const { calls, file, log, open } = makeCalls({ direct })
+      file.direct = true
+      expect(open(BOTH)).toBe(direct ? 1 : -16)
+      expect(log).toEqual(direct ? [] : [expect.stringContaining('other files show the same bytes. Mount it again')])
+      // One that was refused is not open.
+      expect(file.writers).toBe(direct ? 1 : 0)
+      expect(runSync(calls.open('/disk.raw', READING))).toBe(direct ? 2 : 1)
+    }
+  })
+
   test('is flushed when it is closed after a change, and by fsync always', () => {
     const { calls, device, open } = makeCalls()
     const handle = open()
@@ -173,6 +187,24 @@ describe('an open file', () => {
     release()
     expect(await slow).toBe(512)
     expect([device.bytes[0], device.bytes[512]]).toEqual([1, 2])
+  })
+})
+
+describe('a text', () => {
+  test('is as long as the text that is open, and stays what it was when it was opened', () => {
+    const { calls, tree } = makeCalls()
+    let said = 'one'
+    tree.addText('status.json', () => just(said))
+    const sizeNow = (): number => (runSync(calls.stat('/status.json')) as Stat).size
+    expect(sizeNow()).toBe(3)
+    const handle = runSync(calls.open('/status.json', READING))
+    said = 'x'.repeat(40_000)
+    expect(sizeNow()).toBe(3)
+    const target = new Uint8Array(50_000)
+    expect(runSync(calls.read(handle, target, 1))).toBe(2)
+    expect(Buffer.from(target.subarray(0, 2)).toString()).toBe('ne')
+    runSync(calls.release(handle))
+    expect(sizeNow()).toBe(40_000)
   })
 })
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { Frame } from '../../fuse/frame.ts'
-import { attributesOut, directoryEntry, entryOut, initOut, OPCODE, statfsOut } from '../../fuse/protocol.ts'
+import { attributesOut, directoryEntry, entryOut, initOut, statfsOut } from '../../fuse/messages.ts'
+import { OPCODE } from '../../fuse/protocol.ts'
 import { Session } from '../../fuse/session.ts'
 import { Tree } from '../../fuse/tree.ts'
 import { type ErrorCode, run, runSync, VdiskError } from '../../lib/index.ts'
