@@ -432,7 +432,7 @@ with open(sys.argv[1], 'r+b') as file:
           import * as door from ${JSON.stringify(bench.library)}
           import fs from 'node:fs'
           const mounted = await door.startDaemon(${JSON.stringify({ images: [image], mountpoint, transport })}, ${JSON.stringify(bench.entry)})
-          const file = fs.openSync(mounted.disk, 'r+')
+          const file = fs.openSync(mounted.images[0].disk, 'r+')
           fs.writeSync(file, Buffer.alloc(8192, 0x42), 0, 8192, 4096)
           fs.closeSync(file)
           const mounts = door.listMounts().filter(({ mountpoint }) => mountpoint === mounted.mountpoint)
@@ -492,7 +492,7 @@ describe('a transport that is not installed', () => {
   test('is said so, with the line that brings it', async () => {
     const image = await makeImage('qcow2', MIB)
     const mountpoint = placeFor()
-    // A server whose packages are elsewhere does not find this one.
+    // A server with packages of its own, among which this one is not.
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-without-'))
     bench.onClean(() => fs.rmSync(folder, { recursive: true }))
     for (const name of fs.readdirSync(bench.folder).filter((one) => one.endsWith('.js') || one === 'package.json')) {
@@ -503,6 +503,9 @@ describe('a transport that is not installed', () => {
     for (const name of ['binary-parser', 'koffi', '@koromix']) {
       fs.symlinkSync(path.join(bench.folder, 'node_modules', name), path.join(packages, name))
     }
+    // Not just absent: there may be one in a folder above.
+    fs.mkdirSync(path.join(packages, 'fuse-native'))
+    fs.writeFileSync(path.join(packages, 'fuse-native', 'package.json'), '{ "main": "missing.js" }')
     const script = `
       import * as door from ${JSON.stringify(path.join(folder, 'daemon.js'))}
       await door.startDaemon(${JSON.stringify({ images: [image], mountpoint, transport: 'fuse-native' })})
