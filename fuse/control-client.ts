@@ -1,9 +1,10 @@
+import fs from 'node:fs'
 import { VdiskError } from '../lib/index.ts'
 import { type ControlAnswer, type ControlVerb, HEARTBEAT, Lines, LONGEST_ANSWER } from './control-protocol.ts'
 import { errorOf } from './fault.ts'
 import { type HeldBy, holderOf } from './holding.ts'
 
-export { type HeldBy, holderOf } from './holding.ts'
+export { assertOneImage, explainHolder, type HeldBy, holderOf } from './holding.ts'
 
 /** A server that gives no sign of life for so long, in milliseconds, is taken for stuck. */
 const SILENCE = 15 * HEARTBEAT
@@ -58,6 +59,29 @@ export async function askHolder<T extends object>(
 ): Promise<T | undefined> {
   const held = holderOf(given)
   return held && (await ask<T>(held, verb, argument))
+}
+
+/**
+ * Makes what was written to mounted disks durable.
+ *
+ * Pages that programs changed in memory are with the kernel: it is made to hand them on first, and that by this
+ * process, since the server must not wait for its own mount.
+ *
+ * @param given a mountpoint: all its disks; or an image
+ * @returns the images; undefined if no server of this user has it
+ */
+export async function flushMounted(given: string): Promise<readonly string[] | undefined> {
+  const held = holderOf(given)
+  if (!held) return undefined
+  for (const { disk } of held.image ? [held.image] : held.record.images) await syncFile(disk)
+  return (await ask<{ flushed: readonly string[] }>(held, 'flush')).flushed
+}
+
+/** Errors are the server's to tell: it flushes as well. */
+async function syncFile(file: string): Promise<void> {
+  const handle = await fs.promises.open(file, 'r').catch(() => undefined)
+  await handle?.sync().catch(() => {})
+  await handle?.close().catch(() => {})
 }
 
 function noAnswer({ record }: HeldBy, why: string): VdiskError {

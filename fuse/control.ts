@@ -99,7 +99,7 @@ class Connection {
   async serve(): Promise<void> {
     const lines = new Lines(LONGEST_REQUEST)
     try {
-      for await (const chunk of this.socket) {
+      for await (const chunk of this.socket.iterator({ destroyOnReturn: false })) {
         for (const line of lines.push(chunk as Buffer)) await this.answer(line)
         if (this.ending) break
       }

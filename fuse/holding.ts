@@ -42,6 +42,25 @@ export function assertOneImage({ record, image }: HeldBy, given: string): Record
   })
 }
 
+/** Says of an image that is in use where it is mounted, if it is one of this user's mounts that has it. */
+export function explainHolder(error: VdiskError, file: string): VdiskError {
+  const records = servedRecords()
+  // What is said of a mountpoint is said already, and a mount might not answer.
+  const id = records.length === 0 || byPlace(records, path.resolve(file)) ? undefined : fileIdOf(file)
+  if (id === undefined) return error
+  const record = records.find(({ images }) => images.some(({ files }) => files.some((each) => each.id === id)))
+  if (!record) return error
+  const { mountpoint, pid } = record
+  return new VdiskError('IN_USE', {
+    message: error.message.includes(mountpoint)
+      ? error.message
+      : `${error.message}. It is mounted at ${mountpoint} (process ${pid})`,
+    where: error.where,
+    advice: `End the mount first: vdisk unmount ${mountpoint}`,
+    cause: error,
+  })
+}
+
 /** Where there is no folder for records there are none. */
 function servedRecords(): MountRecord[] {
   try {

@@ -7,6 +7,7 @@ import type { Door } from './door.ts'
 import { type Exhibit, folderFor, showDisk } from './exhibit.ts'
 import { faultOf } from './fault.ts'
 import { HeldDisk } from './held-disk.ts'
+import { inheritedMount } from './inherited.ts'
 import type { ModeOptions } from './mode.ts'
 import { inspectMountpoint, type Mountpoint } from './mount.ts'
 import { processStart } from './process-start.ts'
@@ -18,7 +19,10 @@ import { Tree } from './tree.ts'
 export interface MountOptions extends ModeOptions {
   /** the first alone has the mountpoint for itself; several have a folder each in it */
   readonly images: readonly string[]
-  /** an empty directory, in which disks appear as files; or a file, in whose place the only disk appears */
+  /**
+   * an empty directory, in which disks appear as files; or a file, in whose place the only disk appears; or `/dev/fd/N`,
+   * where somebody else has mounted, and N is the descriptor on which the kernel asks
+   */
   readonly mountpoint: string
   /** other users may read the disks; only root, or with `user_allow_other` in /etc/fuse.conf */
   readonly allowOther?: boolean | undefined
@@ -88,7 +92,7 @@ export class Server implements ControlTarget {
   /** Opens the disks and mounts them. If this fails, nothing is left mounted or open. */
   static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
     const remains = await clearRemains(options.mountpoint)
-    const place = inspectMountpoint(options.mountpoint)
+    const place = inheritedMount(options.mountpoint) ?? inspectMountpoint(options.mountpoint)
     if (place.kind === 'file' && options.images.length > 1) throw tooManyFor(place)
     const held = await HeldDisk.openAll(options.images, options)
     let door: Door | undefined

@@ -5,6 +5,7 @@ import { entryValues, listFolder } from './directory.ts'
 import { allocate, copyRange, flushFile, seek } from './disk-requests.ts'
 import { errnoOf } from './errno.ts'
 import { type Frame, FramePool } from './frame.ts'
+import { greet, isSpoken } from './greeting.ts'
 import { Handles } from './handles.ts'
 import * as messages from './messages.ts'
 import * as wire from './protocol.ts'
@@ -18,23 +19,6 @@ export interface SessionOptions {
   /** Receives the words of errors of which the kernel only gets a number. */
   readonly log: (message: string) => void
 }
-
-/** What we ask for, if the kernel offers it. Lock requests are left out, so the kernel keeps locks by itself. */
-const WANTED =
-  wire.FLAG.ASYNC_READ |
-  wire.FLAG.BIG_WRITES |
-  wire.FLAG.DO_READDIRPLUS |
-  wire.FLAG.READDIRPLUS_AUTO |
-  wire.FLAG.ASYNC_DIO |
-  wire.FLAG.PARALLEL_DIROPS |
-  wire.FLAG.MAX_PAGES |
-  wire.FLAG.INIT_EXT
-
-const WANTED2 = wire.FLAG2.DIRECT_IO_ALLOW_MMAP
-
-/** Requests that the kernel has in flight without anybody waiting for them, and from where on it slows down. */
-const MAX_BACKGROUND = 64
-const CONGESTION = 48
 
 /** Reply buffers: most answers fit in the small ones. */
 const SMALL_REPLY = REPLY_HEADER + (128 << 10)
@@ -195,8 +179,7 @@ export class Session {
       case OPCODE.FLUSH:
         return yield* this.close(node, this.take(request, messages.handleIn).handle)
       case OPCODE.RELEASE:
-        this.handles.release(node, this.take(request, messages.handleIn).handle)
-        return 0
+        return yield* this.release(node, this.take(request, messages.handleIn).handle)
       case OPCODE.FSYNC:
         return node.kind === 'file' ? yield* flushFile(node) : 0
       case OPCODE.LOOKUP:
@@ -282,26 +265,13 @@ export class Session {
 
   private init(request: Frame, reply: Frame): number {
     const offer = this.take(request, messages.initIn)
-    if (offer.major < wire.MAJOR || (offer.major === wire.MAJOR && offer.minor < wire.OLDEST_MINOR)) {
-      this.log(
-        `Cannot serve this kernel: it speaks FUSE ${offer.major}.${offer.minor}, 7.${wire.OLDEST_MINOR} is needed`,
-      )
+    if (!isSpoken(offer)) {
+      const spoken = `FUSE ${offer.major}.${offer.minor}, 7.${wire.OLDEST_MINOR} is needed`
+      this.log(`Cannot serve this kernel: it speaks ${spoken}`)
       return -ERRNO.EPROTO
     }
-    const extended = (offer.flags & wire.FLAG.INIT_EXT) !== 0
-    return this.put(reply, messages.initOut, {
-      major: wire.MAJOR,
-      // A kernel of a later major version sees ours, and asks again in our language.
-      minor: offer.major > wire.MAJOR ? wire.MINOR : Math.min(offer.minor, wire.MINOR),
-      maxReadahead: offer.maxReadahead,
-      flags: (offer.flags & WANTED) >>> 0,
-      maxBackground: MAX_BACKGROUND,
-      congestionThreshold: CONGESTION,
-      maxWrite: wire.MAX_TRANSFER,
-      timeGranularity: 1,
-      maxPages: wire.MAX_PAGES,
-      flags2: extended ? (this.take(request, messages.moreFlagsIn).flags2 & WANTED2) >>> 0 : 0,
-    })
+    const more = (offer.flags & wire.FLAG.INIT_EXT) !== 0 ? this.take(request, messages.moreFlagsIn) : undefined
+    return this.put(reply, messages.initOut, greet(offer, more?.flags2 ?? 0))
   }
 
   private *lookUp(folder: Folder, request: Frame, reply: Frame): Io<number> {
@@ -342,6 +312,13 @@ export class Session {
     if (node.kind !== 'file' || !this.handles.mayWrite(handle)) return 0
     if (node.unflushed) yield* flushFile(node)
     if (node.onClose) yield* node.onClose()
+    return 0
+  }
+
+  /** Devices of the kernel let go of a file without closing it first. */
+  private *release(node: DiskFile | TextFile, handle: number): Io<number> {
+    this.handles.release(node, handle)
+    if (node.kind === 'file' && this.handles.mayWrite(handle) && node.onClose) yield* node.onClose()
     return 0
   }
 
