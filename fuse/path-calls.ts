@@ -1,13 +1,12 @@
 import type { Struct, StructValue } from '../lib/bytes/struct.ts'
 import type { Io } from '../lib/index.ts'
 import { type Frame, FramePool } from './frame.ts'
-import type { Opened } from './handles.ts'
 import * as messages from './messages.ts'
 import * as wire from './protocol.ts'
 import type { Session } from './session.ts'
-import type { Node, Tree } from './tree.ts'
+import type { DiskFile, Node, Tree } from './tree.ts'
 
-const { CHANGES, ERRNO, OPCODE, OPEN_FOR, OPENED, REPLY_HEADER, REQUEST_HEADER } = wire
+const { CHANGES, ERRNO, OPCODE, OPEN_FOR, REPLY_HEADER, REQUEST_HEADER } = wire
 
 /** What `stat` shows. Sizes in bytes, `blocks` of 512; times in milliseconds since 1970. */
 export interface Stat {
@@ -56,6 +55,7 @@ interface OpenFile {
   readonly node: Node
   /** the session's name for it */
   readonly handle: number
+  readonly writing: boolean
   /** what a text said when it was opened */
   readonly text: Uint8Array | undefined
 }
@@ -114,17 +114,16 @@ export class PathCalls {
   /** @param flags as open(2) has them @returns the number by which later calls name the open file */
   *open(path: string, flags: number): Io<number> {
     const node = this.find(path)
-    const opened = yield* this.openNode(node, flags)
-    if (!node || typeof opened === 'number') return typeof opened === 'number' ? opened : -ERRNO.ENOENT
-    const { handle, openFlags } = opened
-    if (node.kind === 'file' && (flags & OPEN_FOR.MASK) !== OPEN_FOR.READING && openFlags & OPENED.DIRECT_IO) {
-      if (!this.options.direct) return yield* this.refuseWriter(node, handle)
-    }
+    if (!node) return -ERRNO.ENOENT
+    const writing = (flags & OPEN_FOR.MASK) !== OPEN_FOR.READING
+    if (node.kind === 'file' && this.clashes(node, writing)) return -ERRNO.EBUSY
+    const handle = yield* this.openNode(node, flags)
+    if (handle < 0) return handle
     const text = node.kind === 'text' ? yield* this.readText(node, handle) : undefined
     if (typeof text === 'number') return text
     do this.lastHandle = (this.lastHandle % LAST_HANDLE) + 1
     while (this.opened.has(this.lastHandle))
-    this.opened.set(this.lastHandle, { node, handle, text })
+    this.opened.set(this.lastHandle, { node, handle, writing, text })
     return this.lastHandle
   }
 
@@ -219,18 +218,26 @@ export class PathCalls {
     return yield* this.ask(opcode, this.tree.root, nothing, nothing)
   }
 
-  private *openNode(node: Node | undefined, flags: number): Io<Opened | number> {
-    const wish = structure(messages.openIn, { flags })
-    return yield* this.ask(OPCODE.OPEN, node, wish, (reply) => bodyOf(reply, messages.openOut))
+  /**
+   * Whether a file must not be open beside those that are: what the kernel keeps of one would not show what is written
+   * through another. One after the other is no harm: what is kept is forgotten when a file is opened.
+   */
+  private clashes(file: DiskFile, writing: boolean): boolean {
+    if (this.options.direct) return false
+    const other = [...this.opened.values()].find(
+      (one) => one.node !== file && (writing || one.writing) && one.node.kind === 'file' && overlap(one.node, file),
+    )
+    if (!other) return false
+    this.options.log(
+      `Cannot open ${file.name}: ${other.node.name} is open, and shows the same bytes. Close that first; or unmount and ` +
+        'mount again: partitions that are there from the beginning can be used beside their disk',
+    )
+    return true
   }
 
-  /** A partition has come up since the mount was made, so that this file and that one would be written side by side. */
-  private *refuseWriter(node: Node, handle: number): Io<number> {
-    yield* this.releaseNode(node, handle)
-    this.options.log(
-      `Cannot open ${node.name} for writing: since it was mounted, other files show the same bytes. Mount it again`,
-    )
-    return -ERRNO.EBUSY
+  private *openNode(node: Node, flags: number): Io<number> {
+    const wish = structure(messages.openIn, { flags })
+    return yield* this.ask(OPCODE.OPEN, node, wish, (reply) => bodyOf(reply, messages.openOut).handle)
   }
 
   private *releaseNode(node: Node | undefined, handle: number): Io<number> {
@@ -249,10 +256,10 @@ export class PathCalls {
 
   /** What a text says at this moment. */
   private *textOf(node: Node): Io<Uint8Array | number> {
-    const opened = yield* this.openNode(node, OPEN_FOR.READING)
-    if (typeof opened === 'number') return opened
-    const text = yield* this.readText(node, opened.handle)
-    yield* this.releaseNode(node, opened.handle)
+    const handle = yield* this.openNode(node, OPEN_FOR.READING)
+    if (handle < 0) return handle
+    const text = yield* this.readText(node, handle)
+    yield* this.releaseNode(node, handle)
     return text
   }
 
@@ -319,6 +326,11 @@ function transfer(request: Frame, handle: number, offset: number, size: number):
 /** What FLUSH, FSYNC and RELEASE begin with. */
 function ofHandle(request: Frame, handle: number): number {
   return structure(messages.handleIn, { handle })(request)
+}
+
+function overlap(one: DiskFile, other: DiskFile): boolean {
+  const sameContent = one.content === other.content
+  return sameContent && one.start < other.start + other.device.size && other.start < one.start + one.device.size
 }
 
 function copyFrom(text: Uint8Array, offset: number, target: Uint8Array): number {

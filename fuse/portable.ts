@@ -4,6 +4,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Io, messageOf, promised, VdiskError } from '../lib/index.ts'
 import type { Door, DoorOptions } from './door.ts'
+import { isInherited } from './inherited.ts'
 import { assertDevice, escapeOption, type Mountpoint, unmount, unsupported } from './mount.ts'
 import { SUBTYPE } from './mount-table.ts'
 import { PathCalls, type Stat, type Statistics } from './path-calls.ts'
@@ -123,6 +124,7 @@ export async function openPortableDoor(options: DoorOptions): Promise<Door> {
   assertPossible(place)
   const library = load(place)
   const conversation = new Conversation(log)
+  // Where two files that can be written show the same bytes, from the beginning, the kernel keeps nothing of any.
   const direct = tree.files().some((file) => file.direct && file.device.writable)
   const calls = new PathCalls(tree, new Session(tree, { owner, log }), { direct, log })
   const operations = operationsOf(calls, conversation.answer)
@@ -143,8 +145,6 @@ export async function openPortableDoor(options: DoorOptions): Promise<Door> {
       // From here on the library does not keep the process alive. Its threads end with the mount, or the process.
       connection.close(() => {})
     },
-    // The kernel asks for the size each time it needs it.
-    *resized() {},
   }
 }
 
@@ -190,6 +190,7 @@ class Conversation {
 
 /** What the library would refuse in words of its own, or do wrong. */
 function assertPossible(place: Mountpoint): void {
+  if (isInherited(place)) throw unsupported(place, 'a mount that somebody else has made needs --transport kernel')
   if (process.platform === 'linux') assertDevice(place)
   const elsewhere = 'Choose an empty directory for it, or --transport kernel.'
   if (place.kind === 'file') throw unsupported(place, 'the package fuse-native mounts on directories alone', elsewhere)

@@ -2,12 +2,24 @@ import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { listMounts, type Mounted, TRANSPORTS, type Transport, unmountAt } from '../../fuse/daemon.ts'
+import { describe, expect, test } from 'vitest'
+import { askHolder } from '../../fuse/control-client.ts'
+import { type Mounted, TRANSPORTS, type Transport, unmountAt } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
-import { checkImage, createDisk, finish, openDisk } from '../../lib/index.ts'
+import { createDisk } from '../../lib/index.ts'
 import {
-  Bench,
+  describeIf,
+  findingsOf,
+  hashOf,
+  MIB,
+  makeImage,
+  mountsOf,
+  NOBODY,
+  noise,
+  readBack,
+  useBench,
+} from '../support/mount-suite.ts'
+import {
   execute,
   isRunning,
   must,
@@ -18,36 +30,8 @@ import {
   whyNoTransport,
   whyNotReachable,
 } from '../support/mounts.ts'
-import { randomFor } from '../support/random.ts'
 
-const MIB = 1 << 20
-/** An ordinary user that every system has. */
-const NOBODY = 65534
-
-let bench: Bench
-beforeAll(async () => {
-  bench = await Bench.make()
-})
-afterEach(() => bench.clean())
-afterAll(() => bench.dispose())
-
-/** A group of tests that needs something; what is missing stands in its name. */
-function describeIf(missing: string | undefined, name: string, body: () => void): void {
-  describe.skipIf(missing !== undefined)(missing ? `${name} (skipped: ${missing})` : name, body)
-}
-
-async function makeImage(format: string, size: number, name = `disk.${format}`): Promise<string> {
-  const image = bench.place(name)
-  await (await createDisk(image, { format, size })).close()
-  return image
-}
-
-async function readBack(image: string, offset: number, length: number): Promise<Buffer> {
-  await using disk = await openDisk(image)
-  const bytes = Buffer.alloc(length)
-  await disk.read(offset, bytes)
-  return bytes
-}
+const bench = useBench()
 
 /** An empty directory for a mount that another process makes; should that be left behind, it goes with the test. */
 function placeFor(name?: string): string {
@@ -56,11 +40,13 @@ function placeFor(name?: string): string {
   return mountpoint
 }
 
-const noise = (length: number): Buffer => Buffer.from(randomFor(`door ${length}`).bytes(length))
-
-const hashOf = (file: string): string => createHash('sha256').update(fs.readFileSync(file)).digest('hex')
-
 const logOf = (mounted: Mounted): string => fs.readFileSync(mounted.log as string, 'utf8')
+
+/** Room that is lost to a kill or a full medium is no damage. */
+async function damageOf(image: string): Promise<unknown[]> {
+  const findings = (await findingsOf(image)) as { severity: string }[]
+  return findings.filter(({ severity }) => severity !== 'leak')
+}
 
 /** The name of the error that a call throws. */
 function errnoOf(call: () => unknown): string | undefined {
@@ -84,7 +70,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
     test.each(['qcow2', 'vhdx'])(
       'of format %s is a file that keeps what is written, in a mount of its name',
       async (format) => {
-        const image = await makeImage(format, 8 * MIB, `a name, with\\ signs.${format}`)
+        const image = await makeImage(bench, format, 8 * MIB, `a name, with\\ signs.${format}`)
         const mounted = await mount({ image, mountpoint: bench.directory('a place, with blanks') })
         expect(fs.readdirSync(mounted.mountpoint)).toContain('a name, with\\ signs.raw')
         expect(mountedAt(mounted.mountpoint)).toMatchObject({ type: 'fuse.vdisk', source: image, readOnly: false })
@@ -97,12 +83,12 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
         expect(isRunning(mounted.pid)).toBe(false)
         expect(fs.readdirSync(mounted.mountpoint)).toEqual([])
         expect((await readBack(image, MIB - 100, written.length)).equals(written)).toBe(true)
-        expect([...(await finish(checkImage(image))).findings]).toEqual([])
+        expect(await findingsOf(image)).toEqual([])
       },
     )
 
     test('is copied in pieces large, odd and direct', async () => {
-      const { disk } = await mount({ image: await makeImage('qcow2', 4 * MIB) })
+      const { disk } = await mount({ image: await makeImage(bench, 'qcow2', 4 * MIB) })
       const [source, copy] = [bench.place('source'), bench.place('copy')]
       fs.writeFileSync(source, noise(4 * MIB))
       must('dd', `if=${source}`, `of=${disk}`, 'bs=4M', 'oflag=direct', 'conv=notrunc')
@@ -114,7 +100,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
     })
 
     test('of 64 TiB has its size, its room, and its last sector', async () => {
-      const image = await makeImage('vhdx', 2 ** 46)
+      const image = await makeImage(bench, 'vhdx', 2 ** 46)
       const mounted = await mount({ image })
       expect(fs.statSync(mounted.disk).size).toBe(2 ** 46)
       const room = fs.statfsSync(mounted.mountpoint)
@@ -128,7 +114,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
     })
 
     test('keeps its size and its name, and the folder its names', async () => {
-      const mounted = await mount({ image: await makeImage('qcow2', MIB) })
+      const mounted = await mount({ image: await makeImage(bench, 'qcow2', MIB) })
       const { disk, mountpoint } = mounted
       const beside = path.join(mountpoint, 'beside')
       const full = execute('dd', 'if=/dev/zero', `of=${disk}`, 'bs=64k', 'count=20', 'conv=notrunc')
@@ -158,7 +144,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
     })
 
     test('has the time of its last change', async () => {
-      const { disk } = await mount({ image: await makeImage('qcow2', MIB) })
+      const { disk } = await mount({ image: await makeImage(bench, 'qcow2', MIB) })
       const [accessed, modified] = [1_000_000_000, 1_100_000_000]
       fs.utimesSync(disk, accessed, modified)
       expect(fs.statSync(disk).mtimeMs / 1000).toBe(abilities.times ? modified : accessed)
@@ -166,8 +152,39 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
       expect(fs.statSync(disk).mtimeMs / 1000).toBeGreaterThan(modified)
     })
 
+    test('tells of itself in a text that is always of now', async () => {
+      const { disk, mountpoint } = await mount({ image: await makeImage(bench, 'qcow2', MIB) })
+      const written = (): number => {
+        const text = fs.readFileSync(path.join(mountpoint, 'status.json'), 'utf8')
+        return (JSON.parse(text) as { io: { writtenBytes: number } }).io.writtenBytes
+      }
+      expect(written()).toBe(0)
+      fs.writeFileSync(disk, noise(MIB), { flag: 'r+' })
+      expect(written()).toBe(MIB)
+    })
+
+    test('that is resized is seen in its new size at once, even by who has it open', async () => {
+      const image = await makeImage(bench, 'qcow2', 4 * MIB)
+      const { disk } = await mount({ image })
+      const file = fs.openSync(disk, 'r+')
+      fs.writeSync(file, noise(4 * MIB), 0, 4 * MIB, 0)
+      await askHolder(image, 'resize', { size: 8 * MIB })
+      expect(fs.fstatSync(file).size).toBe(8 * MIB)
+      fs.writeSync(file, noise(MIB), 0, MIB, 7 * MIB)
+      expect(
+        fs
+          .readFileSync(disk)
+          .subarray(7 * MIB)
+          .equals(noise(MIB)),
+      ).toBe(true)
+      await askHolder(image, 'resize', { size: 2 * MIB, shrink: true })
+      expect(fs.fstatSync(file).size).toBe(2 * MIB)
+      expect(fs.readFileSync(disk).equals(noise(4 * MIB).subarray(0, 2 * MIB))).toBe(true)
+      fs.closeSync(file)
+    })
+
     test('for reading is written by nobody, and the image stays as it was', async () => {
-      const image = await makeImage('qcow2', MIB)
+      const image = await makeImage(bench, 'qcow2', MIB)
       const before = hashOf(image)
       const mounted = await mount({ image, readOnly: true })
       expect(mountedAt(mounted.mountpoint)?.readOnly).toBe(true)
@@ -182,7 +199,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
     test(
       abilities.holes ? 'shows its holes, and makes new ones' : 'has no holes, and says so to who would make one',
       async () => {
-        const image = await makeImage('qcow2', 16 * MIB)
+        const image = await makeImage(bench, 'qcow2', 16 * MIB)
         const { disk } = await mount({ image })
         const file = fs.openSync(disk, 'r+')
         fs.writeSync(file, noise(2 * MIB), 0, 2 * MIB, 4 * MIB)
@@ -211,7 +228,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
     test(
       abilities.overFile ? 'takes the place of a file' : 'cannot take the place of a file, and says so',
       async () => {
-        const image = await makeImage('qcow2', MIB)
+        const image = await makeImage(bench, 'qcow2', MIB)
         const mountpoint = bench.place('disk')
         fs.writeFileSync(mountpoint, 'what was there before')
         if (abilities.overFile) {
@@ -231,7 +248,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
 
   describeIf(missing ?? whyNoPrograms({ name: 'python3', package: 'python3' }), 'memory', () => {
     test('is the disk, and reaches it', async () => {
-      const image = await makeImage('qcow2', 2 * MIB + 512)
+      const image = await makeImage(bench, 'qcow2', 2 * MIB + 512)
       const mounted = await mount({ image })
       const expected = noise(2 * MIB + 512)
       fs.writeFileSync(mounted.disk, expected, { flag: 'r+' })
@@ -252,9 +269,52 @@ with open(sys.argv[1], 'r+b') as file:
     })
   })
 
+  describeIf(missing ?? whyNoPrograms({ name: 'sfdisk', package: 'fdisk' }), 'partitions', () => {
+    const makePartitions = (disk: string): void => {
+      must('sh', '-c', `printf 'label: gpt\\nstart=2048, size=8192, name=first\\n' | sfdisk --quiet "$0"`, disk)
+    }
+    const firstIn = (mountpoint: string): string => path.join(mountpoint, 'partitions/1-first.raw')
+
+    test('that are there from the beginning agree with their disk, while both are in use', async () => {
+      const image = await makeImage(bench, 'qcow2', 16 * MIB)
+      const { disk, mountpoint } = await mount({ image })
+      makePartitions(disk)
+      await unmountAt(mountpoint)
+      await mount({ image, mountpoint })
+      const [whole, part] = [fs.openSync(disk, 'r+'), fs.openSync(firstIn(mountpoint), 'r+')]
+      const seen = Buffer.alloc(8192)
+      for (let round = 1; round <= 10; round++) {
+        const [from, at, to, there] = round % 2 ? [whole, MIB, part, 0] : [part, 0, whole, MIB]
+        fs.writeSync(from, Buffer.alloc(8192, round), 0, 8192, at)
+        fs.readSync(to, seen, 0, 8192, there)
+        expect(seen.every((byte) => byte === round)).toBe(true)
+      }
+      fs.closeSync(whole)
+      fs.closeSync(part)
+    })
+
+    test('that are new are there at once, and agree when they are used one after the other', async () => {
+      const { disk, mountpoint } = await mount({ image: await makeImage(bench, 'qcow2', 16 * MIB) })
+      const part = firstIn(mountpoint)
+      fs.readFileSync(disk)
+      makePartitions(disk)
+      await until(() => fs.existsSync(part))
+      expect(fs.statSync(part).size).toBe(4 * MIB)
+      for (let round = 1; round <= 3; round++) {
+        fs.writeFileSync(part, noise(4 * MIB, round), { flag: 'r+' })
+        expect(
+          fs
+            .readFileSync(disk)
+            .subarray(MIB, 5 * MIB)
+            .equals(noise(4 * MIB, round)),
+        ).toBe(true)
+      }
+    })
+  })
+
   describeIf(missing ?? whyNoPrograms({ name: 'fio', package: 'fio' }), 'many requests at once', () => {
     test('find what was written', async () => {
-      const image = await makeImage('qcow2', 16 * MIB)
+      const image = await makeImage(bench, 'qcow2', 16 * MIB)
       const mounted = await mount({ image })
       const common = [
         '--name=load',
@@ -275,7 +335,7 @@ with open(sys.argv[1], 'r+b') as file:
         '--size=4M',
       )
       await unmountAt(mounted.mountpoint)
-      expect([...(await finish(checkImage(image))).findings]).toEqual([])
+      expect(await findingsOf(image)).toEqual([])
     })
   })
 
@@ -284,7 +344,7 @@ with open(sys.argv[1], 'r+b') as file:
     'a file system',
     () => {
       test('on a loop device is whole when it is mounted again', async () => {
-        const image = await makeImage('qcow2', 64 * MIB)
+        const image = await makeImage(bench, 'qcow2', 64 * MIB)
         const first = await mount({ image })
         const loop = bench.attach(first.disk)
         must('mkfs.ext4', '-q', loop.device)
@@ -326,12 +386,11 @@ with open(sys.argv[1], 'r+b') as file:
       fs.closeSync(file)
       expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
       expect((await readBack(image, 8 * MIB, MIB)).equals(noise(MIB))).toBe(true)
-      const findings = [...(await finish(checkImage(image))).findings]
-      expect(findings.filter(({ severity }) => severity !== 'leak')).toEqual([])
+      expect(await damageOf(image)).toEqual([])
     })
 
     test('of a vanished medium are EIO, in the log too, and end the unmounting', async () => {
-      const medium = await bench.mount({ image: await makeImage('raw', MIB, 'medium.raw'), format: 'raw' })
+      const medium = await bench.mount({ image: await makeImage(bench, 'raw', MIB, 'medium.raw'), format: 'raw' })
       const mounted = await bench.mount({ image: medium.disk, format: 'raw', transport })
       const file = fs.openSync(mounted.disk, 'r+')
       fs.writeSync(file, noise(4096), 0, 4096, 0)
@@ -348,7 +407,7 @@ with open(sys.argv[1], 'r+b') as file:
 
   describeIf(missing, 'the end', () => {
     test('is refused while somebody is inside, and comes when he has left', async () => {
-      const image = await makeImage('qcow2', MIB)
+      const image = await makeImage(bench, 'qcow2', MIB)
       const mounted = await mount({ image })
       const file = fs.openSync(mounted.disk, 'r+')
       await expect(unmountAt(mounted.mountpoint)).rejects.toMatchObject({ code: 'IN_USE' })
@@ -363,7 +422,7 @@ with open(sys.argv[1], 'r+b') as file:
     })
 
     test('does not wait for him when it is asked for twice', async () => {
-      const image = await makeImage('qcow2', MIB)
+      const image = await makeImage(bench, 'qcow2', MIB)
       const mounted = await mount({ image })
       const file = fs.openSync(mounted.disk, 'r+')
       fs.writeSync(file, noise(4096), 0, 4096, 0)
@@ -373,19 +432,19 @@ with open(sys.argv[1], 'r+b') as file:
       await until(() => !isRunning(mounted.pid))
       expect(errnoOf(() => fs.readSync(file, Buffer.alloc(512), 0, 512, 8192))).toBe('ENOTCONN')
       expect(errnoOf(() => fs.closeSync(file))).toBe('ENOTCONN')
-      expect(listMounts().filter(({ mountpoint }) => mountpoint === mounted.mountpoint)).toEqual([])
+      expect(mountsOf(bench)).toEqual([])
       expect((await readBack(image, 0, 4096)).equals(noise(4096))).toBe(true)
     })
 
     test('by umount is a good one too', async () => {
-      const mounted = await mount({ image: await makeImage('qcow2', MIB) })
+      const mounted = await mount({ image: await makeImage(bench, 'qcow2', MIB) })
       must('umount', mounted.mountpoint)
       await until(() => !isRunning(mounted.pid))
-      expect(listMounts().filter(({ mountpoint }) => mountpoint === mounted.mountpoint)).toEqual([])
+      expect(mountsOf(bench)).toEqual([])
     })
 
     test('by SIGKILL loses nothing that fsync has answered for, and the dead mount is cleaned', async () => {
-      const image = await makeImage('qcow2', 8 * MIB)
+      const image = await makeImage(bench, 'qcow2', 8 * MIB)
       const mounted = await mount({ image })
       const file = fs.openSync(mounted.disk, 'r+')
       fs.writeSync(file, noise(3 * MIB), 0, 3 * MIB, 2 * MIB)
@@ -397,8 +456,7 @@ with open(sys.argv[1], 'r+b') as file:
       expect((await unmountAt(mounted.mountpoint)).ended).toBe('died')
       expect(mountedAt(mounted.mountpoint)).toBeUndefined()
       expect((await readBack(image, 2 * MIB, 3 * MIB)).equals(noise(3 * MIB))).toBe(true)
-      const findings = [...(await finish(checkImage(image))).findings]
-      expect(findings.filter(({ severity }) => severity !== 'leak')).toEqual([])
+      expect(await damageOf(image)).toEqual([])
       await mount({ image, mountpoint: mounted.mountpoint })
     })
   })
@@ -413,9 +471,9 @@ with open(sys.argv[1], 'r+b') as file:
         execute('setpriv', '--reuid', String(NOBODY), '--regid', String(NOBODY), '--clear-groups', ...command)
 
       test('other than the owner see it only if he lets them in, and never write', async () => {
-        const alone = await mount({ image: await makeImage('qcow2', MIB) })
+        const alone = await mount({ image: await makeImage(bench, 'qcow2', MIB) })
         expect(asNobody('head', '-c', '3', alone.disk).stderr).toContain('Permission denied')
-        const shared = await mount({ image: await makeImage('qcow2', MIB), allowOther: true })
+        const shared = await mount({ image: await makeImage(bench, 'qcow2', MIB), allowOther: true })
         expect(asNobody('head', '-c', '3', shared.disk)).toMatchObject({ status: 0, stderr: '' })
         expect(asNobody('sh', '-c', `: >> ${shared.disk}`).stderr).toContain('Permission denied')
       })
@@ -424,7 +482,7 @@ with open(sys.argv[1], 'r+b') as file:
         const { mode } = fs.statSync('/dev/fuse')
         fs.chmodSync('/dev/fuse', 0o666)
         bench.onClean(() => fs.chmodSync('/dev/fuse', mode & 0o7777))
-        const image = await makeImage('qcow2', MIB, 'a, b\\c.qcow2')
+        const image = await makeImage(bench, 'qcow2', MIB, 'a, b\\c.qcow2')
         const mountpoint = placeFor('a, b')
         const state = bench.directory('state')
         for (const file of [image, path.dirname(image), mountpoint, state]) fs.chownSync(file, NOBODY, NOBODY)
@@ -456,7 +514,7 @@ describeIf(whyNoMounts() ?? whyNoTransport('fuse-native'), 'the library', () => 
   const mount = (mountpoint: string, image: string) => bench.mount({ image, mountpoint, transport: 'fuse-native' })
 
   test('is not asked for what it would do wrong', async () => {
-    const image = await makeImage('qcow2', MIB)
+    const image = await makeImage(bench, 'qcow2', MIB)
     let deep = bench.directory()
     while (deep.length < 1024) deep = path.join(deep, 'x'.repeat(200))
     fs.mkdirSync(deep, { recursive: true })
@@ -490,7 +548,7 @@ describeIf(whyNoMounts() ?? whyNoTransport('fuse-native'), 'the library', () => 
 
 describe('a transport that is not installed', () => {
   test('is said so, with the line that brings it', async () => {
-    const image = await makeImage('qcow2', MIB)
+    const image = await makeImage(bench, 'qcow2', MIB)
     const mountpoint = placeFor()
     // A server with packages of its own, among which this one is not.
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-without-'))

@@ -74,7 +74,14 @@ describeIf(noMounts, 'what a mount shows of a disk', () => {
       'status.json',
     ])
     const before = statusIn(mountpoint)
-    expect(before).toMatchObject({ version: 1, image, mode: 'read-write', state: 'serving', dirty: false, size: 8 * MIB })
+    expect(before).toMatchObject({
+      version: 1,
+      image,
+      mode: 'read-write',
+      state: 'serving',
+      dirty: false,
+      size: 8 * MIB,
+    })
     expect(before.chain.map(({ file, link }) => [file, link?.level])).toEqual([
       [base, undefined],
       [image, 'verified'],
