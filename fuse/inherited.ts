@@ -11,6 +11,10 @@ export interface Inherited extends Mountpoint {
   readonly isNameless: boolean
 }
 
+export function isInherited(place: Mountpoint): place is Inherited {
+  return 'descriptor' in place
+}
+
 /**
  * The mount behind a mountpoint of the form `/dev/fd/N`, as `mount.fuse3 -o drop_privileges` and containers hand it over.
  *

@@ -2,8 +2,8 @@ import fs from 'node:fs'
 import { isVdiskError, messageOf, settle } from '../lib/index.ts'
 import { Channel } from './channel.ts'
 import type { Door, DoorOptions } from './door.ts'
-import type { Inherited } from './inherited.ts'
-import { type Mountpoint, mount, unmount } from './mount.ts'
+import { type Inherited, isInherited } from './inherited.ts'
+import { mount, unmount } from './mount.ts'
 import { Notices } from './notices.ts'
 import { Session } from './session.ts'
 
@@ -26,10 +26,6 @@ export async function openKernelDoor(options: DoorOptions): Promise<Door> {
     resized: (file) => settle(notices.resized(file)),
     changed: (file) => settle(notices.changed(file)),
   }
-}
-
-function isInherited(place: Mountpoint): place is Inherited {
-  return 'descriptor' in place
 }
 
 /** Whoever mounted may have left us no right to unmount: then we hang up, and the place is theirs to clear. */

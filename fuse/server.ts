@@ -222,9 +222,9 @@ async function showHeld(
   place: Mountpoint,
   { isOneOfMany, state }: { isOneOfMany: boolean; state: () => string },
 ): Promise<ServedDisk> {
-  const { device, image, mode, overlay, readOnly } = held
+  const { device, image, mode, notes, overlay, readOnly } = held
   const folder = isOneOfMany ? folderFor(tree, image) : tree.root
-  const exhibit: Exhibit = await promised(showDisk(tree, folder, { disk: held, device, image, mode, state }))
+  const exhibit: Exhibit = await promised(showDisk(tree, folder, { disk: held, device, image, mode, notes, state }))
   const within = isOneOfMany ? folder.name : ''
   const file = place.kind === 'file' ? place.path : path.join(place.path, within, exhibit.file.name)
   return { held, exhibit, mounted: { image, disk: file, mode, readOnly, overlay } }

@@ -1,5 +1,6 @@
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
+import { createRequire } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,6 +12,7 @@ import {
   type MountedImage,
   type MountOptions,
   startDaemon,
+  type Transport,
   unmountAt,
 } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
@@ -40,6 +42,17 @@ export function whyNoMounts(): string | undefined {
   } finally {
     fs.closeSync(fd)
     fs.rmdirSync(folder)
+  }
+}
+
+/** Why this transport cannot be had here, with the line that brings it; or undefined. */
+export function whyNoTransport(transport: Transport): string | undefined {
+  if (transport === 'kernel') return undefined
+  try {
+    createRequire(import.meta.url)(transport)
+    return undefined
+  } catch {
+    return `the package ${transport} is missing, or has no binary for ${process.platform}-${process.arch}: npm install ${transport}`
   }
 }
 
