@@ -9,6 +9,7 @@ import { sys } from '../lib/io/sys.ts'
 import { errorOf, type Fault, faultOf } from './fault.ts'
 import { clearFilesystem, type MountedFilesystem, mountFilesystem as mountFilesystemOf } from './filesystem.ts'
 import type { Wanted } from './filesystem-choice.ts'
+import { inheritedMount } from './inherited.ts'
 import { makeLog } from './log.ts'
 import { placeOf } from './mount-table.ts'
 import { logFileOf } from './records.ts'
@@ -25,6 +26,9 @@ export { type Unmounted, unmountAt } from './unmount.ts'
 
 /** Signals that end a mount in good order. */
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
+
+/** The number under which a server gets the descriptor of a mount that is there already. */
+const HANDED_OVER = 4
 
 /** A log beyond this many bytes starts anew with the next mount. */
 const LOG_LIMIT = 1 << 20
@@ -76,12 +80,15 @@ export async function serveForeground(
  */
 export async function startDaemon(options: MountOptions, entry: string = daemonEntry()): Promise<Mounted> {
   const remains = await clearFilesystem(options.mountpoint, unmountDisk)
-  const logFile = logFileOf(placeOf(options.mountpoint))
+  const inherited = inheritedMount(options.mountpoint)
+  const logFile = logFileOf(inherited?.path ?? placeOf(options.mountpoint))
   const log = openLog(logFile)
-  const child = spawn(process.execPath, [entry, JSON.stringify({ options: absolute(options), logFile })], {
+  const handedOver = inherited ? { mountpoint: `/dev/fd/${HANDED_OVER}` } : {}
+  const given = JSON.stringify({ options: { ...absolute(options), ...handedOver }, logFile })
+  const child = spawn(process.execPath, [entry, given], {
     detached: true,
     cwd: '/',
-    stdio: ['ignore', log, log, 'pipe'],
+    stdio: ['ignore', log, log, 'pipe', ...(inherited ? [inherited.descriptor] : [])],
     env: { UV_THREADPOOL_SIZE: THREADS, ...process.env },
   })
   fs.closeSync(log)

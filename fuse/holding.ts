@@ -49,6 +49,33 @@ function diskBeneath(place: string): string {
   return note?.at === place ? note.disk : place
 }
 
+/** Where people see what is mounted: a disk beneath a file system is hidden from them. */
+function placeSeen(mountpoint: string): string {
+  const note = readNote(mountpoint)
+  return note?.at ?? mountpoint
+}
+
+/** Says of an image that is in use where it is mounted, if it is one of this user's mounts that has it. */
+export function explainHolder(error: VdiskError, file: string): VdiskError {
+  const records = servedRecords()
+  // What is said of a mountpoint is said already, and a mount might not answer.
+  const id = records.length === 0 || byPlace(records, path.resolve(file)) ? undefined : fileIdOf(file)
+  if (id === undefined) return error
+  const record = records.find(({ images }) => images.some(({ files }) => files.some((each) => each.id === id)))
+  if (!record) return error
+  const { pid } = record
+  const mountpoint = placeSeen(record.mountpoint)
+  return new VdiskError('IN_USE', {
+    // In place of the reason that locks give: the process, of which the user knows nothing.
+    message: error.message.includes(mountpoint)
+      ? error.message
+      : error.message.replace(/: [^:]*$/, `: it is mounted at ${mountpoint} by process ${pid}`),
+    where: error.where,
+    advice: `End the mount first: vdisk unmount ${mountpoint}`,
+    cause: error,
+  })
+}
+
 /** Where there is no folder for records there are none. */
 function servedRecords(): MountRecord[] {
   try {

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Io, messageOf, promised, VdiskError } from '../lib/index.ts'
 import type { Door, DoorOptions } from './door.ts'
+import { isInherited } from './inherited.ts'
 import { assertDevice, escapeOption, type Mountpoint, unmount, unsupported } from './mount.ts'
 import { SUBTYPE } from './mount-table.ts'
 import { PathCalls, type Stat, type Statistics } from './path-calls.ts'
@@ -45,24 +46,24 @@ function operationsOf(calls: PathCalls, answer: Answer) {
     open(at: string, flags: number, done: DoneWith<number>): void {
       answer(calls.open(at, flags), (handle) => (handle < 0 ? done(handle) : done(0, handle)))
     },
-    read(at: string, handle: number, target: Uint8Array, _length: number, offset: number, done: Done): void {
-      only(calls.read(at, handle, target, offset), done)
+    read(_at: string, handle: number, target: Uint8Array, _length: number, offset: number, done: Done): void {
+      only(calls.read(handle, target, offset), done)
     },
-    write(at: string, handle: number, source: Uint8Array, _length: number, offset: number, done: Done): void {
-      only(calls.write(at, handle, source, offset), done)
+    write(_at: string, handle: number, source: Uint8Array, _length: number, offset: number, done: Done): void {
+      only(calls.write(handle, source, offset), done)
     },
-    flush: (at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.FLUSH, at, handle), done),
-    fsync(at: string, _dataOnly: number, handle: number, done: Done): void {
-      only(calls.settle(OPCODE.FSYNC, at, handle), done)
+    flush: (_at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.FLUSH, handle), done),
+    fsync(_at: string, _dataOnly: number, handle: number, done: Done): void {
+      only(calls.settle(OPCODE.FSYNC, handle), done)
     },
-    release: (at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.RELEASE, at, handle), done),
+    release: (_at: string, handle: number, done: Done): void => only(calls.release(handle), done),
     truncate: (at: string, size: number, done: Done): void => only(calls.change(at, { size }), done),
     ftruncate(at: string, _handle: number, size: number, done: Done): void {
       only(calls.change(at, { size }), done)
     },
-    // Both times that arrive are the time of access: the package hands it over twice.
-    utimens(at: string, _accessed: number, modified: number, done: Done): void {
-      only(calls.change(at, { modified }), done)
+    // The package hands over the time of access for both.
+    utimens(at: string, accessed: number, modified: number, done: Done): void {
+      only(calls.change(at, { accessed, modified }), done)
     },
     chmod: (at: string, mode: number, done: Done): void => only(calls.change(at, { mode }), done),
     chown(at: string, uid: number, gid: number, done: Done): void {
@@ -123,9 +124,11 @@ export async function openPortableDoor(options: DoorOptions): Promise<Door> {
   assertPossible(place)
   const library = load(place)
   const conversation = new Conversation(log)
-  const calls = new PathCalls(tree, new Session(tree, { owner, log }))
+  // Where two files that can be written show the same bytes, from the beginning, the kernel keeps nothing of any.
+  const direct = tree.files().some((file) => file.direct && file.device.writable)
+  const calls = new PathCalls(tree, new Session(tree, { owner, log }), { direct, log })
   const operations = operationsOf(calls, conversation.answer)
-  const connection = new library(place.path, operations, libraryOptions(options))
+  const connection = new library(place.path, operations, libraryOptions(options, direct))
   const before = new Set(characterDevices().map(({ fd }) => fd))
   await opened(connection, place)
   const channel = characterDevices().find(({ fd }) => !before.has(fd))
@@ -142,8 +145,6 @@ export async function openPortableDoor(options: DoorOptions): Promise<Door> {
       // From here on the library does not keep the process alive. Its threads end with the mount, or the process.
       connection.close(() => {})
     },
-    // The kernel asks for the size each time it needs it.
-    *resized() {},
   }
 }
 
@@ -189,6 +190,7 @@ class Conversation {
 
 /** What the library would refuse in words of its own, or do wrong. */
 function assertPossible(place: Mountpoint): void {
+  if (isInherited(place)) throw unsupported(place, 'a mount that somebody else has made needs --transport kernel')
   if (process.platform === 'linux') assertDevice(place)
   const elsewhere = 'Choose an empty directory for it, or --transport kernel.'
   if (place.kind === 'file') throw unsupported(place, 'the package fuse-native mounts on directories alone', elsewhere)
@@ -225,9 +227,17 @@ function load(place: Mountpoint): Library {
   return library
 }
 
-function libraryOptions({ owner, source, readOnly }: DoorOptions): object {
+function libraryOptions({ owner, source, readOnly }: DoorOptions, direct: boolean): object {
   // What the package has no name for rides behind the name of the source; Linux's libfuse picks it out again.
-  const more = ['big_writes', 'use_ino', 'nosuid', 'nodev', ...(readOnly ? ['ro'] : []), QUEUE]
+  const more = [
+    'big_writes',
+    'use_ino',
+    'nosuid',
+    'nodev',
+    QUEUE,
+    ...(readOnly ? ['ro'] : []),
+    ...(direct ? ['direct_io'] : []),
+  ]
   return {
     fsname: [shorten(source), ...(process.platform === 'linux' ? more : [])].join(','),
     subtype: SUBTYPE,
@@ -235,11 +245,10 @@ function libraryOptions({ owner, source, readOnly }: DoorOptions): object {
     defaultPermissions: true,
     // A slow medium is waited for, as everywhere. With a time limit, its requests would fail.
     timeout: false,
-    // Names are fixed. Sizes and times may change beneath, and there is no way to tell the kernel: it asks each time,
-    // and when a file is opened forgets what it had read if either has changed.
-    entryTimeout: 86400,
+    // Names, sizes and times may change beneath, and there is no way to tell the kernel: it asks each time. What it has
+    // read of a file it forgets when that is opened again.
+    entryTimeout: '0',
     attrTimeout: '0',
-    autoCache: true,
   }
 }
 

@@ -208,16 +208,10 @@ export function encodeRequestHeader(request: DataView, opcode: number, length: n
   request.setUint32(16, nodeId, true)
 }
 
-/** What READ, WRITE and everything else that speaks of an open file begin with. */
-export function encodeHandle(request: DataView, handle: number): void {
-  request.setUint32(REQUEST_HEADER, handle, true)
-  request.setUint32(REQUEST_HEADER + 4, 0, true)
-}
-
 /** fuse_read_in, or fuse_write_in, of 40 bytes both. @param offset bytes on the disk @param size bytes to read or write */
 export function encodeTransfer(request: DataView, handle: number, offset: number, size: number): void {
   for (let at = REQUEST_HEADER; at < WRITE_PAYLOAD; at += 4) request.setUint32(at, 0, true)
-  encodeHandle(request, handle)
+  request.setUint32(REQUEST_HEADER, handle, true)
   request.setUint32(REQUEST_HEADER + 8, offset % TWO_32, true)
   request.setUint32(REQUEST_HEADER + 12, Math.floor(offset / TWO_32), true)
   request.setUint32(REQUEST_HEADER + 16, size, true)

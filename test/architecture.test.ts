@@ -20,7 +20,7 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   ],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
   [/^fuse\//, [/^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
-  [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/daemon\.ts$/]],
+  [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/(daemon|control-client)\.ts$/]],
 ]
 
 /** What of Node the inner rooms may use: only stores, the gate and jobs touch files; formats and the waist never do. */

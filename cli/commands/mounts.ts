@@ -1,3 +1,4 @@
+import { lastFailure } from '../../fuse/control-client.ts'
 import { listMounts, type ShownFilesystem } from '../../fuse/daemon.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
@@ -11,10 +12,15 @@ export const command = defineCommand({
   ],
   options: (yargs) => yargs,
   async run({ out }) {
-    const mounts = listMounts()
+    const mounts = await Promise.all(
+      listMounts().map(async (mount) => ({
+        ...mount,
+        lastFailure: mount.state === 'serving' ? await lastFailure(mount.mountpoint) : undefined,
+      })),
+    )
     out.document({ mounts })
     if (mounts.length === 0) out.line('Nothing is mounted.')
-    for (const { images, mountpoint, state, pid, advice, filesystem } of mounts) {
+    for (const { images, mountpoint, state, pid, advice, filesystem, lastFailure: failure } of mounts) {
       const process = pid === undefined ? '' : `, process ${pid}`
       for (const { image, mode, readOnly, overlay } of images) {
         const how = mode === undefined || mode === 'overlay' ? (readOnly ? 'read-only' : 'read-write') : mode
@@ -22,6 +28,7 @@ export const command = defineCommand({
         const within = filesystem ? `, ${nameOf(filesystem)}` : ''
         out.line(`${printable(mountpoint)}  ${printable(what)}${within}  ${state}, ${how}${process}`)
       }
+      if (failure) out.line(`    ${printable(`${failure.time} ${failure.request} failed: ${failure.message}`)}`)
       if (advice !== undefined) out.line(`    ${printable(advice)}`)
     }
     return EXIT.ok

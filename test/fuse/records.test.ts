@@ -16,9 +16,9 @@ test('the mount table is read with blanks, commas and dashes in names', () => {
 41 22 0:40 / /mnt/c rw - fuse.sshfs host:/ rw
 `)
   expect(table).toEqual([
-    { mountpoint: '/', type: 'ext4', source: '/dev/vda', readOnly: false },
-    { mountpoint: '/mnt/a b', type: 'fuse.vdisk', source: '/srv/x\\y, z.qcow2', readOnly: true },
-    { mountpoint: '/mnt/c', type: 'fuse.sshfs', source: 'host:/', readOnly: false },
+    { mountpoint: '/', type: 'ext4', source: '/dev/vda', readOnly: false, device: '254:0' },
+    { mountpoint: '/mnt/a b', type: 'fuse.vdisk', source: '/srv/x\\y, z.qcow2', readOnly: true, device: '0:39' },
+    { mountpoint: '/mnt/c', type: 'fuse.sshfs', source: 'host:/', readOnly: false, device: '0:40' },
   ])
 })
 

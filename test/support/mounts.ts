@@ -1,5 +1,6 @@
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
+import { createRequire } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -12,6 +13,7 @@ import {
   type MountOptions,
   mountFilesystem,
   startDaemon,
+  type Transport,
   unmountAt,
   type Wanted,
 } from '../../fuse/daemon.ts'
@@ -42,6 +44,17 @@ export function whyNoMounts(): string | undefined {
   } finally {
     fs.closeSync(fd)
     fs.rmdirSync(folder)
+  }
+}
+
+/** Why this transport cannot be had here, with the line that brings it; or undefined. */
+export function whyNoTransport(transport: Transport): string | undefined {
+  if (transport === 'kernel') return undefined
+  try {
+    createRequire(import.meta.url)(transport)
+    return undefined
+  } catch {
+    return `the package ${transport} is missing, or has no binary for ${process.platform}-${process.arch}: npm install ${transport}`
   }
 }
 
