@@ -1,19 +1,19 @@
 import type { Io } from '../lib/index.ts'
 import { FALLOCATE } from '../lib/io/sys.ts'
+import type { Content } from './content.ts'
 import { findNext } from './extents.ts'
 import { ERRNO, SEEK } from './protocol.ts'
 import type { DiskFile } from './tree.ts'
 
 /** What is asked of a disk besides reads and writes. Each answers with a negative error number where it refuses. */
 
-/** Everything written before is durable. */
-export function* flushFile(file: DiskFile): Io<number> {
-  const { content } = file
+/** Everything written before is durable, through whichever file it was written. */
+export function* flushContent(content: Content): Io<number> {
   content.activity.flushes++
   // Cleared first: what is written while the flush runs is not covered by it.
   content.unflushed = false
   try {
-    yield* file.device.flush()
+    yield* content.device.flush()
   } catch (error) {
     content.unflushed = true
     throw error
