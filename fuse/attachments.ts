@@ -56,7 +56,7 @@ async function leave(step: Top, how: 'now' | 'lazy'): Promise<string[]> {
   const driver = step.kind === 'fuse' ? driverOf(step) : undefined
   if (isMounted(step)) {
     const left = step.kind === 'fuse' && !driver
-    if (how === 'now') losses.push(...(left ? [`${step.driver} had ended before`] : await saved(step.at)))
+    if (how === 'now') losses.push(...(left ? [`${step.driver} had ended before`] : await writeBack(step.at)))
     // Whoever has a file open there has lost it already.
     await unmountUnlessUsed(step.at, left ? 'lazy' : how)
   }
@@ -81,8 +81,14 @@ function belongsTo(step: Top, entry: TableEntry): boolean {
   return step.kind === 'mount' ? entry.source === step.source : /^fuse(blk)?(\.|$)/.test(entry.type)
 }
 
-/** An error of an earlier write is told here, or nowhere: to unmount succeeds all the same. */
-async function saved(at: string): Promise<string[]> {
+/**
+ * Makes a driver write what it holds to the disk beneath.
+ *
+ * An error of an earlier write is told here, or nowhere: to unmount succeeds all the same.
+ *
+ * @returns why it could not, in sentences
+ */
+export async function writeBack(at: string): Promise<string[]> {
   const { status, words } = await runTool(SYNC, ['--file-system', '--', at])
   return status === 0 ? [] : [words]
 }

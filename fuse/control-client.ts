@@ -1,8 +1,10 @@
 import fs from 'node:fs'
 import { VdiskError } from '../lib/index.ts'
 import type { Failure } from './activity.ts'
+import { writeBack } from './attachments.ts'
 import { type ControlAnswer, type ControlVerb, HEARTBEAT, Lines, LONGEST_ANSWER } from './control-protocol.ts'
 import { errorOf } from './fault.ts'
+import { readNote } from './filesystem-notes.ts'
 import { type HeldBy, holderOf } from './holding.ts'
 
 export { assertOneImage, explainHolder, type HeldBy, holderOf } from './holding.ts'
@@ -92,14 +94,25 @@ interface Status {
  * Pages that programs changed in memory are with the kernel: it is made to hand them on first, and that by this
  * process, since the server must not wait for its own mount.
  *
- * @param given a mountpoint: all its disks; or an image
+ * @param given a mountpoint: all its disks, and the file system on top; or an image
  * @returns the images; undefined if no server of this user has it
  */
 export async function flushMounted(given: string): Promise<readonly string[] | undefined> {
   const held = holderOf(given)
   if (!held) return undefined
+  const note = readNote(held.record.mountpoint)
+  const losses = note ? await writeBack(note.at) : []
+  if (note && losses.length > 0) throw notWritten(note.at, losses)
   for (const { disk } of held.image ? [held.image] : held.record.images) await syncFile(disk)
   return (await ask<{ flushed: readonly string[] }>(held, 'flush')).flushed
+}
+
+function notWritten(at: string, losses: readonly string[]): VdiskError {
+  return new VdiskError('IO', {
+    message: `Cannot make the file system at ${at} durable: ${losses.join('; ')}`,
+    where: { file: at },
+    advice: 'To see what its disk has refused: vdisk mounts',
+  })
 }
 
 /** Errors are the server's to tell: it flushes as well. */

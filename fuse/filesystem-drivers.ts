@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { type FilesystemType, VdiskError } from '../lib/index.ts'
 import type { Attachment } from './attachments.ts'
-import { attachLoop, detachLoop } from './loop-device.ts'
+import { attachLoop, detachLoop, type LoopDevice } from './loop-device.ts'
 import { isRoot, MOUNT } from './mount.ts'
 import { mountedAt } from './mount-table.ts'
 import { MISSING, runTool, type Tool, type ToolResult } from './tool.ts'
@@ -44,7 +44,7 @@ export async function mountFile(request: MountRequest): Promise<Driven> {
     if (driven) return driven
     if (!program) throw noDriver(request, `the kernel has no driver for ${request.type}`, 'Load one: modprobe')
   }
-  if (!program || (program.onlyForRoot && !isRoot())) {
+  if (!program || (program.needsDevice && !isRoot())) {
     throw noDriver(
       request,
       `${request.type} needs a driver that only root may use`,
@@ -56,8 +56,8 @@ export async function mountFile(request: MountRequest): Promise<Driven> {
 
 /** @returns undefined if the kernel has no such driver; nothing is left then */
 async function mountByKernel(request: MountRequest): Promise<Driven | undefined> {
-  const { file, type, at, readOnly, note } = request
-  const loop = await attachLoop(file, readOnly, (step) => note({ kind: 'loop', ...step }))
+  const { type, at, readOnly, note } = request
+  const loop = await toDevice(request)
   note({ kind: 'mount', at, type, source: loop.device })
   const attempt = (...more: string[]): Promise<ToolResult> => {
     const options = ['nosuid', 'nodev', ...(readOnly ? ['ro'] : []), ...(ALWAYS[type] ?? []), ...more]
@@ -75,17 +75,22 @@ async function mountByKernel(request: MountRequest): Promise<Driven | undefined>
   return { driver: 'kernel', notes: [NOT_REPLAYED] }
 }
 
+async function toDevice({ file, readOnly, note }: MountRequest): Promise<LoopDevice> {
+  return await attachLoop(file, readOnly, (step) => note({ kind: 'loop', ...step }))
+}
+
 /** The program goes to the background by itself, once the mount works. */
 async function mountByProgram(request: MountRequest, program: Program): Promise<Driven> {
   const { file, type, at, readOnly, allowOther, note } = request
   const notes = isJournalled(type) && needsReplay(file) ? [readOnly ? NOT_REPLAYED : await replay(request)] : []
+  const source = program.needsDevice ? (await toDevice(request)).device : file
   note({ kind: 'fuse', at, type, driver: program.command })
   const options = [
     ...(readOnly ? ['ro', ...(program.readOnly ?? [])] : (program.writable ?? [])),
     ...(program.always ?? []),
     ...(allowOther ? ['allow_other'] : []),
   ]
-  const asked = await runTool(program, [file, at, ...(options.length > 0 ? ['-o', options.join(',')] : [])])
+  const asked = await runTool(program, [source, at, ...(options.length > 0 ? ['-o', options.join(',')] : [])])
   if (asked.status === MISSING) {
     throw noDriver(request, `${asked.words}, a driver for ${type}`, `Run: apt install ${program.package}`)
   }
@@ -176,8 +181,8 @@ const AS_IS: Partial<Record<FilesystemType, readonly string[]>> = {
 
 /** A program that shows a file system by FUSE. Its options: what it is asked for besides `ro` and `allow_other`. */
 interface Program extends Tool {
-  /** what it asks of the system is refused to everybody else */
-  readonly onlyForRoot?: boolean
+  /** it shows devices only, which root alone can make */
+  readonly needsDevice?: boolean
   readonly always?: readonly string[]
   readonly writable?: readonly string[]
   readonly readOnly?: readonly string[]
@@ -198,7 +203,7 @@ const PROGRAMS: Partial<Record<FilesystemType, Program>> = {
   // no_def_opts: by itself it lets everybody in, and mounts over what is there.
   ntfs: { command: 'ntfs-3g', package: 'ntfs-3g', always: ['no_def_opts', 'silent'] },
   vfat: { command: 'fusefat', package: 'fusefat', writable: ['rw+'] },
-  exfat: { command: 'mount.exfat-fuse', package: 'exfat-fuse', onlyForRoot: true },
+  exfat: { command: 'mount.exfat-fuse', package: 'exfat-fuse', needsDevice: true },
   squashfs: { command: 'squashfuse', package: 'squashfuse' },
   iso9660: { command: 'fuseiso', package: 'fuseiso' },
 }

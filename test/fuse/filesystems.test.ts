@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { flushMounted } from '../../fuse/control-client.ts'
 import { listMounts, type MountOptions, unmountAt, type Wanted } from '../../fuse/daemon.ts'
 import { readNotes, writeNote } from '../../fuse/filesystem-notes.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
@@ -155,6 +156,19 @@ describe.skipIf(missing)(`a file system that root mounts${missing ? ` (skipped: 
     const hidden = path.dirname(second.images[0]?.disk as string)
     expect(await unmountAt(hidden)).toMatchObject({ mountpoint: second.mountpoint, ended: 'durable' })
     mustBeGone(bench)
+  })
+
+  test('is made durable by its place, without being unmounted', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint, pid } = await bench.mountFilesystem({ images: [image] })
+    fill(mountpoint)
+    const written = contentOf(mountpoint)
+    expect(await flushMounted(mountpoint)).toEqual([image])
+    await crash(pid)
+    await unmountAt(mountpoint)
+    await bench.mountFilesystem({ images: [image], mountpoint })
+    expect(contentOf(mountpoint)).toBe(written)
+    await unmountAt(mountpoint)
   })
 
   test.each<[string, (at: string, loop: string) => void]>([
