@@ -1,5 +1,6 @@
 import {
   type Device,
+  type ErrorCode,
   type Filesystem,
   formatSize,
   type Io,
@@ -73,18 +74,21 @@ function numbered(disk: Device, candidates: readonly Candidate[], wanted: number
 
 function sensible(candidates: readonly Candidate[], name: string): Found {
   const known = candidates.filter(({ filesystem }) => filesystem !== undefined)
-  const [first, ...others] = known.filter((candidate) => !isAside(candidate))
-  if (first?.filesystem && others.length === 0) return usable(first as Found, name)
-  const why = first
-    ? `${others.length + 1} of its partitions may be meant`
-    : known.length > 0
-      ? 'its partitions hold only what machines boot from, recovery systems, or swap space'
-      : 'no partition holds a file system that is known here'
-  throw new VdiskError(known.length > 0 ? 'REFUSED' : 'NOT_FOUND', {
-    message: `Cannot choose a file system of ${name}: ${why}`,
-    where: { file: name, structure: 'partition table' },
-    advice: known.length > 0 ? `Say which: ${list(known)}` : `It has: ${list(candidates)}`,
-  })
+  const meant = known.filter((candidate) => !isAside(candidate))
+  const [first] = meant
+  if (first?.filesystem && meant.length === 1) return usable(first as Found, name)
+  const refuse = (code: ErrorCode, why: string, advice: string): VdiskError =>
+    new VdiskError(code, {
+      message: `Cannot choose a file system of ${name}: ${why}`,
+      where: { file: name, structure: 'partition table' },
+      advice,
+    })
+  if (first) throw refuse('REFUSED', `${meant.length} of its partitions may be meant`, `Say which: ${list(meant)}`)
+  if (known.length > 0) {
+    const why = 'its partitions hold only what machines boot from, recovery systems, or swap space'
+    throw refuse('REFUSED', why, `Say which: ${list(known)}`)
+  }
+  throw refuse('NOT_FOUND', 'no partition holds a file system that is known here', `It has: ${list(candidates)}`)
 }
 
 /** Whether a partition is there for machines rather than for people. */

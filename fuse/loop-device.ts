@@ -23,7 +23,7 @@ const ATTEMPTS = 10
 const GLANCE = 10
 
 /** How long a device may stay attached after the last one who needs it, in milliseconds. */
-const PATIENCE = 10_000
+const PATIENCE = 5000
 
 /**
  * Makes a block device of a file.

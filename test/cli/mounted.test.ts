@@ -87,6 +87,10 @@ describeIf(whyNoMounts(), 'verbs of a disk that is mounted', () => {
   test.each([
     [['a.qcow2', 'dir', '--overlay', 'o.qcow2', '--temporary'], 'Give one of'],
     [['a.qcow2', 'b.vhdx', 'dir', '--overlay', 'o.qcow2'], 'it is the child of one'],
+    [['a.qcow2', 'dir', '--partition', '2', '--filesystem'], 'Give one of'],
+    [['a.qcow2', 'dir', '--partition', '0'], 'as fdisk shows it'],
+    [['a.qcow2', 'dir', '--filesystem', '--foreground'], 'Leave out --foreground'],
+    [['a.qcow2', 'b.vhdx', 'dir', '--filesystem'], 'Mount them one by one'],
     [['a.qcow2', 'dir', '--mode', '888'], 'in octal'],
     [['a.qcow2', 'dir', '--uid', 'root'], 'write a number'],
     [['a.qcow2', 'dir', '--uid', 'root'], '"root"'],

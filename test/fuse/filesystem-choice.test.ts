@@ -92,7 +92,7 @@ describe.skipIf(missing)(`the choice of a file system${missing ? ` (skipped: ${m
     ['gpt', [{ name: 'boot', content: 'ext4' }, DATA], 2],
     ['dos', [{ type: 'ef', content: 'vfat' }, { content: 'ext4' }, { type: '27', content: 'vfat' }], 2],
     ['gpt', [DATA, { content: 'nothing' }], 1],
-  ])('is the partition with the data, of a table %s with %j', (label, parts, number) => {
+  ])('is the partition with the data, of a table %s with %o', (label, parts, number) => {
     const { partition, filesystem } = choose(diskWith(label, ...parts))
     expect(partition?.number).toBe(number)
     expect(filesystem.type).toBe('ext4')
@@ -113,7 +113,7 @@ describe.skipIf(missing)(`the choice of a file system${missing ? ` (skipped: ${m
     const { code, message, advice } = await refused(diskWith('gpt', EFI, DATA, { content: 'vfat' }))
     expect(code).toBe('REFUSED')
     expect(message).toBe('Cannot choose a file system of server.vhdx: 2 of its partitions may be meant')
-    expect(advice).toContain('--partition 2 (8 MiB, ext4, Linux, "root"); --partition 3 (8 MiB, vfat, Linux)')
+    expect(advice).toBe('Say which: --partition 2 (8 MiB, ext4, Linux, "root"); --partition 3 (8 MiB, vfat, Linux)')
   })
 
   test('does not fall on a small boot partition beside a large encrypted one', async () => {

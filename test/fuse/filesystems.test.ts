@@ -131,6 +131,22 @@ describe.skipIf(missing)(`a file system that root mounts${missing ? ` (skipped: 
     mustBeGone(bench)
   })
 
+  test('whose device somebody keeps open is not said to be unmounted before that one is done', async () => {
+    const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
+    const { mountpoint, pid } = await bench.mountFilesystem({ images: [image] })
+    const [device = ''] = (ourLoops(bench)[0] ?? '').split(' ')
+    const holder = await holdOpen(device)
+    const error = await refusal(() => unmountAt(mountpoint))
+    expect([error.code, error.message]).toEqual([
+      'IN_USE',
+      `Cannot detach ${device}: it is in use by ${holder.pid} (sleep)`,
+    ])
+    expect(isRunning(pid)).toBe(true)
+    await end(holder)
+    expect(await unmountAt(mountpoint)).toMatchObject({ ended: 'durable' })
+    mustBeGone(bench)
+  })
+
   test('is not unmounted beneath another mount', async () => {
     const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
     const { mountpoint } = await bench.mountFilesystem({ images: [image] })
