@@ -1,39 +1,43 @@
 import fs from 'node:fs'
 import { VdiskError } from '../lib/index.ts'
+import type { Failure } from './activity.ts'
 import { type ControlAnswer, type ControlVerb, HEARTBEAT, Lines, LONGEST_ANSWER } from './control-protocol.ts'
 import { errorOf } from './fault.ts'
 import { type HeldBy, holderOf } from './holding.ts'
 
 export { assertOneImage, explainHolder, type HeldBy, holderOf } from './holding.ts'
 
-/** A server that gives no sign of life for so long, in milliseconds, is taken for stuck. */
+/** While it does what it was asked for, a server gives signs of life more often than that, in milliseconds. */
 const SILENCE = 15 * HEARTBEAT
+
+/** How long a list waits for a server, in milliseconds. */
+const GLANCE = 1000
 
 /**
  * Asks the server of a mount.
  *
  * @param argument what the verb needs, see docs/control-protocol.md
+ * @param silence milliseconds without a sign of life after which the server is taken for stuck
  * @throws VdiskError what the server answers; IO if it does not
  */
 export async function ask<T extends object>(
   held: HeldBy,
   verb: ControlVerb,
   argument: object = {},
-  tell: (progress: object) => void = () => {},
+  silence: number = SILENCE,
 ): Promise<T> {
   const { control, pid } = held.record
   if (control === undefined) throw noAnswer(held, 'it has no control socket')
   // Loaded where there is somebody to talk to: most commands have no mount.
-  const { default: net } = await import('node:net')
+  const net = process.getBuiltinModule('node:net')
   const socket = net.connect(control)
-  socket.setTimeout(SILENCE, () => socket.destroy(noAnswer(held, `process ${pid} gives no sign of life`)))
+  socket.setTimeout(silence, () => socket.destroy(noAnswer(held, `process ${pid} gives no sign of life`)))
   try {
     socket.write(`${JSON.stringify({ id: 1, verb, image: held.image?.image, ...argument })}\n`)
     const lines = new Lines(LONGEST_ANSWER)
     for await (const chunk of socket) {
       for (const line of lines.push(chunk as Buffer)) {
-        const { result, error, progress } = JSON.parse(line) as ControlAnswer
-        if (progress) tell(progress)
+        const { result, error } = JSON.parse(line) as ControlAnswer
         if (error) throw errorOf(error)
         if (result) return result as T
       }
@@ -59,6 +63,27 @@ export async function askHolder<T extends object>(
 ): Promise<T | undefined> {
   const held = holderOf(given)
   return held && (await ask<T>(held, verb, argument))
+}
+
+/**
+ * What went wrong last with the disks of a mount, as its server tells.
+ *
+ * @returns undefined if nothing did, or nobody answers in time
+ */
+export async function lastFailure(mountpoint: string): Promise<Failure | undefined> {
+  const held = holderOf(mountpoint)
+  if (!held) return undefined
+  try {
+    const { images } = await ask<Status>(held, 'status', {}, GLANCE)
+    const failures = images.flatMap(({ status }) => status.failures)
+    return failures.toSorted((a, b) => a.time.localeCompare(b.time)).at(-1)
+  } catch {
+    return undefined
+  }
+}
+
+interface Status {
+  readonly images: readonly { readonly status: { readonly failures: readonly Failure[] } }[]
 }
 
 /**

@@ -5,6 +5,7 @@ import {
   mapDisk,
   promised,
   resizeOpen,
+  settle,
   VdiskError,
 } from '../lib/index.ts'
 import type { ControlHandler } from './control.ts'
@@ -89,16 +90,17 @@ async function resize(target: ControlTarget, request: ControlRequest): Promise<o
     })
   }
   await assertNoChildren(mounted.overlay ?? mounted.image, { ...held.options, force: request.force === true })
-  const result = await resizeOpen(held.chain, size ?? ((before) => before + (by as number)), {
-    shrink: request.shrink === true,
-  })
+  const wish = size ?? ((before: number) => before + (by as number))
+  const shrink = request.shrink === true
+  // As one piece: layers must not be exchanged meanwhile.
+  const result = await promised(held.device.use((chain) => settle(resizeOpen(chain, wish, { shrink }))))
   await promised(exhibit.resized())
   return result
 }
 
 async function flush(target: ControlTarget, request: ControlRequest): Promise<object> {
   const disks = request.image === undefined ? target.disks : [diskOf(target, request)]
-  for (const { held } of disks) await held.disk.flush()
+  for (const { held } of disks) await held.flush()
   return { flushed: disks.map(({ held }) => held.image) }
 }
 

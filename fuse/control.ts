@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import net from 'node:net'
-import { messageOf } from '../lib/index.ts'
+import { isVdiskError, messageOf } from '../lib/index.ts'
 import {
   type ControlAnswer,
   type ControlRequest,
@@ -35,11 +35,13 @@ export class ControlSocket {
   private readonly server: net.Server
   private readonly file: string
   private readonly handle: ControlHandler
+  private readonly log: (message: string) => void
   private readonly connections = new Set<Connection>()
 
   private constructor(file: string, handle: ControlHandler, log: (message: string) => void) {
     this.file = file
     this.handle = handle
+    this.log = log
     this.server = net.createServer((socket) => this.accept(socket))
     this.server.on('error', (error) => log(`The control socket: ${messageOf(error)}`))
   }
@@ -67,7 +69,7 @@ export class ControlSocket {
   }
 
   private accept(socket: net.Socket): void {
-    const connection = new Connection(socket, this.handle)
+    const connection = new Connection(socket, this.handle, this.log)
     if (this.connections.size >= MOST_CONNECTIONS) {
       connection.refuse(`there are ${MOST_CONNECTIONS} connections already`)
       return
@@ -82,12 +84,14 @@ export class ControlSocket {
 class Connection {
   private readonly socket: net.Socket
   private readonly handle: ControlHandler
+  private readonly log: (message: string) => void
   private ending = false
   private busy = false
 
-  constructor(socket: net.Socket, handle: ControlHandler) {
+  constructor(socket: net.Socket, handle: ControlHandler, log: (message: string) => void) {
     this.socket = socket
     this.handle = handle
+    this.log = log
     // A client that goes away is no fault.
     socket.on('error', () => socket.destroy())
     socket.setTimeout(IDLE, () => {
@@ -144,6 +148,8 @@ class Connection {
       timer = setInterval(() => tell(last), HEARTBEAT)
       return { id, result: await this.handle(request, tell) }
     } catch (error) {
+      // What is not one of our errors is a mistake of ours: its stack belongs in the log.
+      if (!isVdiskError(error)) this.log(`Control: ${(error as Error).stack ?? messageOf(error)}`)
       return { id: idOf(line), error: faultOf(error) }
     } finally {
       clearInterval(timer)

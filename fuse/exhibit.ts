@@ -4,9 +4,9 @@ import { Content } from './content.ts'
 import { fileNameOf, freeName } from './file-names.ts'
 import { type Survey, surveyDisk } from './partition-survey.ts'
 import { type Item, type Renamed, Shelf } from './shelf.ts'
-import { SnapshotViews } from './snapshot-device.ts'
 import { type DiskStatus, keyOf, type Shown, type ShownFiles, statusOf } from './status.ts'
 import { type DiskFile, diskNameOf, type Folder, type Node, type Tree } from './tree.ts'
+import { Views } from './views.ts'
 
 /** One disk as a mount shows it. */
 export interface Exhibit {
@@ -53,7 +53,7 @@ class DiskExhibit implements Exhibit {
   private readonly shown: Shown
   private readonly device: Device
   private readonly shelves: Record<'partitions' | 'layers' | 'snapshots', Shelf> | undefined
-  private readonly views: SnapshotViews
+  private readonly views: Views
   private readonly turns = new Turns()
   private survey: Survey = { table: undefined, partitions: [], filesystem: undefined, notes: [] }
   private notes: readonly string[] = []
@@ -64,7 +64,7 @@ class DiskExhibit implements Exhibit {
     this.tree = tree
     this.shown = shown
     this.device = shown.device ?? shown.disk.chain
-    this.views = new SnapshotViews(() => shown.disk.chain)
+    this.views = new Views(() => shown.disk.chain)
     if (folder.kind !== 'folder') {
       this.file = folder as DiskFile
       return
@@ -89,7 +89,7 @@ class DiskExhibit implements Exhibit {
     const files: ShownFiles = {
       survey,
       notes,
-      snapshots: views.list(),
+      snapshots: views.listSnapshots(),
       nameOf: (shelf, key) => shelves?.[shelf].fileOf(key)?.name,
     }
     return yield* just(statusOf(this.shown, this.file, files))
@@ -121,8 +121,12 @@ class DiskExhibit implements Exhibit {
       ...shelves.layers.show(this.layers()),
       ...shelves.snapshots.show(snapshots),
     ]
-    for (const { key } of partitions) (shelves.partitions.fileOf(key) as DiskFile).direct = this.device.writable
-    file.direct = this.device.writable && partitions.length > 0
+    const { writable } = this.device
+    const top = shelves.layers.fileOf(this.shown.disk.chain.layers.at(-1))
+    for (const part of [top, ...partitions.map(({ key }) => shelves.partitions.fileOf(key))]) {
+      if (part) part.direct = writable
+    }
+    file.direct = writable && partitions.length > 0
     return renamed
   }
 
@@ -135,11 +139,11 @@ class DiskExhibit implements Exhibit {
 
   /** The top layer is the disk as it is now, so its bytes change with the disk's. */
   private layers(): Item[] {
-    const { chain } = this.shown.disk
+    const { layers } = this.shown.disk.chain
     const { content } = this.file
-    return chain.layers.map((layer, depth) => {
-      const device = chain.viewAt(depth)
-      const isTop = depth === chain.layers.length - 1
+    return layers.map((layer, depth) => {
+      const device = this.views.ofLayer(layer)
+      const isTop = depth === layers.length - 1
       const part = { content: isTop ? content : new Content(device, content.activity), start: 0 }
       return { key: layer, name: fileNameOf(`${depth}-${path.basename(layer.name)}`, '.raw'), device, part }
     })
@@ -147,11 +151,11 @@ class DiskExhibit implements Exhibit {
 
   private snapshots(): Item[] {
     const { views, file } = this
-    const all = views.list()
+    const all = views.listSnapshots()
     const tooMany = `Of ${all.length} snapshots the last ${MOST_SNAPSHOTS} are shown`
     this.notes = all.length > MOST_SNAPSHOTS ? [tooMany] : []
     return all.slice(-MOST_SNAPSHOTS).map((snapshot) => {
-      const device = views.deviceOf(snapshot)
+      const device = views.ofSnapshot(snapshot)
       const part = { content: new Content(device, file.content.activity), start: 0 }
       return { key: keyOf(snapshot), name: fileNameOf(`${snapshot.id}-${snapshot.name}`, '.raw'), device, part }
     })

@@ -1,6 +1,14 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { type Chain, type Disk, fileIdOf, LayerPool, type OpenOptions, VdiskError } from '../lib/index.ts'
+import {
+  type Chain,
+  ExchangeableDevice,
+  fileIdOf,
+  LayerPool,
+  type OpenOptions,
+  promised,
+  VdiskError,
+} from '../lib/index.ts'
 import { type Mode, type ModeOptions, type Opened, openInMode } from './mode.ts'
 import { type HeldFile, isServed, readRecords } from './records.ts'
 
@@ -11,7 +19,8 @@ export class HeldDisk {
   readonly mode: Mode
   /** the file that takes what is written, where that is not the image and stays; absolute */
   readonly overlay: string | undefined
-  readonly disk: Disk
+  /** the disk as doors see it: its layers can be exchanged behind it */
+  readonly device: ExchangeableDevice<Chain>
   /** what should be known, in sentences */
   readonly notes: readonly string[]
   /** by which other images and their parents are found */
@@ -23,7 +32,7 @@ export class HeldDisk {
     this.mode = opened.mode
     this.overlay = opened.overlay
     this.isNew = opened.isNew
-    this.disk = opened.disk
+    this.device = new ExchangeableDevice(opened.disk.chain)
     this.notes = [...opened.disk.notes, ...opened.notes]
     this.options = options
   }
@@ -55,12 +64,23 @@ export class HeldDisk {
     }
   }
 
+  /** the disk as it is made up at present */
   get chain(): Chain {
-    return this.disk.chain
+    return this.device.current
   }
 
   get readOnly(): boolean {
-    return !this.disk.writable
+    return !this.device.writable
+  }
+
+  /** Everything written before is durable when this settles. */
+  async flush(): Promise<void> {
+    await promised(this.device.flush())
+  }
+
+  /** Flushes and closes every file of the chain. */
+  async close(): Promise<void> {
+    await promised(this.chain.close())
   }
 
   /** Every file of the chain, base first. A temporary one that has no name any more is none. */
@@ -76,7 +96,7 @@ export class HeldDisk {
 
   /** Lets the disk go as if it had never been opened: nobody has seen it. */
   async discard(): Promise<void> {
-    await this.disk.close().catch(() => {})
+    await this.close().catch(() => {})
     if (this.isNew && this.overlay !== undefined) fs.rmSync(this.overlay, { force: true })
   }
 }

@@ -52,9 +52,10 @@ export function explainHolder(error: VdiskError, file: string): VdiskError {
   if (!record) return error
   const { mountpoint, pid } = record
   return new VdiskError('IN_USE', {
+    // In place of the reason that locks give: the process, of which the user knows nothing.
     message: error.message.includes(mountpoint)
       ? error.message
-      : `${error.message}. It is mounted at ${mountpoint} (process ${pid})`,
+      : error.message.replace(/: [^:]*$/, `: it is mounted at ${mountpoint} by process ${pid}`),
     where: error.where,
     advice: `End the mount first: vdisk unmount ${mountpoint}`,
     cause: error,

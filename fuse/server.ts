@@ -93,20 +93,22 @@ export class Server implements ControlTarget {
   static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
     const remains = await clearRemains(options.mountpoint)
     const place = inheritedMount(options.mountpoint) ?? inspectMountpoint(options.mountpoint)
-    if (place.kind === 'file' && options.images.length > 1) throw tooManyFor(place)
+    assertFits(place, options)
     const held = await HeldDisk.openAll(options.images, options)
     let door: Door | undefined
     try {
-      const tree = place.kind === 'file' ? Tree.ofFile((held[0] as HeldDisk).chain) : Tree.ofFolder()
+      const tree = place.kind === 'file' ? Tree.ofFile((held[0] as HeldDisk).device) : Tree.ofFolder()
+      let server: Server | undefined
+      const state = (): string => server?.record.state ?? 'starting'
       const disks: ServedDisk[] = []
-      for (const one of held) disks.push(await showHeld(one, tree, place, held.length > 1))
+      for (const one of held) disks.push(await showHeld(one, tree, place, { isOneOfMany: held.length > 1, state }))
       const notes = [...remains, ...held.flatMap((one) => one.notes), ...notesOn(options)]
       for (const note of notes) log(note)
       const owner = ownerOf(options)
       const source = held.map(({ image }) => image).join(', ')
       const { open } = TRANSPORTS[options.transport ?? DEFAULT_TRANSPORT]
       door = await open({ place, tree, owner, source, readOnly: held.every((one) => one.readOnly), log })
-      const server = new Server({ door, disks, notes, log, logFile })
+      server = new Server({ door, disks, notes, log, logFile })
       await server.listen()
       writeRecord(server.record)
       return server
@@ -139,8 +141,8 @@ export class Server implements ControlTarget {
     if (failures.length > 0) await this.door.unmount('lazy').catch(() => {})
     this.save({ state: 'closing' })
     for (const { held } of this.disks) {
-      await attempt(() => held.disk.flush())
-      await attempt(() => held.disk.close())
+      await attempt(() => held.flush())
+      await attempt(() => held.close())
     }
     const [failure] = failures
     this.settleEnd(failure)
@@ -167,7 +169,7 @@ export class Server implements ControlTarget {
       await this.door.unmount()
     } catch (error) {
       this.log(`${messageOf(error)}. New users are kept out; it ends when the last one is done, or when told again`)
-      for (const { held } of this.disks) await this.attemptInside('make the disk durable', held.disk.flush())
+      for (const { held } of this.disks) await this.attemptInside('make the disk durable', held.flush())
       await this.attemptInside('detach', this.door.unmount('lazy'))
     }
   }
@@ -214,10 +216,15 @@ export class Server implements ControlTarget {
 }
 
 /** Gives a disk its place in the tree. */
-async function showHeld(held: HeldDisk, tree: Tree, place: Mountpoint, isOneOfMany: boolean): Promise<ServedDisk> {
-  const { disk, image, mode, overlay, readOnly } = held
+async function showHeld(
+  held: HeldDisk,
+  tree: Tree,
+  place: Mountpoint,
+  { isOneOfMany, state }: { isOneOfMany: boolean; state: () => string },
+): Promise<ServedDisk> {
+  const { device, image, mode, notes, overlay, readOnly } = held
   const folder = isOneOfMany ? folderFor(tree, image) : tree.root
-  const exhibit: Exhibit = await promised(showDisk(tree, folder, { disk, image, mode }))
+  const exhibit: Exhibit = await promised(showDisk(tree, folder, { disk: held, device, image, mode, notes, state }))
   const within = isOneOfMany ? folder.name : ''
   const file = place.kind === 'file' ? place.path : path.join(place.path, within, exhibit.file.name)
   return { held, exhibit, mounted: { image, disk: file, mode, readOnly, overlay } }
@@ -236,10 +243,20 @@ function notesOn({ locking }: MountOptions): string[] {
   return locking === false ? ['Locks are off: nothing keeps another program from writing to the images meanwhile'] : []
 }
 
-function tooManyFor({ path: file }: Mountpoint): VdiskError {
-  return new VdiskError('REFUSED', {
-    message: `Cannot mount several images on ${file}: it is a file, which only one disk can take the place of`,
-    where: { file },
-    advice: 'Choose an empty directory.',
-  })
+/** @throws VdiskError REFUSED, UNSUPPORTED for what cannot be shown at such a place */
+function assertFits(place: Mountpoint, { images, transport = DEFAULT_TRANSPORT }: MountOptions): void {
+  if (place.kind === 'file' && images.length > 1) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot mount several images on ${place.path}: it is a file, which only one disk can take the place of`,
+      where: { file: place.path },
+      advice: 'Choose an empty directory.',
+    })
+  }
+  if ('descriptor' in place && transport !== 'kernel') {
+    throw new VdiskError('UNSUPPORTED', {
+      message: `Cannot serve ${place.path} by the transport ${transport}: only the kernel's own protocol is spoken on a descriptor`,
+      where: { file: place.path },
+      advice: 'Leave out --transport.',
+    })
+  }
 }

@@ -21,6 +21,8 @@ export interface Shown {
   /** path of the image, as the user knows it */
   readonly image: string
   readonly mode: 'read-write' | 'read-only' | 'overlay' | 'temporary'
+  /** what should be known about the disk, in sentences; default: what its chain says */
+  readonly notes?: readonly string[] | undefined
   /** what its server is doing, for the status; default: serving */
   readonly state?: (() => string) | undefined
 }
@@ -124,7 +126,7 @@ export function statusOf(shown: Shown, file: DiskFile, files: ShownFiles): DiskS
     })),
     filesystem: survey.filesystem,
     snapshots: snapshots.map((snapshot) => ({ ...snapshot, shownAs: nameOf('snapshots', keyOf(snapshot)) })),
-    notes: [...disk.chain.notes, ...survey.notes, ...notes],
+    notes: [...(shown.notes ?? disk.chain.notes), ...survey.notes, ...notes],
   }
 }
 

@@ -19,7 +19,8 @@ export const command = defineCommand({
   ],
   options: (yargs) =>
     openOptions(yargs)
-      .positional('image', { type: 'string', array: true, demandOption: true })
+      // yargs has no argument without a name that is given several times, unless it reads the words itself.
+      .option('image', { type: 'string', array: true, nargs: 1, demandOption: true, group: 'Positionals:' })
       .positional('mountpoint', {
         type: 'string',
         demandOption: true,

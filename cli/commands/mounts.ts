@@ -1,3 +1,4 @@
+import { lastFailure } from '../../fuse/control-client.ts'
 import { listMounts } from '../../fuse/daemon.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
@@ -11,16 +12,22 @@ export const command = defineCommand({
   ],
   options: (yargs) => yargs,
   async run({ out }) {
-    const mounts = listMounts()
+    const mounts = await Promise.all(
+      listMounts().map(async (mount) => ({
+        ...mount,
+        lastFailure: mount.state === 'serving' ? await lastFailure(mount.mountpoint) : undefined,
+      })),
+    )
     out.document({ mounts })
     if (mounts.length === 0) out.line('Nothing is mounted.')
-    for (const { images, mountpoint, state, pid, advice } of mounts) {
+    for (const { images, mountpoint, state, pid, advice, lastFailure: failure } of mounts) {
       const process = pid === undefined ? '' : `, process ${pid}`
       for (const { image, mode, readOnly, overlay } of images) {
         const how = mode === undefined || mode === 'overlay' ? (readOnly ? 'read-only' : 'read-write') : mode
         const what = overlay === undefined ? image : `${image} + ${overlay}`
         out.line(`${printable(mountpoint)}  ${printable(what)}  ${state}, ${how}${process}`)
       }
+      if (failure) out.line(`    ${printable(`${failure.time} ${failure.request} failed: ${failure.message}`)}`)
       if (advice !== undefined) out.line(`    ${printable(advice)}`)
     }
     return EXIT.ok

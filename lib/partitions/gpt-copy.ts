@@ -19,7 +19,7 @@ export interface GptFlaw {
   readonly why: string
   /** the header, where that much is good */
   readonly header?: Header
-  /** whether there is anything like a header */
+  /** whether there is a header, or something that cannot be read */
   readonly present: boolean
 }
 
@@ -42,7 +42,7 @@ export function* readGptCopy(pieces: Pieces, sectorSize: number, lba: number): I
     }
     return { sectorSize, header, entries }
   } catch (error) {
-    return { why: unreadable(error), present: false }
+    return { why: unreadable(error), present: true }
   }
 }
 
@@ -64,7 +64,9 @@ function flawOfEntryPlace(header: Header, diskSectors: number, sectorSize: numbe
   if (entrySize % gptEntry.size !== 0 || !isPowerOfTwo(entrySize / gptEntry.size)) {
     return `its entries claim ${entrySize} bytes each`
   }
-  if (entryCount === 0 || entryCount * entrySize > MOST_ENTRY_BYTES) return `it claims ${entryCount} entries`
+  if (entryCount === 0 || entryCount * entrySize > MOST_ENTRY_BYTES) {
+    return `it claims ${entryCount} entries of ${entrySize} bytes`
+  }
   const end = entriesLba + Math.ceil((entryCount * entrySize) / sectorSize)
   if (entriesLba < 2 || end > diskSectors) return 'its entries do not lie on the disk'
   if (entriesLba <= myLba && myLba < end) return 'its entries lie where its header is'

@@ -86,14 +86,19 @@ describeIf(noMounts, 'what a mount shows of a disk', () => {
       [base, undefined],
       [image, 'verified'],
     ])
+    // Somebody who looks at the top layer keeps nobody from writing, and sees what is written.
+    const watcher = fs.openSync(path.join(mountpoint, 'layers/1-child.qcow2.raw'), 'r')
+    expect(readAt(watcher, MIB, 1)).toEqual(Buffer.from([0]))
     const fd = fs.openSync(disk, 'r+')
     try {
       writeAt(fd, MIB, Buffer.alloc(4096, 7))
+      expect(readAt(watcher, MIB, 1)).toEqual(Buffer.from([7]))
       expect(statusIn(mountpoint)).toMatchObject({ dirty: true, io: { writes: 1, writtenBytes: 4096, flushes: 0 } })
       fs.fsyncSync(fd)
       expect(statusIn(mountpoint)).toMatchObject({ dirty: false, io: { flushes: 1, errors: 0 } })
     } finally {
       fs.closeSync(fd)
+      fs.closeSync(watcher)
     }
     // The base stays as it is, the top layer is what the disk is.
     expect(readAt(path.join(mountpoint, 'layers/0-base.qcow2.raw'), MIB, 4096).every((byte) => byte === 0)).toBe(true)
@@ -151,7 +156,9 @@ describeIf(noMounts, 'what a mount shows of a disk', () => {
     await bench.mount({ image, mountpoint: place })
     expect(fs.statSync(place).size).toBe(8 * MIB)
     const status = await askHolder<{ images: { status: DiskStatus }[] }>(image, 'status')
-    expect(status?.images[0]?.status).toMatchObject({ image, chain: [{ shownAs: undefined }] })
+    const shown = status?.images[0]?.status
+    expect(shown).toMatchObject({ image, chain: [{ format: 'qcow2' }] })
+    expect(shown?.chain[0]).not.toHaveProperty('shownAs')
   })
 })
 

@@ -1,9 +1,10 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { expect, test, vi } from 'vitest'
+import { lastFailure } from '../../fuse/control-client.ts'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
-import { openDisk } from '../../lib/index.ts'
+import { createDisk, openDisk } from '../../lib/index.ts'
 import { describeIf, findingsOf, MIB, makeImage, mountsOf, noise, readBack, useBench } from '../support/mount-suite.ts'
 import { execute, isRunning, must, until, whyNoMounts } from '../support/mounts.ts'
 
@@ -108,7 +109,7 @@ describeIf(noMounts, 'the end of a mount', () => {
     const again = await bench.mount({ image, mountpoint: mounted.mountpoint })
     expect(again.notes).toEqual([expect.stringContaining('had died')])
     expect(mountsOf(bench)).toMatchObject([{ state: 'serving', pid: again.pid }])
-    expect(fs.readdirSync(mounted.mountpoint)).toEqual(['disk.raw'])
+    expect(fs.readdirSync(mounted.mountpoint)).toContain('disk.raw')
     expect((await unmountAt(image)).ended).toBe('durable')
     expect(mountedAt(mounted.mountpoint)).toBeUndefined()
   })
@@ -155,6 +156,37 @@ describeIf(noMounts, 'the end of a mount', () => {
     expect(isRunning(mounted.pid)).toBe(false)
     expect(fs.readFileSync(mounted.log as string, 'utf8')).toContain('FLUSH failed')
     expect(mountsOf(bench)).toMatchObject([{ pid: medium.pid, state: 'dead' }])
+  })
+})
+
+describeIf(noMounts, 'a medium that is full', () => {
+  test('is told to whoever writes, in the log and in the list; room that comes later is used', async () => {
+    const medium = bench.directory('medium')
+    must('mount', '-t', 'tmpfs', '-o', 'size=3m', 'medium', medium)
+    bench.onClean(() => execute('umount', '-l', medium))
+    const image = path.join(medium, 'disk.qcow2')
+    await (await createDisk(image, { format: 'qcow2', size: 64 * MIB })).close()
+    fs.writeFileSync(path.join(medium, 'filler'), Buffer.alloc(MIB))
+    const mounted = await bench.mount({ image })
+    expect(await lastFailure(mounted.mountpoint)).toBeUndefined()
+    const write = (mebibyte: number, seed: number): string => {
+      const source = bench.place('source')
+      fs.writeFileSync(source, noise(MIB, seed))
+      const where = [`if=${source}`, `of=${mounted.disk}`, 'bs=64k', `seek=${16 * mebibyte}`]
+      return execute('dd', ...where, 'conv=notrunc,fsync').stderr
+    }
+    expect(write(0, 1)).not.toContain('error')
+    expect(write(1, 2)).toContain('No space left on device')
+    expect(await lastFailure(mounted.mountpoint)).toMatchObject({
+      code: 'NO_SPACE',
+      request: expect.stringMatching(/^WRITE/),
+    })
+    expect(fs.readFileSync(mounted.log as string, 'utf8')).toContain('no room is left')
+    fs.rmSync(path.join(medium, 'filler'))
+    expect(write(1, 2)).not.toContain('error')
+    expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
+    expect((await readBack(image, 0, 2 * MIB)).equals(Buffer.concat([noise(MIB, 1), noise(MIB, 2)]))).toBe(true)
+    expect(await findingsOf(image)).toEqual([])
   })
 })
 

@@ -195,7 +195,7 @@ describeIf(noMounts, 'several images in one mount', () => {
   test('of the same name are told apart', async () => {
     const images = [await makeBase('qcow2', 'disk.qcow2'), await makeBase('qcow2', 'disk.qcow2')]
     const mounted = await bench.mountAll({ images, readOnly: true })
-    expect(fs.readdirSync(mounted.mountpoint)).toEqual(['disk.qcow2', 'disk.qcow2-2'])
+    expect(fs.readdirSync(mounted.mountpoint)).toEqual(['disk-2.qcow2', 'disk.qcow2'])
   })
 
   test('are all or none: one that cannot be opened leaves nothing mounted', async () => {

@@ -27,7 +27,7 @@ describeIf(noMounts, 'a mounted disk', () => {
     const image = await makeImage(bench, format, 8 * MIB, `some name, with a comma.${format}`)
     const mounted = await bench.mount({ image, format, mountpoint: bench.directory('a place, with blanks') })
     expect(mounted.disk).toBe(path.join(mounted.mountpoint, 'some name, with a comma.raw'))
-    expect(fs.readdirSync(mounted.mountpoint)).toEqual(['some name, with a comma.raw'])
+    expect(fs.readdirSync(mounted.mountpoint)).toContain('some name, with a comma.raw')
     expect(fs.statSync(mounted.disk).size).toBe(8 * MIB)
     expect(mountedAt(mounted.mountpoint)).toMatchObject({ type: 'fuse.vdisk', source: image, readOnly: false })
     const written = noise(3 * MIB + 512)

@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -8,58 +7,14 @@ import { drivers } from '../../lib/formats/registry.ts'
 import { type Disk, openDisk } from '../../lib/index.ts'
 import { promised } from '../../lib/io/io.ts'
 import { openAlone } from '../../lib/jobs/images.ts'
+import { corpusEntries, corpusMissing, restored } from '../support/corpus.ts'
 import { tempFolder } from '../support/temp.ts'
-
-/**
- * Real images of other makers, and what several programs say they contain.
- *
- * They are no part of the project: the folder is named by VDISK_CORPUS, and its README says what the manifest means.
- */
-
-interface Entry {
-  readonly id: string
-  readonly format: string
-  readonly expect: string
-  readonly open: string
-  readonly virtual_size: number
-  readonly sha256_guest: string | null
-  readonly sparse_digest?: string | null
-  readonly members: readonly { readonly stored: string; readonly name: string; readonly compression: string | null }[]
-}
 
 const PIECE = 1 << 20
 /** Larger disks are compared by the digest of what is not zero. */
 const HASHED_WHOLE = 1 << 30
 
-const folder = process.env.VDISK_CORPUS
-const missing = folder && fs.existsSync(path.join(folder, 'manifest.json')) ? undefined : 'VDISK_CORPUS names no folder'
-const entries: readonly Entry[] = missing
-  ? []
-  : (JSON.parse(fs.readFileSync(path.join(folder as string, 'manifest.json'), 'utf8')) as Entry[])
-const known = entries.filter(({ format }) => drivers.some(({ name }) => name === format))
 const scratch = tempFolder('corpus')
-
-const UNPACK: Readonly<Record<string, string>> = { gz: 'gzip', bz2: 'bzip2', xz: 'xz' }
-
-/** Restores the members of an entry in a folder of its own. @returns the path of the one to open */
-function restored(entry: Entry): string {
-  const own = path.join(scratch, entry.id.replaceAll('/', '-'))
-  fs.mkdirSync(own, { recursive: true })
-  for (const { stored, name, compression } of entry.members) {
-    const source = path.join(folder as string, stored)
-    const tool = UNPACK[compression ?? '']
-    const target = path.join(own, name)
-    fs.mkdirSync(path.dirname(target), { recursive: true })
-    if (!tool) fs.copyFileSync(source, target)
-    else {
-      const output = fs.openSync(target, 'w')
-      const { status } = spawnSync(tool, ['-dc', source], { stdio: ['ignore', output, 'inherit'] })
-      fs.closeSync(output)
-      if (status !== 0) throw new Error(`${tool} cannot unpack ${source}`)
-    }
-  }
-  return path.join(own, entry.open)
-}
 
 /** SHA-256 over the lines "OFFSET SHA256" of each piece of 1 MiB that is not all zeros. */
 async function sparseDigest(disk: Disk): Promise<string> {
@@ -95,21 +50,24 @@ async function findingsOf(file: string, format: string): Promise<CheckReport> {
   return report
 }
 
-describe.skipIf(missing)(`images of other makers${missing ? ` (skipped: ${missing})` : ''}`, () => {
-  test.each(known.filter((entry) => entry.expect.startsWith('open')))('$id reads as others read it', async (entry) => {
-    const file = restored(entry)
-    await using disk = await openDisk(file)
-    expect(disk.size).toBe(entry.virtual_size)
-    if (entry.sparse_digest) expect(await sparseDigest(disk)).toBe(entry.sparse_digest)
-    if (entry.sha256_guest && disk.size <= HASHED_WHOLE) expect(await wholeDigest(disk)).toBe(entry.sha256_guest)
-    expect((await findingsOf(file, entry.format)).counts.error).toBe(0)
-    fs.rmSync(path.dirname(file), { recursive: true })
-  })
+describe.skipIf(corpusMissing)(`images of other makers${corpusMissing ? ` (skipped: ${corpusMissing})` : ''}`, () => {
+  test.each(corpusEntries.filter((entry) => entry.expect.startsWith('open')))(
+    '$id reads as others read it',
+    async (entry) => {
+      const file = restored(entry, scratch)
+      await using disk = await openDisk(file)
+      expect(disk.size).toBe(entry.virtual_size)
+      if (entry.sparse_digest) expect(await sparseDigest(disk)).toBe(entry.sparse_digest)
+      if (entry.sha256_guest && disk.size <= HASHED_WHOLE) expect(await wholeDigest(disk)).toBe(entry.sha256_guest)
+      expect((await findingsOf(file, entry.format)).counts.error).toBe(0)
+      fs.rmSync(path.dirname(file), { recursive: true })
+    },
+  )
 
-  test.each(known.filter((entry) => entry.expect === 'open-after-replay'))(
+  test.each(corpusEntries.filter((entry) => entry.expect === 'open-after-replay'))(
     '$id keeps its content when its log is replayed on the medium',
     async (entry) => {
-      const file = restored(entry)
+      const file = restored(entry, scratch)
       const before = fs.readFileSync(file)
       await (await openDisk(file)).close()
       expect(Buffer.compare(fs.readFileSync(file), before)).toBe(0)
@@ -122,17 +80,17 @@ describe.skipIf(missing)(`images of other makers${missing ? ` (skipped: ${missin
     },
   )
 
-  test.each(known.filter((entry) => entry.expect === 'refuse-naming-what-is-missing'))(
+  test.each(corpusEntries.filter((entry) => entry.expect === 'refuse-naming-what-is-missing'))(
     '$id says what is missing',
     async (entry) => {
-      await expect(openDisk(restored(entry))).rejects.toMatchObject({ code: 'PARENT_MISSING' })
+      await expect(openDisk(restored(entry, scratch))).rejects.toMatchObject({ code: 'PARENT_MISSING' })
     },
   )
 
-  test.each(known.filter((entry) => entry.expect === 'check-finds-then-repair'))(
+  test.each(corpusEntries.filter((entry) => entry.expect === 'check-finds-then-repair'))(
     '$id is damaged, and the check says so',
     async (entry) => {
-      const { counts } = await findingsOf(restored(entry), entry.format)
+      const { counts } = await findingsOf(restored(entry, scratch), entry.format)
       expect(counts.error + counts.leak + counts.warning).toBeGreaterThan(0)
     },
   )

@@ -18,6 +18,21 @@ const PACKAGES = {
   gzip: 'gzip',
   dd: 'coreutils',
   cp: 'coreutils',
+  fdisk: 'fdisk',
+  sfdisk: 'fdisk',
+  sgdisk: 'gdisk',
+  blkid: 'util-linux',
+  mkswap: 'util-linux',
+  'mkfs.ext4': 'e2fsprogs',
+  'mkfs.xfs': 'xfsprogs',
+  'mkfs.btrfs': 'btrfs-progs',
+  'mkfs.vfat': 'dosfstools',
+  'mkfs.ntfs': 'ntfs-3g',
+  'mkfs.exfat': 'exfatprogs',
+  'mkfs.f2fs': 'f2fs-tools',
+  mksquashfs: 'squashfs-tools',
+  xorrisofs: 'xorriso',
+  cryptsetup: 'cryptsetup-bin',
 } as const
 
 export type PeerName = keyof typeof PACKAGES
@@ -26,7 +41,8 @@ export type PeerName = keyof typeof PACKAGES
 export type Peer = { readonly path: string } | { readonly missing: string }
 
 export function peer(name: PeerName): Peer {
-  for (const folder of (process.env.PATH ?? '').split(path.delimiter)) {
+  // Ordinary users do not have the folder of mkfs and its like on their path, but may run them on files.
+  for (const folder of [...(process.env.PATH ?? '').split(path.delimiter), '/usr/sbin']) {
     const file = path.join(folder, name)
     if (folder !== '' && fs.existsSync(file)) return { path: file }
   }

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { isPowerOfTwo, join64, roundDown, roundUp } from '../../../lib/bytes/align.ts'
 import { Bitmap } from '../../../lib/bytes/bitmap.ts'
+import { crc32 } from '../../../lib/bytes/crc32.ts'
 import { crc32c } from '../../../lib/bytes/crc32c.ts'
 import {
   guidFromBytes,
@@ -31,6 +32,26 @@ describe('CRC-32C', () => {
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(200), (data, cut) => {
         const at = Math.min(cut, data.length)
         expect(crc32c(data.subarray(at), crc32c(data.subarray(0, at)))).toBe(crc32c(data))
+      }),
+    )
+  })
+})
+
+describe('CRC-32', () => {
+  // The check value of every catalogue, and those of gzip(1).
+  test.each([
+    ['the digits', Buffer.from('123456789'), 0xcbf43926],
+    ['zeros', new Uint8Array(32), 0x190a55ad],
+    ['nothing', new Uint8Array(0), 0],
+  ])('of %s is the published value', (_, data, expected) => {
+    expect(crc32(data)).toBe(expected)
+  })
+
+  test('continues where it stopped', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(200), (data, cut) => {
+        const at = Math.min(cut, data.length)
+        expect(crc32(data.subarray(at), crc32(data.subarray(0, at)))).toBe(crc32(data))
       }),
     )
   })
