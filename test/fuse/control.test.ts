@@ -2,9 +2,9 @@ import fs from 'node:fs'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ControlSocket } from '../../fuse/control.ts'
-import { ask, flushMounted, holderOf } from '../../fuse/control-client.ts'
+import { ask, askHolder, flushMounted, holderOf } from '../../fuse/control-client.ts'
 import { Lines, LONGEST_REQUEST, parseRequest } from '../../fuse/control-protocol.ts'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { type MapExtent, mapDisk, openDisk, VdiskError } from '../../lib/index.ts'
@@ -298,6 +298,18 @@ describeIf(whyNoMounts(), 'the server of a mount', () => {
     expect((await refusal(() => ask(held(mounted.mountpoint), 'map'))).code).toBe('REFUSED')
     expect(await flushMounted(mounted.mountpoint)).toEqual(images)
     expect((await refusal(() => ask(held(mounted.mountpoint), 'map', { image: '/nowhere' }))).code).toBe('NOT_FOUND')
+  })
+
+  test('that cannot listen serves all the same', async () => {
+    // The address of a socket has some hundred bytes.
+    vi.stubEnv('VDISK_RUNTIME_DIR', bench.directory('x'.repeat(100)))
+    const image = await makeImage(bench, 'qcow2', MIB)
+    const mounted = await bench.mount({ image })
+    fs.writeFileSync(mounted.disk, noise(4096), { flag: 'r+' })
+    expect((await refusal(() => ask(held(image), 'status'))).message).toContain('it has no control socket')
+    expect(await askHolder(image, 'info')).toBeUndefined()
+    expect(fs.readFileSync(mounted.log as string, 'utf8')).toContain('Cannot listen on')
+    expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
   })
 
   test('is not kept alive by who is connected, and does not outlive its mount', async () => {
