@@ -85,7 +85,7 @@ counted('two children of one base', () => {
     await bytes.close()
     const pool = new LayerPool()
     await using a = await family.open('a', { pool })
-    await using b = await openDisk(family.at('bytes'), { pool })
+    await using b = await openDisk(family.at('bytes'), { pool, waiting: 'defer' })
     expect([a, b].map((disk) => disk.chain.layers[0]?.format)).toEqual(['qcow2', 'raw'])
     const magic = new Uint8Array(3)
     await b.read(0, magic)
