@@ -56,7 +56,7 @@ export async function ask<T extends object>(
  * Asks the server that has an image, if one has it.
  *
  * @param given an image, a mountpoint, or a file in a mount
- * @returns undefined if no server of this user has it
+ * @returns undefined if no server of this user has it, or none that can be asked
  */
 export async function askHolder<T extends object>(
   given: string,
@@ -64,7 +64,7 @@ export async function askHolder<T extends object>(
   argument?: object,
 ): Promise<T | undefined> {
   const held = holderOf(given)
-  return held && (await ask<T>(held, verb, argument))
+  return held?.record.control === undefined ? undefined : await ask<T>(held, verb, argument)
 }
 
 /**

@@ -12,6 +12,9 @@ import {
 } from './control-protocol.ts'
 import { faultOf } from './fault.ts'
 
+/** Bytes of a socket's path: less than any system allows. [unix(7)] */
+const LONGEST_ADDRESS = 103
+
 /** Who may be connected at once; more are told to come back. */
 const MOST_CONNECTIONS = 16
 
@@ -48,6 +51,8 @@ export class ControlSocket {
 
   /** Listens. What is at that place, left by a server that died, goes. */
   static async listen(file: string, handle: ControlHandler, log: (message: string) => void): Promise<ControlSocket> {
+    // The system would cut it off, and listen somewhere else.
+    if (Buffer.byteLength(file) > LONGEST_ADDRESS) throw new Error(`its path has more than ${LONGEST_ADDRESS} bytes`)
     fs.rmSync(file, { force: true })
     const control = new ControlSocket(file, handle, log)
     await new Promise<void>((resolve, reject) => {
@@ -57,7 +62,13 @@ export class ControlSocket {
         resolve()
       })
     })
-    fs.chmodSync(file, 0o600)
+    try {
+      fs.chmodSync(file, 0o600)
+    } catch (error) {
+      // It would keep the process alive.
+      control.close()
+      throw error
+    }
     return control
   }
 

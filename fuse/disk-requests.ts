@@ -66,7 +66,7 @@ export function* copyRange(from: Range, to: Range, length: number): Io<number> {
     if (extent.kind === 'zero') yield* erase(to.file, to.offset + done, extent.length)
     else {
       const part = buffer.subarray(0, extent.length)
-      yield* from.file.device.read(from.offset + done, part)
+      yield* read(from.file, from.offset + done, part)
       yield* write(to.file, to.offset + done, part)
     }
     done += extent.length
@@ -90,9 +90,19 @@ function* erase(file: DiskFile, offset: number, length: number): Io<void> {
   }
 }
 
+function* read(file: DiskFile, offset: number, target: Uint8Array): Io<void> {
+  yield* file.device.read(offset, target)
+  const { activity } = file.content
+  activity.reads++
+  activity.readBytes += target.length
+}
+
 function* write(file: DiskFile, offset: number, source: Uint8Array): Io<void> {
+  const { activity } = file.content
   try {
     yield* file.device.write(offset, source)
+    activity.writes++
+    activity.writtenBytes += source.length
   } finally {
     file.touch()
   }

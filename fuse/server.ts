@@ -103,7 +103,8 @@ export class Server implements ControlTarget {
       const disks: ServedDisk[] = []
       for (const one of held) disks.push(await showHeld(one, tree, place, { isOneOfMany: held.length > 1, state }))
       const notes = [...remains, ...held.flatMap((one) => one.notes), ...notesOn(options)]
-      for (const note of notes) log(note)
+      // Where the log is a file: on a terminal they are shown anyway.
+      if (logFile !== undefined) for (const note of notes) log(note)
       const owner = ownerOf(options)
       const source = held.map(({ image }) => image).join(', ')
       const { open } = TRANSPORTS[options.transport ?? DEFAULT_TRANSPORT]

@@ -10,6 +10,8 @@ export interface Abilities {
   readonly holes: boolean
   /** a time that a program sets is the one that is shown later */
   readonly times: boolean
+  /** files that show the same bytes may be written side by side, even if some have come up since it was mounted */
+  readonly sideBySide: boolean
   /** largest transfer, in bytes */
   readonly transfer: number
 }
@@ -21,10 +23,13 @@ interface TransportKind {
 
 /** The ways by which a mount can be served. */
 export const TRANSPORTS = {
-  kernel: { open: openKernelDoor, abilities: { overFile: true, holes: true, times: true, transfer: 1 << 20 } },
+  kernel: {
+    open: openKernelDoor,
+    abilities: { overFile: true, holes: true, times: true, sideBySide: true, transfer: 1 << 20 },
+  },
   'fuse-native': {
     open: openPortableDoor,
-    abilities: { overFile: false, holes: false, times: false, transfer: 128 << 10 },
+    abilities: { overFile: false, holes: false, times: false, sideBySide: false, transfer: 128 << 10 },
   },
 } as const satisfies Record<string, TransportKind>
 

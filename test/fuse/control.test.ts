@@ -2,9 +2,9 @@ import fs from 'node:fs'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ControlSocket } from '../../fuse/control.ts'
-import { ask, flushMounted, holderOf } from '../../fuse/control-client.ts'
+import { ask, askHolder, flushMounted, holderOf } from '../../fuse/control-client.ts'
 import { Lines, LONGEST_REQUEST, parseRequest } from '../../fuse/control-protocol.ts'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { type MapExtent, mapDisk, openDisk, VdiskError } from '../../lib/index.ts'
@@ -243,6 +243,7 @@ describeIf(whyNoMounts(), 'the server of a mount', () => {
     expect(await ask(held(image), 'resize', { size: 8 * MIB })).toEqual({ before: 4 * MIB, after: 8 * MIB })
     // The kernel, and whoever has the disk open, sees it.
     const file = fs.openSync(mounted.disk, 'r+')
+    expect(fs.fstatSync(file).size).toBe(8 * MIB)
     expect(await ask(held(image), 'resize', { by: MIB })).toEqual({ before: 8 * MIB, after: 9 * MIB })
     expect(fs.fstatSync(file).size).toBe(9 * MIB)
     expect(fs.writeSync(file, noise(4096), 0, 4096, 9 * MIB - 4096)).toBe(4096)
@@ -256,6 +257,21 @@ describeIf(whyNoMounts(), 'the server of a mount', () => {
     await using disk = await openDisk(image)
     expect(disk.size).toBe(2 * MIB)
     expect((await readBack(image, 0, MIB)).equals(noise(MIB))).toBe(true)
+  })
+
+  test('tells the kernel of a new size, where that relies on the old one', async () => {
+    const image = await makeImage(bench, 'qcow2', 4 * MIB)
+    const mountpoint = bench.place('disk')
+    fs.writeFileSync(mountpoint, '')
+    await bench.mount({ image, mountpoint })
+    expect(fs.statSync(mountpoint).size).toBe(4 * MIB)
+    await ask(held(image), 'resize', { size: 8 * MIB })
+    expect(fs.statSync(mountpoint).size).toBe(8 * MIB)
+    fs.truncateSync(mountpoint, 8 * MIB)
+    const file = fs.openSync(mountpoint, 'r+')
+    fs.writeSync(file, noise(4096), 0, 4096, 8 * MIB - 4096)
+    fs.closeSync(file)
+    expect(fs.readFileSync(mountpoint).subarray(-4096).equals(noise(4096))).toBe(true)
   })
 
   test('does not resize what cannot be written, or will be forgotten', async () => {
@@ -298,6 +314,18 @@ describeIf(whyNoMounts(), 'the server of a mount', () => {
     expect((await refusal(() => ask(held(mounted.mountpoint), 'map'))).code).toBe('REFUSED')
     expect(await flushMounted(mounted.mountpoint)).toEqual(images)
     expect((await refusal(() => ask(held(mounted.mountpoint), 'map', { image: '/nowhere' }))).code).toBe('NOT_FOUND')
+  })
+
+  test('that cannot listen serves all the same', async () => {
+    // The address of a socket has some hundred bytes.
+    vi.stubEnv('VDISK_RUNTIME_DIR', bench.directory('x'.repeat(100)))
+    const image = await makeImage(bench, 'qcow2', MIB)
+    const mounted = await bench.mount({ image })
+    fs.writeFileSync(mounted.disk, noise(4096), { flag: 'r+' })
+    expect((await refusal(() => ask(held(image), 'status'))).message).toContain('it has no control socket')
+    expect(await askHolder(image, 'info')).toBeUndefined()
+    expect(fs.readFileSync(mounted.log as string, 'utf8')).toContain('Cannot listen on')
+    expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
   })
 
   test('is not kept alive by who is connected, and does not outlive its mount', async () => {

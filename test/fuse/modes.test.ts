@@ -15,7 +15,7 @@ import {
   readBack,
   useBench,
 } from '../support/mount-suite.ts'
-import { execute, until, whyNoMounts } from '../support/mounts.ts'
+import { execute, must, until, whyNoMounts } from '../support/mounts.ts'
 import { refusal } from '../support/refusal.ts'
 
 const noMounts = whyNoMounts()
@@ -109,6 +109,15 @@ describeIf(noMounts, 'a temporary mount', () => {
     expect(fs.readdirSync(process.env.TMPDIR as string)).toEqual([])
     await unmountAt(mounted.mountpoint)
     expect(hashOf(image)).toBe(before)
+  })
+
+  test('says where it writes to, if there is not much room', async () => {
+    const small = bench.directory('small')
+    must('mount', '-t', 'tmpfs', '-o', 'size=64k', 'small', small)
+    bench.onClean(() => execute('umount', '-l', small))
+    vi.stubEnv('TMPDIR', small)
+    const mounted = await bench.mount({ image: await makeBase('raw'), temporary: true })
+    expect(mounted.notes).toEqual([expect.stringMatching(/ free for what is written, in \/.*TMPDIR/)])
   })
 
   test('is one of several of the same image', async () => {
