@@ -36,7 +36,8 @@ function contentOf(partition: PartitionContent): string {
 function holds(filesystem: DiskContent['filesystem']): string {
   if (!filesystem) return ''
   const { type, label, uuid, remark } = filesystem
-  return [remark ?? type, label === undefined ? '' : `"${label}"`, uuid ?? ''].filter((part) => part !== '').join(' ')
+  const parts = [type, label === undefined ? '' : `"${label}"`, uuid ?? '', remark === undefined ? '' : `(${remark})`]
+  return parts.filter((part) => part !== '').join(' ')
 }
 
 /** Rows in columns; the first three are numbers. */

@@ -33,7 +33,7 @@ export interface Filesystem {
   readonly uuid: string | undefined
   /** whether it holds files that a driver could show; whether this machine has such a driver is another question */
   readonly mountable: boolean
-  /** what it is instead, and what to do with it: `swap space`, `a LUKS container: unlock it with cryptsetup first` */
+  /** what it is instead, and what to do with it: `a LUKS container: unlock it with cryptsetup first` */
   readonly remark: string | undefined
 }
 
