@@ -48,9 +48,8 @@ export function* readBackupGpt(
   const primary = (flaws.find(({ present }) => present) ?? flaws[0])?.why ?? 'there is none'
   let backup: GptFlaw | undefined
   for (const [i, sectorSize] of sectorSizes.entries()) {
-    const places = new Set([lastLba(pieces, sectorSize), flaws[i]?.header?.alternateLba ?? 0])
-    for (const lba of places) {
-      if (lba <= PRIMARY_LBA) continue
+    const named = flaws[i]?.header?.alternateLba
+    for (const lba of [lastLba(pieces, sectorSize), ...(named === undefined ? [] : [named])]) {
       const copy = yield* readGptCopy(pieces, sectorSize, lba)
       if (!('why' in copy)) {
         return tableOf(copy, pieces.size, [`its GPT was read from the backup; of the primary one, ${primary}`])

@@ -177,7 +177,7 @@ export function* probeSwap(pieces: Pieces): Io<Filesystem | undefined> {
     const { version, lastPage, label, uuid } = swapHeader.decode(header)
     // A machine of the other byte order wrote the same number the other way round.
     if ((version !== 1 && version !== 0x1000000) || lastPage === 0) continue
-    return otherThanFiles('swap', 'swap space holds no files', { label: labelOf(label), uuid })
+    return otherThanFiles('swap', 'swap space', { label: labelOf(label), uuid })
   }
   return undefined
 }

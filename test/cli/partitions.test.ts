@@ -32,7 +32,7 @@ test('info --partitions tells what is on a disk, to people and to programs', asy
   expect(code).toBe(0)
   expect(out).toContain('GPT 11111111-2222-3333-4444-555555555555, in sectors of 512')
   const rows = out.split('\n').map((row) => row.trim().split(/ {2,}/))
-  expect(rows).toContainEqual(['1', '32 KiB', '32 KiB', 'Linux', 'swap (swap space holds no files) "swap" (bootable)'])
+  expect(rows).toContainEqual(['1', '32 KiB', '32 KiB', 'Linux', 'swap (swap space) "swap" (bootable)'])
   expect(rows).toContainEqual(['2', '100 KiB', '50.5 KiB', 'Linux', '"x?[31m"'])
   expect(rows).toContainEqual(['3', '32 KiB', '4.85 MiB', 'Linux', 'damaged: it ends behind the disk'])
   expect(err).toContain('the backup of its GPT cannot be used')
