@@ -93,8 +93,10 @@ function tableOf(copy: GptCopy, diskSize: number, notes: readonly string[]): Par
   const partitions: Partition[] = []
   const strays: number[] = []
   for (let slot = 0; slot < header.entryCount; slot++) {
-    const entry = gptEntry.decode(entries.subarray(slot * header.entrySize))
-    if (entry.type === ZERO_GUID) continue
+    const bytes = entries.subarray(slot * header.entrySize)
+    // Most slots are free: looking at the type alone makes the rest cheap.
+    if (isFree(bytes)) continue
+    const entry = gptEntry.decode(bytes)
     const partition = partitionOf(entry, slot + 1, sectorSize, diskSize)
     partitions.push(partition)
     const inside = header.firstUsableLba <= entry.firstLba && entry.lastLba <= header.lastUsableLba
@@ -107,6 +109,11 @@ function tableOf(copy: GptCopy, diskSize: number, notes: readonly string[]): Par
     partitions,
     notes: [...notes, ...strayNotes(strays), ...overlapNotes(partitions)],
   }
+}
+
+/** Whether the type of an entry is zero. */
+function isFree(entry: Uint8Array): boolean {
+  return entry.subarray(0, 16).every((byte) => byte === 0)
 }
 
 function strayNotes(numbers: readonly number[]): string[] {
