@@ -52,12 +52,14 @@ export function* readBackupGpt(
     for (const lba of [lastLba(pieces, sectorSize), ...(named === undefined ? [] : [named])]) {
       const copy = yield* readGptCopy(pieces, sectorSize, lba)
       if (!('why' in copy)) {
-        return tableOf(copy, pieces.size, [`its GPT was read from the backup; of the primary one, ${primary}`])
+        return tableOf(copy, pieces.size, [
+          `its GPT was read from the backup, since the primary copy cannot be used: ${primary}`,
+        ])
       }
       if (!backup?.present) backup = copy
     }
   }
-  return `of its GPT, ${primary}; of the backup, ${backup?.why ?? 'there is none'}`
+  return `the primary copy cannot be used: ${primary}; the backup neither: ${backup?.why ?? 'there is none'}`
 }
 
 /** What is to be said about the backup of a table whose primary header is good. */
