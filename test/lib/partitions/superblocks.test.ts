@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import type { Struct } from '../../../lib/bytes/struct.ts'
+import { Chain } from '../../../lib/chain/chain.ts'
+import { raw } from '../../../lib/formats/raw/driver.ts'
 import { type Filesystem, probeFilesystem, promised } from '../../../lib/index.ts'
 import {
   LVM_CHECKED_FROM,
@@ -17,7 +19,9 @@ import {
   xfsSuperblock,
 } from '../../../lib/partitions/linux-filesystems.ts'
 import { ntfsBootSector } from '../../../lib/partitions/microsoft-filesystems.ts'
+import { create } from '../../contract/driver-contract.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
+import { MemoryFolder } from '../../support/memory-image.ts'
 
 /** A magic number is believed only if all else makes sense: here one thing after the other does not. */
 
@@ -240,4 +244,22 @@ test('the master file table of an NTFS may lie anywhere, and its records may say
     })
     expect(filesystem).toMatchObject({ type: 'ntfs', label: undefined })
   }
+})
+
+test('on a large disk no structure is read that claims to be huge', async () => {
+  const layer = await create(raw, new MemoryFolder(), 'disk', { name: '', size: 2 ** 40 })
+  const boot = new Uint8Array(512)
+  // A file record of 1 GiB, in the middle of the disk.
+  ntfsBootSector.encode({ ...NTFS, mftCluster: 2 ** 20, recordClusters: 0xe2 }, boot)
+  const disk = new Chain([layer])
+  await promised(disk.write(0, boot))
+  let largest = 0
+  const read = disk.read.bind(disk)
+  disk.read = (offset, target) => {
+    largest = Math.max(largest, target.length)
+    return read(offset, target)
+  }
+  expect(await promised(probeFilesystem(disk))).toMatchObject({ type: 'ntfs', label: undefined })
+  expect(largest).toBeLessThan(2 << 20)
+  await promised(disk.close())
 })
