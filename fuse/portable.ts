@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Io, messageOf, promised, VdiskError } from '../lib/index.ts'
 import type { Door, DoorOptions } from './door.ts'
 import { isInherited } from './inherited.ts'
-import { assertDevice, escapeOption, type Mountpoint, unmount, unsupported } from './mount.ts'
+import { assertDevice, escapeOption, isRoot, type Mountpoint, unmount, unsupported } from './mount.ts'
 import { SUBTYPE } from './mount-table.ts'
 import { PathCalls, type Stat, type Statistics } from './path-calls.ts'
 import { ERRNO, OPCODE } from './protocol.ts'
@@ -28,10 +28,9 @@ type DoneWith<T> = (error: number, result?: T) => void
  * been called.
  */
 function operationsOf(calls: PathCalls, answer: Answer) {
-  const only = (work: Io<number>, done: Done): void => answer(work, done)
   const refuse = (opcode: number) => {
     // The last argument is the one to call, however many names come before it.
-    return (...args: unknown[]) => only(calls.rearrange(opcode), args.at(-1) as Done)
+    return (...args: unknown[]) => answer(calls.rearrange(opcode), args.at(-1) as Done)
   }
   return {
     readdir(at: string, done: DoneWith<string[]>): void {
@@ -42,32 +41,32 @@ function operationsOf(calls: PathCalls, answer: Answer) {
     getattr: (at: string, done: DoneWith<Stat>): void => answer(calls.stat(at), split(done)),
     fgetattr: (at: string, _handle: number, done: DoneWith<Stat>): void => answer(calls.stat(at), split(done)),
     statfs: (_at: string, done: DoneWith<Statistics>): void => answer(calls.statistics(), split(done)),
-    access: (at: string, mask: number, done: Done): void => only(calls.access(at, mask), done),
+    access: (at: string, mask: number, done: Done): void => answer(calls.access(at, mask), done),
     open(at: string, flags: number, done: DoneWith<number>): void {
       answer(calls.open(at, flags), (handle) => (handle < 0 ? done(handle) : done(0, handle)))
     },
     read(_at: string, handle: number, target: Uint8Array, _length: number, offset: number, done: Done): void {
-      only(calls.read(handle, target, offset), done)
+      answer(calls.read(handle, target, offset), done)
     },
     write(_at: string, handle: number, source: Uint8Array, _length: number, offset: number, done: Done): void {
-      only(calls.write(handle, source, offset), done)
+      answer(calls.write(handle, source, offset), done)
     },
-    flush: (_at: string, handle: number, done: Done): void => only(calls.settle(OPCODE.FLUSH, handle), done),
+    flush: (_at: string, handle: number, done: Done): void => answer(calls.settle(OPCODE.FLUSH, handle), done),
     fsync(_at: string, _dataOnly: number, handle: number, done: Done): void {
-      only(calls.settle(OPCODE.FSYNC, handle), done)
+      answer(calls.settle(OPCODE.FSYNC, handle), done)
     },
-    release: (_at: string, handle: number, done: Done): void => only(calls.release(handle), done),
-    truncate: (at: string, size: number, done: Done): void => only(calls.change(at, { size }), done),
+    release: (_at: string, handle: number, done: Done): void => answer(calls.release(handle), done),
+    truncate: (at: string, size: number, done: Done): void => answer(calls.change(at, { size }), done),
     ftruncate(at: string, _handle: number, size: number, done: Done): void {
-      only(calls.change(at, { size }), done)
+      answer(calls.change(at, { size }), done)
     },
     // The package hands over the time of access for both.
     utimens(at: string, accessed: number, modified: number, done: Done): void {
-      only(calls.change(at, { accessed, modified }), done)
+      answer(calls.change(at, { accessed, modified }), done)
     },
-    chmod: (at: string, mode: number, done: Done): void => only(calls.change(at, { mode }), done),
+    chmod: (at: string, mode: number, done: Done): void => answer(calls.change(at, { mode }), done),
     chown(at: string, uid: number, gid: number, done: Done): void {
-      only(calls.change(at, { ...(uid === UNCHANGED ? {} : { uid }), ...(gid === UNCHANGED ? {} : { gid }) }), done)
+      answer(calls.change(at, { ...(uid === UNCHANGED ? {} : { uid }), ...(gid === UNCHANGED ? {} : { gid }) }), done)
     },
     create: refuse(OPCODE.CREATE),
     mknod: refuse(OPCODE.MKNOD),
@@ -264,9 +263,11 @@ async function opened(connection: Connection, place: Mountpoint): Promise<void> 
     await new Promise<void>((resolve, reject) => connection.open((error) => (error ? reject(error) : resolve())))
   } catch (error) {
     throw new VdiskError('REFUSED', {
-      message: `Cannot mount on ${place.path}: libfuse says ${messageOf(error)}, and why on standard error`,
+      message: `Cannot mount on ${place.path}: libfuse failed; why, it tells only the log (or standard error)`,
       where: { file: place.path },
-      advice: 'An ordinary user needs fusermount (apt install fuse3), and a mountpoint that belongs to him.',
+      advice: isRoot()
+        ? 'In a container, mounting needs --cap-add SYS_ADMIN.'
+        : 'An ordinary user needs fusermount (apt install fuse3), and a mountpoint that belongs to him.',
       cause: error,
     })
   }
