@@ -31,7 +31,7 @@ export interface Driven {
 }
 
 /**
- * Mounts a file system: for root by a driver of the kernel, if it has one; else by a program that any user may run.
+ * Mounts a file system: for root by a driver of the kernel, if there is one; else by a program that any user may run.
  *
  * Steps that were made stay, also if a later one fails: they have been noted, for `undo`.
  *
@@ -54,10 +54,15 @@ export async function mountFile(request: MountRequest): Promise<Driven> {
   return await mountByProgram(request, program)
 }
 
-/** @returns undefined if the kernel has no such driver; nothing is left then */
+/** @returns undefined if the kernel has no such driver, or no device for us where a program needs none */
 async function mountByKernel(request: MountRequest): Promise<Driven | undefined> {
   const { type, at, readOnly, note } = request
-  const loop = await toDevice(request)
+  const loop = await toDevice(request).catch((error: unknown) => {
+    // As in containers: they may use FUSE, but have no loop devices.
+    if (PROGRAMS[type] && !PROGRAMS[type].needsDevice) return undefined
+    throw error
+  })
+  if (!loop) return undefined
   note({ kind: 'mount', at, type, source: loop.device })
   const attempt = (...more: string[]): Promise<ToolResult> => {
     const options = ['nosuid', 'nodev', ...(readOnly ? ['ro'] : []), ...(ALWAYS[type] ?? []), ...more]
@@ -125,7 +130,7 @@ async function replay(request: MountRequest): Promise<string> {
   const asked = await runTool(E2FSCK, ['-p', '-E', 'journal_only', request.file])
   // 1: something was corrected, which is what it was for. [e2fsck(8)]
   if (asked.status > 1) throw refusal(request, E2FSCK.command, asked)
-  return 'It had not been unmounted; its journal was replayed by e2fsck.'
+  return 'The file system had not been unmounted; its journal was replayed by e2fsck.'
 }
 
 function refusal({ name, type, at }: MountRequest, command: string, { words }: ToolResult): VdiskError {
@@ -155,7 +160,8 @@ function noDriver({ name }: MountRequest, why: string, advice: string): VdiskErr
   })
 }
 
-const NOT_REPLAYED = 'It had not been unmounted, and its journal is not replayed: the latest changes may not be seen.'
+const NOT_REPLAYED =
+  'The file system had not been unmounted, and its journal is not replayed: the latest changes may not be seen.'
 
 /** Bytes from the beginning of the file system. */
 const EXT_SUPERBLOCK = 1024

@@ -24,6 +24,13 @@ export { type ChainLayerInfo, describeChain, inspectChain, inspectImage, type La
 export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'
+export {
+  type DiskContent,
+  inspectPartitions,
+  type PartitionContent,
+  sectorSizeOf,
+  surveyDisk,
+} from './jobs/partitions.ts'
 export { type Relinked, type RelinkOptions, relink } from './jobs/relink.ts'
 export {
   assertNoChildren,
@@ -44,6 +51,7 @@ export {
 export { partitionFileName } from './partitions/file-name.ts'
 export type { Filesystem, FilesystemType } from './partitions/filesystem.ts'
 export { probeFilesystem } from './partitions/filesystem-probe.ts'
+export { isExtended } from './partitions/mbr.ts'
 export type { Partition, PartitionTable } from './partitions/partition.ts'
 export { PartitionDevice } from './partitions/partition-device.ts'
 export { type PartitionTableOptions, readPartitionTable } from './partitions/partition-table.ts'

@@ -1,25 +1,48 @@
 import path from 'node:path'
 import { askHolder } from '../../fuse/control-client.ts'
-import { type ChainLayerInfo, formatSize, inspectChain, inspectImage, type LayerInfo } from '../../lib/index.ts'
+import {
+  type ChainLayerInfo,
+  formatSize,
+  inspectChain,
+  inspectImage,
+  inspectPartitions,
+  type LayerInfo,
+} from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
+import { printContent } from '../disk-content.ts'
 import { fullSize, type Output, printable, type Style } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 export const command = defineCommand({
   usage: '<image>',
   describe:
-    'Tells what an image is. Only the file itself is opened, and of it only metadata; with --chain all its\nparents too, with the verdict on each link. If it is mounted, its server tells.',
+    'Tells what an image is. Only the file itself is opened, and of it only metadata; with --chain all its\nparents too, with the verdict on each link; with --partitions the disk is read, and told what it holds.\nIf it is mounted, its server tells.',
   examples: [
     ['vdisk info server.qcow2', 'format, sizes, parent, snapshots, bitmaps, identity'],
     ['vdisk info server.avhdx --chain', 'every layer down to the base, and whether each belongs to the next'],
+    ['vdisk info server.qcow2 --partitions', 'the partition table of the disk, and the file system of each partition'],
     ['vdisk info server.qcow2 --json', 'the same for programs'],
   ],
   options: (yargs) =>
     openOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })
-      .option('chain', { type: 'boolean', default: false, describe: 'open and judge all parents' }),
+      .option('chain', { type: 'boolean', default: false, describe: 'open and judge all parents' })
+      .option('partitions', { type: 'boolean', default: false, describe: 'what the disk holds' }),
   async run({ args, out }) {
     const options = toOpenOptions(args)
+    if (args.partitions && args.chain) {
+      throw new UsageError(
+        'Cannot tell of both --chain and --partitions: they exclude each other',
+        'Ask for one after the other: --chain tells of the images, --partitions of the disk in them.',
+      )
+    }
+    if (args.partitions) {
+      const content = await inspectPartitions(args.image, options)
+      out.document({ image: args.image, ...content })
+      printContent(out, args.image, content)
+      return EXIT.ok
+    }
     const held = await askHolder<HeldInfo>(args.image, 'info')
     if (!args.chain) {
       const info = held ? layerOf(held, args.image) : await inspectImage(args.image, options)

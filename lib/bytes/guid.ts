@@ -20,6 +20,11 @@ export function namedGuid(name: string): string {
   return formatVersioned(createHash('sha256').update(name).digest().subarray(0, 16), 8)
 }
 
+/** The GUID of a name within a namespace, as others make it too. [RFC 9562, 5.3: version 3, MD5] */
+export function guidInNamespace(namespace: string, name: Uint8Array): string {
+  return formatVersioned(createHash('md5').update(guidToBytes(namespace)).update(name).digest(), 3)
+}
+
 /** `{...}` or plain, any case, to the plain lower-case form; undefined if it is none. */
 export function normalizeGuid(text: string): string | undefined {
   const match = FORM.exec(text.trim())

@@ -144,7 +144,7 @@ function zfsPairs(block: Uint8Array): Map<string, Uint8Array> {
     const nameLength = view.getUint32(at + 8)
     // Length, decoded length, name, type, count, value; each padded to 4 bytes.
     const valueAt = at + 12 + Math.ceil(nameLength / 4) * 4 + 8
-    if (size % 4 !== 0 || valueAt + 4 > at + size || at + size > block.length) break
+    if (valueAt + 4 > at + size || at + size > block.length) break
     const name = Buffer.from(block.subarray(at + 12, at + 12 + nameLength)).toString('latin1')
     pairs.set(name, block.subarray(valueAt, at + size))
     at += size

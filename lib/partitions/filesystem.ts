@@ -33,7 +33,10 @@ export interface Filesystem {
   readonly uuid: string | undefined
   /** whether it holds files that a driver could show; whether this machine has such a driver is another question */
   readonly mountable: boolean
-  /** what it is instead, and what to do with it: `swap space`, `a LUKS container: unlock it with cryptsetup first` */
+  /**
+   * What it is instead, as part of a sentence, and what to do with it: `swap space`, `a LUKS container: unlock it with
+   * cryptsetup first`.
+   */
   readonly remark: string | undefined
 }
 

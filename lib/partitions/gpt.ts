@@ -48,17 +48,18 @@ export function* readBackupGpt(
   const primary = (flaws.find(({ present }) => present) ?? flaws[0])?.why ?? 'there is none'
   let backup: GptFlaw | undefined
   for (const [i, sectorSize] of sectorSizes.entries()) {
-    const places = new Set([lastLba(pieces, sectorSize), flaws[i]?.header?.alternateLba ?? 0])
-    for (const lba of places) {
-      if (lba <= PRIMARY_LBA) continue
+    const named = flaws[i]?.header?.alternateLba
+    for (const lba of [lastLba(pieces, sectorSize), ...(named === undefined ? [] : [named])]) {
       const copy = yield* readGptCopy(pieces, sectorSize, lba)
       if (!('why' in copy)) {
-        return tableOf(copy, pieces.size, [`its GPT was read from the backup; of the primary one, ${primary}`])
+        return tableOf(copy, pieces.size, [
+          `its GPT was read from the backup, since the primary copy cannot be used: ${primary}`,
+        ])
       }
       if (!backup?.present) backup = copy
     }
   }
-  return `of its GPT, ${primary}; of the backup, ${backup?.why ?? 'there is none'}`
+  return `the primary copy cannot be used: ${primary}; the backup neither: ${backup?.why ?? 'there is none'}`
 }
 
 /** What is to be said about the backup of a table whose primary header is good. */
@@ -94,8 +95,10 @@ function tableOf(copy: GptCopy, diskSize: number, notes: readonly string[]): Par
   const partitions: Partition[] = []
   const strays: number[] = []
   for (let slot = 0; slot < header.entryCount; slot++) {
-    const entry = gptEntry.decode(entries.subarray(slot * header.entrySize))
-    if (entry.type === ZERO_GUID) continue
+    const bytes = entries.subarray(slot * header.entrySize)
+    // Most slots are free: looking at the type alone makes the rest cheap.
+    if (isFree(bytes)) continue
+    const entry = gptEntry.decode(bytes)
     const partition = partitionOf(entry, slot + 1, sectorSize, diskSize)
     partitions.push(partition)
     const inside = header.firstUsableLba <= entry.firstLba && entry.lastLba <= header.lastUsableLba
@@ -108,6 +111,11 @@ function tableOf(copy: GptCopy, diskSize: number, notes: readonly string[]): Par
     partitions,
     notes: [...notes, ...strayNotes(strays), ...overlapNotes(partitions)],
   }
+}
+
+/** Whether the type of an entry is zero. */
+function isFree(entry: Uint8Array): boolean {
+  return entry.subarray(0, 16).every((byte) => byte === 0)
 }
 
 function strayNotes(numbers: readonly number[]): string[] {

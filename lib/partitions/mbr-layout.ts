@@ -23,9 +23,9 @@ export const mbrEntry = struct(
   { size: 16, order: 'little' },
   {
     status: u8(0), // 0x80 active, else 0
-    type: u8(4), // 0: the slot is free
+    type: u8(4),
     firstLba: u32(8), // of a logical partition relative to the sector of this entry
-    sectorCount: u32(12),
+    sectorCount: u32(12), // 0: the slot is free
   },
 )
 export const ENTRIES_AT = 446

@@ -47,7 +47,10 @@ export function isProtective(mbr: Mbr): boolean {
 
 /** What an MBR says beside the protective entry; not empty for a hybrid. */
 export function withoutProtective(mbr: Mbr): Mbr {
-  return { ...mbr, entries: mbr.entries.map((entry) => (entry.type === PROTECTIVE ? { ...entry, type: 0 } : entry)) }
+  return {
+    ...mbr,
+    entries: mbr.entries.map((entry) => (entry.type === PROTECTIVE ? { ...entry, sectorCount: 0 } : entry)),
+  }
 }
 
 export function isEmpty(mbr: Mbr): boolean {
@@ -128,8 +131,9 @@ function entriesOf(sector: Uint8Array): Entry[] {
   return Array.from({ length: ENTRY_COUNT }, (_, i) => mbrEntry.decode(sector.subarray(ENTRIES_AT + i * mbrEntry.size)))
 }
 
+/** As Linux has it: images of bootable discs have partitions of type 0. */
 function isUsed(entry: Entry): boolean {
-  return entry.type !== 0 && entry.sectorCount !== 0
+  return entry.sectorCount !== 0
 }
 
 function isBox(entry: Entry): boolean {

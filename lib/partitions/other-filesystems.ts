@@ -1,5 +1,6 @@
 import { isPowerOfTwo } from '../bytes/align.ts'
-import { ascii, guid, struct, u8, u16, u32, u64 } from '../bytes/struct.ts'
+import { guidInNamespace } from '../bytes/guid.ts'
+import { ascii, bytes, guid, struct, u8, u16, u32, u64 } from '../bytes/struct.ts'
 import type { Io } from '../io/io.ts'
 import { type Filesystem, filesOf } from './filesystem.ts'
 import type { Pieces } from './pieces.ts'
@@ -37,16 +38,55 @@ const hfsPlusHeader = struct(
     version: u16(2), // 4, or 5
     blockSize: u32(40), // bytes
     blockCount: u32(44),
+    finderId: bytes(104, 8), // zero: none
+    catalogBlock: u32(288), // where the catalog starts
   },
 )
+/** The namespace in which a finder's id becomes a UUID, for Apple and so for everybody. */
+const HFS_NAMESPACE = 'b3e20f39-f292-11d6-97a4-00306543ecac'
 
 export function* probeHfsPlus(pieces: Pieces): Io<Filesystem | undefined> {
   const block = yield* pieces.read(1024, hfsPlusHeader.size)
   if (!block) return undefined
-  const { signature, version, blockSize, blockCount } = hfsPlusHeader.decode(block)
+  const { signature, version, blockSize, blockCount, finderId, catalogBlock } = hfsPlusHeader.decode(block)
   const isKnown = (signature === 'H+' && version === 4) || (signature === 'HX' && version === 5)
   if (!isKnown || !isPowerOfTwo(blockSize) || blockSize < 512 || blockCount === 0) return undefined
-  return filesOf('hfsplus', {})
+  return filesOf('hfsplus', {
+    label: (yield* hfsPlusLabel(pieces, catalogBlock * blockSize)) ?? '',
+    uuid: finderId.every((byte) => byte === 0) ? undefined : guidInNamespace(HFS_NAMESPACE, finderId),
+  })
+}
+
+/** The first node of the catalog, a B-tree. ["B-Trees", header node] */
+const catalogHeader = struct(
+  'HFS Plus catalog header',
+  { size: 34, order: 'big' },
+  { kind: u8(8), firstLeaf: u32(24), nodeSize: u16(32) },
+)
+const HEADER_NODE = 1
+/** A leaf, with the key of its first record. ["Catalog File", HFSPlusCatalogKey] */
+const catalogLeaf = struct(
+  'HFS Plus catalog leaf',
+  { size: 22, order: 'big' },
+  { kind: u8(8), parent: u32(16), nameLength: u16(20) },
+)
+const LEAF_NODE = 0xff
+const PARENT_OF_ROOT = 1
+const LONGEST_NAME = 255
+
+/** The label is the root folder's name, in the catalog's first record; it lies in the catalog's first piece. */
+function* hfsPlusLabel(pieces: Pieces, catalogAt: number): Io<string | undefined> {
+  const first = yield* pieces.read(catalogAt, catalogHeader.size)
+  if (!first) return undefined
+  const header = catalogHeader.decode(first)
+  if (header.kind !== HEADER_NODE) return undefined
+  const leafAt = catalogAt + header.firstLeaf * header.nodeSize
+  const node = yield* pieces.read(leafAt, catalogLeaf.size)
+  if (!node) return undefined
+  const { kind, parent, nameLength } = catalogLeaf.decode(node)
+  if (kind !== LEAF_NODE || parent !== PARENT_OF_ROOT || nameLength > LONGEST_NAME) return undefined
+  const name = yield* pieces.read(leafAt + catalogLeaf.size, nameLength * 2)
+  return name && Buffer.from(name).swap16().toString('utf16le')
 }
 
 /** A volume descriptor, of which the first lies at 32 KiB; those of a primary one. [ECMA-119, 8.1 and 8.4] */

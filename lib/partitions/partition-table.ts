@@ -51,7 +51,7 @@ function* readProtected(
   const table = isTable(primary) ? primary : yield* readBackupGpt(pieces, sizes, primary)
   if (typeof table === 'string') {
     const rest = yield* readMbrTable(pieces, withoutProtective(mbr), sectorSize)
-    return { ...rest, notes: [`its GPT is lost, and what is told here is of the MBR: ${table}`, ...rest.notes] }
+    return { ...rest, notes: [`its GPT is lost, and what is told here is of the MBR; ${table}`, ...rest.notes] }
   }
   if (isEmpty(withoutProtective(mbr))) return table
   return { ...table, notes: [...table.notes, 'its MBR names partitions too (a hybrid): the GPT counts here'] }

@@ -147,6 +147,21 @@ describe.skipIf(missing)(`a file system that root mounts${missing ? ` (skipped: 
     mustBeGone(bench)
   })
 
+  test('is shown by a program where there are no loop devices, as in a container', async () => {
+    const disk = await makeFilesystem(bench, 'ext4', 'gpt')
+    const programs = bench.directory('programs')
+    fs.writeFileSync(path.join(programs, 'losetup'), '#!/bin/sh\necho cannot find an unused loop device >&2\nexit 1\n')
+    fs.chmodSync(path.join(programs, 'losetup'), 0o755)
+    vi.stubEnv('PATH', `${programs}:${process.env.PATH}`)
+    const { mountpoint, filesystem } = await bench.mountFilesystem({ images: [disk.image] })
+    expect(filesystem.driver).toBe('fuse2fs')
+    fill(mountpoint)
+    expect(await unmountAt(mountpoint)).toMatchObject({ ended: 'durable' })
+    vi.unstubAllEnvs()
+    mustBeGone(bench)
+    await mustBeClean(bench, disk, 'ext4')
+  })
+
   test('is not unmounted beneath another mount', async () => {
     const { image } = await makeFilesystem(bench, 'ext4', 'gpt')
     const { mountpoint } = await bench.mountFilesystem({ images: [image] })

@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { Notices } from '../../fuse/notices.ts'
 import { Tree } from '../../fuse/tree.ts'
 import { MemoryDevice } from '../support/memory-device.ts'
@@ -54,4 +54,25 @@ test('once it has ended nothing is said: the descriptor may be another file by n
   await notices.resized(disk)
   expect(told()).toBe('')
   fs.closeSync(fd)
+})
+
+test('notices take one thread at a time, however many there are: the others are needed to answer requests', async () => {
+  const { fd, notices, folder, disk } = makeNotices()
+  const done: (() => void)[] = []
+  const write = vi.spyOn(fs, 'write').mockImplementation(((...args: unknown[]) => {
+    done.push(() => (args.at(-1) as (error: Error | null) => void)(null))
+  }) as never)
+  try {
+    const all = Promise.all([notices.resized(disk), notices.nameChanged(folder, 'a'), notices.changed(disk)])
+    for (let count = 1; count <= 4; count++) {
+      await vi.waitUntil(() => done.length === count)
+      for (let turns = 0; turns < 10; turns++) await new Promise((resolve) => setImmediate(resolve))
+      expect(done.length).toBe(count)
+      done.at(-1)?.()
+    }
+    await all
+  } finally {
+    write.mockRestore()
+    fs.closeSync(fd)
+  }
 })

@@ -54,6 +54,7 @@ type=fd
 `
 const PRIMARY_ONLY = `label: dos
 label-id: 0x00000001
+1: start=6000, size=10, type=0
 2: start=63, size=1000, type=7
 4: start=5000, size=7, type=a5, bootable
 `

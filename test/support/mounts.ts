@@ -17,6 +17,7 @@ import {
   unmountAt,
   type Wanted,
 } from '../../fuse/daemon.ts'
+import { readNote } from '../../fuse/filesystem-notes.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
 import { processStart } from '../../fuse/process-start.ts'
 
@@ -174,6 +175,10 @@ export class Bench {
     wanted: Wanted = 'sensible',
   ): ReturnType<typeof mountFilesystem> {
     const mountpoint = options.mountpoint ?? this.directory()
+    // Also what a mount that failed has left, which is a mistake.
+    this.onClean(async () => {
+      if (readNote(mountpoint)) await unmountAt(mountpoint).catch(() => {})
+    })
     const mounted = await mountFilesystem({ ...options, mountpoint }, wanted, this.entry)
     this.onClean(async () => {
       if (mountedAt(mountpoint)) execute('umount', '-l', mountpoint)

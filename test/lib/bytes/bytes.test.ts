@@ -7,6 +7,7 @@ import { crc32c } from '../../../lib/bytes/crc32c.ts'
 import {
   guidFromBytes,
   guidFromMixedEndian,
+  guidInNamespace,
   guidToBytes,
   guidToMixedEndian,
   namedGuid,
@@ -72,6 +73,12 @@ describe('GUIDs', () => {
   test('are read in any case, with braces or without', () => {
     expect(normalizeGuid(`{${guid.toUpperCase()}}`)).toBe(guid)
     expect(normalizeGuid('not a guid')).toBeUndefined()
+  })
+
+  test('of a name in a namespace are those that everybody makes', () => {
+    // RFC 9562, A.2
+    const dns = '6ba7b810-9dad-11d1-80b4-00c04fd430c8'
+    expect(guidInNamespace(dns, Buffer.from('www.example.com'))).toBe('5df41881-3aed-3515-88a7-2f4a814cf09e')
   })
 
   test('are random, or the same for the same name', () => {

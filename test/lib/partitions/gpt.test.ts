@@ -112,7 +112,7 @@ describe('a GPT of which the primary copy is damaged is read from its backup', (
     if (typeof damage === 'function') damage(disk.bytes)
     const table = await tableOf(disk)
     expect(table).toMatchObject({ kind: 'gpt', id: DISK_GUID, partitions: [{ number: 1, start: 32768 }] })
-    expect(table?.notes).toEqual([expect.stringMatching(`^its GPT was read from the backup; .*${why}`)])
+    expect(table?.notes).toEqual([expect.stringMatching(`^its GPT was read from the backup, since .*${why}`)])
   })
 
   test('and where its header cannot be read at all', async () => {
@@ -237,7 +237,7 @@ describe('whether a GPT counts is for the MBR to say', () => {
     const disk = diskOf({ primary: { headerCrc: 1 }, backup: { headerCrc: 2 } })
     const table = await tableOf(disk)
     expect(table).toMatchObject({ kind: 'mbr', partitions: [] })
-    expect(table?.notes).toEqual([expect.stringMatching(/its GPT is lost.*checksum.*of the backup, the checksum/)])
+    expect(table?.notes).toEqual([expect.stringMatching(/its GPT is lost.*checksum.*the backup neither: the checksum/)])
   })
 })
 

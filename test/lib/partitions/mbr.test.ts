@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type PartitionTable, promised, readPartitionTable, VdiskError } from '../../../lib/index.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
-import { writeMbr } from '../../support/partition-tables.ts'
+import { writeGpt, writeMbr } from '../../support/partition-tables.ts'
 
 const MIB = 1 << 20
 const EXTENDED = { type: 0x05, firstLba: 100, sectorCount: 4000 }
@@ -208,6 +208,23 @@ describe('what is no MBR', () => {
   ])('%s', async (_, write) => {
     const disk = new MemoryDevice(MIB)
     write(disk)
+    expect(await tableOf(disk)).toBeUndefined()
+  })
+
+  test('a boot program in front of a file system that has the whole disk', async () => {
+    const disk = diskOf([])
+    disk.bytes.set(Buffer.from('SWAPSPACE2'), 4086)
+    disk.bytes.set([1, 0, 0, 0, 99], 1024)
+    expect(await tableOf(disk)).toBeUndefined()
+    // With a partition it is a table, whatever was left behind it.
+    writeMbr(disk.bytes, [{ firstLba: 2048, sectorCount: 8 }])
+    expect(await tableOf(disk)).toMatchObject({ partitions: [{ number: 1 }] })
+  })
+
+  test('a boot sector that was written over the MBR of a GPT: that is gone', async () => {
+    const disk = new MemoryDevice(MIB)
+    writeGpt(disk.bytes)
+    writeMbr(disk.bytes, [{ status: 0x41, firstLba: 8, sectorCount: 8 }])
     expect(await tableOf(disk)).toBeUndefined()
   })
 
