@@ -5,13 +5,16 @@ import { faultOf } from './fault.ts'
 import type { MountOptions } from './server.ts'
 
 /**
- * The program in the background that serves a mount. `startDaemon` runs it: what to mount is its argument, in JSON; one
- * line of JSON leaves through descriptor 3 as soon as it is known whether the mount works. Standard error is the log.
+ * The program in the background that serves a mount. `startDaemon` runs it: what to mount comes through standard input,
+ * in JSON, or nothing if there is nothing to do; its argument is only for those who list processes. One line of JSON
+ * leaves through descriptor 3 as soon as it is known whether the mount works. Standard error is the log.
  */
 const ANSWER = 3
 
-const { options, logFile } = JSON.parse(process.argv[2] ?? '{}') as { options: MountOptions; logFile: string }
-process.title = `vdisk mount ${options.images.join(' ')} ${options.mountpoint}`
+process.title = process.argv[2] ?? 'vdisk mount'
+const task = fs.readFileSync(0, 'utf8')
+if (task === '') process.exit()
+const { options, logFile } = JSON.parse(task) as { options: MountOptions; logFile: string }
 
 let answered = false
 

@@ -9,6 +9,7 @@ import { sys } from '../lib/io/sys.ts'
 import { errorOf, type Fault, faultOf } from './fault.ts'
 import { inheritedMount } from './inherited.ts'
 import { makeLog } from './log.ts'
+import { assertNoneBuiltUpon } from './mode.ts'
 import { placeOf } from './mount-table.ts'
 import { logFileOf } from './records.ts'
 import { type Mounted, type MountOptions, Server } from './server.ts'
@@ -53,6 +54,7 @@ export async function serveForeground(
   } = {},
 ): Promise<void> {
   const log = makeLog(hooks.log ?? ((line) => process.stderr.write(line)))
+  await assertNoneBuiltUpon(options.images, options)
   const server = await Server.start(options, log, hooks.logFile)
   const stop = (): void => void server.stop()
   for (const signal of SIGNALS) process.on(signal, stop)
@@ -78,16 +80,25 @@ export async function startDaemon(options: MountOptions, entry: string = daemonE
   const logFile = logFileOf(inherited?.path ?? placeOf(options.mountpoint))
   const log = openLog(logFile)
   const handedOver = inherited ? { mountpoint: `/dev/fd/${HANDED_OVER}` } : {}
-  const given = JSON.stringify({ options: { ...absolute(options), ...handedOver }, logFile })
-  const child = spawn(process.execPath, [entry, given], {
+  const title = `vdisk mount ${options.images.join(' ')} ${options.mountpoint}`
+  const child = spawn(process.execPath, [entry, title], {
     detached: true,
     cwd: '/',
-    stdio: ['ignore', log, log, 'pipe', ...(inherited ? [inherited.descriptor] : [])],
+    stdio: ['pipe', log, log, 'pipe', ...(inherited ? [inherited.descriptor] : [])],
     env: { UV_THREADPOOL_SIZE: THREADS, ...process.env },
   })
   fs.closeSync(log)
-  const answer = await answerOf(child).catch((error: unknown): Answer => ({ fault: faultOf(error) }))
   child.unref()
+  const answered = answerOf(child).catch((error: unknown): Answer => ({ fault: faultOf(error) }))
+  try {
+    // Here, while that process starts: a folder full of images takes a while to look through.
+    await assertNoneBuiltUpon(options.images, options)
+  } catch (error) {
+    giveTask(child, undefined)
+    throw error
+  }
+  giveTask(child, { options: { ...absolute(options), ...handedOver, force: true }, logFile })
+  const answer = await answered
   if (answer?.mounted) return answer.mounted
   if (answer?.fault) throw errorOf(answer.fault)
   throw new VdiskError('IO', {
@@ -109,6 +120,13 @@ function daemonEntry(): string {
     where: { file: places[0] },
     advice: 'Build vdisk with: npm run build',
   })
+}
+
+/** Tells a server what to do; without a task it ends. */
+function giveTask(child: ChildProcess, task: object | undefined): void {
+  // Whether it has ended by now its answer tells, or that there is none.
+  child.stdin?.on('error', () => {})
+  child.stdin?.end(task && JSON.stringify(task))
 }
 
 interface Answer {

@@ -1,19 +1,19 @@
 import type { Io } from '../lib/index.ts'
 import { FALLOCATE } from '../lib/io/sys.ts'
+import type { Content } from './content.ts'
 import { findNext } from './extents.ts'
 import { ERRNO, SEEK } from './protocol.ts'
 import type { DiskFile } from './tree.ts'
 
 /** What is asked of a disk besides reads and writes. Each answers with a negative error number where it refuses. */
 
-/** Everything written before is durable. */
-export function* flushFile(file: DiskFile): Io<number> {
-  const { content } = file
+/** Everything written before is durable, through whichever file it was written. */
+export function* flushContent(content: Content): Io<number> {
   content.activity.flushes++
   // Cleared first: what is written while the flush runs is not covered by it.
   content.unflushed = false
   try {
-    yield* file.device.flush()
+    yield* content.device.flush()
   } catch (error) {
     content.unflushed = true
     throw error
@@ -66,7 +66,7 @@ export function* copyRange(from: Range, to: Range, length: number): Io<number> {
     if (extent.kind === 'zero') yield* erase(to.file, to.offset + done, extent.length)
     else {
       const part = buffer.subarray(0, extent.length)
-      yield* from.file.device.read(from.offset + done, part)
+      yield* read(from.file, from.offset + done, part)
       yield* write(to.file, to.offset + done, part)
     }
     done += extent.length
@@ -90,9 +90,19 @@ function* erase(file: DiskFile, offset: number, length: number): Io<void> {
   }
 }
 
+function* read(file: DiskFile, offset: number, target: Uint8Array): Io<void> {
+  yield* file.device.read(offset, target)
+  const { activity } = file.content
+  activity.reads++
+  activity.readBytes += target.length
+}
+
 function* write(file: DiskFile, offset: number, source: Uint8Array): Io<void> {
+  const { activity } = file.content
   try {
     yield* file.device.write(offset, source)
+    activity.writes++
+    activity.writtenBytes += source.length
   } finally {
     file.touch()
   }

@@ -54,17 +54,31 @@ const EXTENSIONS: Readonly<Record<string, string>> = {
 /**
  * Opens an image so that writes go where the mode says.
  *
- * @throws VdiskError REFUSED if others are built upon what would be written, READ_ONLY if the user may not write it, and
- * what opening throws
+ * Whether others are built upon it is `assertNoneBuiltUpon`'s to find out, before.
+ *
+ * @throws VdiskError READ_ONLY if the user may not write what would be written, and what opening throws
  */
-export async function openInMode(image: string, options: ModeOptions): Promise<Opened> {
-  const { readOnly, overlay, overlayFormat, temporary, force, ...open } = options
+export async function openInMode(image: string, options: Omit<ModeOptions, 'force'>): Promise<Opened> {
+  const { readOnly, overlay, overlayFormat, temporary, ...open } = options
   const common: OpenOptions = { ...open, waiting: 'defer' }
-  if (overlay !== undefined) return await openOverlay(image, overlay, { ...common, overlayFormat, force })
+  if (overlay !== undefined) return await openOverlay(image, overlay, { ...common, overlayFormat })
   if (temporary) return await openTemporary(image, common)
   if (readOnly) return { disk: await openDisk(image, common), mode: 'read-only', ...ITSELF }
-  const disk = await openForWriting(image, common)
-  return { disk: await unlessParent(disk, image, { ...common, force }), mode: 'read-write', ...ITSELF }
+  return { disk: await openForWriting(image, common), mode: 'read-write', ...ITSELF }
+}
+
+/**
+ * Looks beside the files that would be written for images that are built upon them.
+ *
+ * @throws VdiskError REFUSED, unless `force` allows it
+ */
+export async function assertNoneBuiltUpon(images: readonly string[], options: ModeOptions): Promise<void> {
+  const { readOnly, overlay, temporary, force } = options
+  if (readOnly || temporary || force) return
+  for (const file of overlay === undefined ? images : [overlay]) {
+    const children = fileIdOf(file) === undefined ? [] : await childrenOf(file, options)
+    if (children.length > 0) throw isParent(file, children)
+  }
 }
 
 /** No file besides the image. */
@@ -81,18 +95,6 @@ async function openForWriting(image: string, options: OpenOptions): Promise<Disk
       advice: `Look at it with --read-only; or write beside it, with --overlay FILE or --temporary.`,
       cause: error,
     })
-  }
-}
-
-/** Gives the disk back if nothing is built upon its image; else closes it. */
-async function unlessParent(disk: Disk, image: string, options: ModeOptions): Promise<Disk> {
-  try {
-    const children = options.force ? [] : await childrenOf(image, options)
-    if (children.length > 0) throw isParent(image, children)
-    return disk
-  } catch (error) {
-    await disk.close().catch(() => {})
-    throw error
   }
 }
 
@@ -113,7 +115,7 @@ function isParent(image: string, children: readonly Child[]): VdiskError {
 async function openOverlay(
   image: string,
   overlay: string,
-  { overlayFormat, force, ...options }: OpenOptions & Pick<ModeOptions, 'overlayFormat' | 'force'>,
+  { overlayFormat, ...options }: OpenOptions & Pick<ModeOptions, 'overlayFormat'>,
 ): Promise<Opened> {
   const before = fileIdOf(overlay)
   const { format, ...common } = options
@@ -136,13 +138,7 @@ async function openOverlay(
     await disk.close().catch(() => {})
     throw notItsChild(image, overlay)
   }
-  return {
-    disk: await unlessParent(disk, overlay, { ...common, force }),
-    mode: 'overlay',
-    overlay,
-    isNew: false,
-    notes: [],
-  }
+  return { disk, mode: 'overlay', overlay, isNew: false, notes: [] }
 }
 
 function notItsChild(image: string, overlay: string): VdiskError {

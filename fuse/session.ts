@@ -2,7 +2,7 @@ import type { Struct, StructValue } from '../lib/bytes/struct.ts'
 import { type Io, isVdiskError, messageOf, VdiskError } from '../lib/index.ts'
 import { attributesOf, type Ownership, validSecondsOf } from './attributes.ts'
 import { entryValues, listFolder } from './directory.ts'
-import { allocate, copyRange, flushFile, seek } from './disk-requests.ts'
+import { allocate, copyRange, flushContent, seek } from './disk-requests.ts'
 import { errnoOf } from './errno.ts'
 import { type Frame, FramePool } from './frame.ts'
 import { greet, isSpoken } from './greeting.ts'
@@ -100,8 +100,8 @@ export class Session {
 
   /** Everything written through this mount is durable. */
   *flush(): Io<void> {
-    const contents = new Map(this.tree.files().map((file) => [file.content, file]))
-    for (const file of contents.values()) yield* flushFile(file)
+    const contents = new Set(this.tree.files().map((file) => file.content))
+    for (const content of contents) yield* flushContent(content)
   }
 
   /** At the end of the disk reads get shorter, and past it empty. */
@@ -181,7 +181,7 @@ export class Session {
       case OPCODE.RELEASE:
         return yield* this.release(node, this.take(request, messages.handleIn).handle)
       case OPCODE.FSYNC:
-        return node.kind === 'file' ? yield* flushFile(node) : 0
+        return node.kind === 'file' ? yield* flushContent(node.content) : 0
       case OPCODE.LOOKUP:
       case OPCODE.OPENDIR:
       case OPCODE.READDIR:
@@ -310,7 +310,7 @@ export class Session {
   /** A program that closes a file is told by the result whether its data has arrived; who only read need not wait. */
   private *close(node: DiskFile | TextFile, handle: number): Io<number> {
     if (node.kind !== 'file' || !this.handles.mayWrite(handle)) return 0
-    if (node.unflushed) yield* flushFile(node)
+    if (node.unflushed) yield* flushContent(node.content)
     if (node.onClose) yield* node.onClose()
     return 0
   }

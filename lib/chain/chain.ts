@@ -191,7 +191,10 @@ export class Chain implements Device {
       yield* this.writeClaimed(top, top.size - tail.length, tail)
       yield* this.flush()
     }
+    // It flushes more than once: what was given up before may be used again within it, so nobody may be on the way there.
+    yield* this.flushes.take(() => this.reads.drain())
     yield* top.resize(size, parentSize, signal)
+    this.unpacked.forget(top.store)
   }
 
   /**

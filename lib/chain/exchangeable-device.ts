@@ -179,7 +179,9 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
 }
 
 function* copy(device: Device, offset: number, source: ByteStore, at: number, length: number): Io<void> {
-  const buffer = new Uint8Array(Math.min(PIECE, Math.max(0, length) || 0))
+  // Asked for at both ends first: what cannot be done as a whole must change nothing.
+  for (const end of [offset, offset + length]) yield* device.write(end, new Uint8Array(0))
+  const buffer = new Uint8Array(Math.min(PIECE, length))
   for (let done = 0; done < length; done += buffer.length) {
     const part = buffer.subarray(0, Math.min(buffer.length, length - done))
     yield* settle(source.read(at + done, part))

@@ -243,6 +243,7 @@ describeIf(whyNoMounts(), 'the server of a mount', () => {
     expect(await ask(held(image), 'resize', { size: 8 * MIB })).toEqual({ before: 4 * MIB, after: 8 * MIB })
     // The kernel, and whoever has the disk open, sees it.
     const file = fs.openSync(mounted.disk, 'r+')
+    expect(fs.fstatSync(file).size).toBe(8 * MIB)
     expect(await ask(held(image), 'resize', { by: MIB })).toEqual({ before: 8 * MIB, after: 9 * MIB })
     expect(fs.fstatSync(file).size).toBe(9 * MIB)
     expect(fs.writeSync(file, noise(4096), 0, 4096, 9 * MIB - 4096)).toBe(4096)
@@ -256,6 +257,21 @@ describeIf(whyNoMounts(), 'the server of a mount', () => {
     await using disk = await openDisk(image)
     expect(disk.size).toBe(2 * MIB)
     expect((await readBack(image, 0, MIB)).equals(noise(MIB))).toBe(true)
+  })
+
+  test('tells the kernel of a new size, where that relies on the old one', async () => {
+    const image = await makeImage(bench, 'qcow2', 4 * MIB)
+    const mountpoint = bench.place('disk')
+    fs.writeFileSync(mountpoint, '')
+    await bench.mount({ image, mountpoint })
+    expect(fs.statSync(mountpoint).size).toBe(4 * MIB)
+    await ask(held(image), 'resize', { size: 8 * MIB })
+    expect(fs.statSync(mountpoint).size).toBe(8 * MIB)
+    fs.truncateSync(mountpoint, 8 * MIB)
+    const file = fs.openSync(mountpoint, 'r+')
+    fs.writeSync(file, noise(4096), 0, 4096, 8 * MIB - 4096)
+    fs.closeSync(file)
+    expect(fs.readFileSync(mountpoint).subarray(-4096).equals(noise(4096))).toBe(true)
   })
 
   test('does not resize what cannot be written, or will be forgotten', async () => {

@@ -102,8 +102,9 @@ describe('durability', () => {
     expect(flushes(device)).toBe(2)
   })
 
-  test('DESTROY flushes what was written', () => {
-    const { ask, device } = makeSession()
+  test('DESTROY flushes what was written, whatever other files show it', () => {
+    const { ask, device, tree, file } = makeSession()
+    tree.addFile('view', new MemoryDevice(65536, { writable: false }), undefined, { content: file.content, start: 0 })
     expect(errorOf(ask(requestBytes(OPCODE.DESTROY, 0)))).toBe(0)
     expect(flushes(device)).toBe(1)
   })

@@ -3,6 +3,7 @@ import { folderFor, showDisk } from '../../fuse/exhibit.ts'
 import { type DiskFile, type Folder, type Node, Tree } from '../../fuse/tree.ts'
 import type { InternalSnapshots, WritableLayer } from '../../lib/contracts/layer.ts'
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
+import { raw } from '../../lib/formats/raw/driver.ts'
 import { Chain, type Device, promised, run, VdiskError } from '../../lib/index.ts'
 import { MemoryDevice } from '../support/memory-device.ts'
 import { MemoryFolder } from '../support/memory-image.ts'
@@ -159,6 +160,24 @@ describe('an exhibit', () => {
       'snapshots/2-second.raw',
     ])
     expect(find('snapshots', '2-second.raw')).toBe(second)
+  })
+
+  test('shows through a snapshot what lies in the layers below', async () => {
+    const { held, layers, exhibit, edit, find } = await makeShown({ layers: ['/srv/base.qcow2', '/srv/disk.qcow2'] })
+    await promised(new Chain(layers.slice(0, 1)).write(MIB, new Uint8Array(4096).fill(9)))
+    await promised(edit.create('early'))
+    await promised(held.chain.write(MIB, new Uint8Array(4096).fill(1)))
+    await promised(exhibit.refresh())
+    const snapshot = find('snapshots', '1-early.raw')
+    expect([await readOf(snapshot.device, MIB), await readOf(held.chain, MIB)]).toEqual([9, 1])
+  })
+
+  test('of a format without snapshots shows none', async () => {
+    const chain = new Chain([await promised(raw.open(new MemoryFolder().image('/srv/disk.raw'), 'read'))])
+    const tree = Tree.ofFolder()
+    await promised(showDisk(tree, tree.root, { disk: { chain }, image: '/srv/disk.raw', mode: 'read-only' }))
+    expect(namesIn(tree.root)).toEqual(['disk.raw', 'status.json', 'layers/', 'layers/0-disk.raw.raw'])
+    await expect(promised(chain.viewOfSnapshot('1'))).rejects.toMatchObject({ code: 'NOT_FOUND' })
   })
 
   test('holds few tables of many snapshots at once', async () => {

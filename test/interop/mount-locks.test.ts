@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import { expect, test } from 'vitest'
-import { createDisk } from '../../lib/index.ts'
+import { createDisk, openDisk } from '../../lib/index.ts'
 import { describeIf, MIB, makeImage, noise, useBench } from '../support/mount-suite.ts'
 import { execute, must, until, whyNoMounts, whyNoPrograms } from '../support/mounts.ts'
 import { refusal } from '../support/refusal.ts'
@@ -85,6 +85,8 @@ describeIf(missing, 'a mounted image and QEMU', () => {
       const error = await refusal(() => bench.mount({ image, ...how }))
       expect(error).toMatchObject({ code: 'IN_USE', message: expect.stringContaining(`qemu-io (process ${qemu.pid})`) })
     }
+    // Nor by this process, whose own locks come first in the kernel's lists.
+    expect((await refusal(() => openDisk(image, { writable: true }))).message).toContain(`(process ${qemu.pid})`)
     qemu.stdin?.end()
     await once(qemu, 'exit')
     await bench.mount({ image })

@@ -87,7 +87,16 @@ class WritableRawLayer extends RawLayer implements WritableLayer {
   }
 
   *resize(size: number): Io<void> {
-    yield* settle(this.store.truncate(size))
+    const before = this.bytes
+    // Whoever reads meanwhile is not led past the end of the file.
+    this.bytes = Math.min(before, size)
+    this.known = NOTHING_KNOWN
+    try {
+      yield* settle(this.store.truncate(size))
+    } catch (error) {
+      this.bytes = before
+      throw error
+    }
     yield* settle(this.store.flush())
     this.bytes = size
     this.known = NOTHING_KNOWN

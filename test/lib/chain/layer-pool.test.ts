@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import type { Image } from '../../../lib/contracts/image.ts'
 import type { Layer } from '../../../lib/contracts/layer.ts'
 import { raw } from '../../../lib/formats/raw/driver.ts'
-import { type Disk, LayerPool } from '../../../lib/index.ts'
+import { createDisk, type Disk, LayerPool, openDisk } from '../../../lib/index.ts'
 import { HostFile } from '../../../lib/io/host-file.ts'
 import { breathe, type Io, promised } from '../../../lib/io/io.ts'
 import { sys } from '../../../lib/io/sys.ts'
@@ -73,6 +73,23 @@ counted('two children of one base', () => {
     if (sys()) expect((await refusal(write)).code).toBe('IN_USE')
     await b.close()
     await write()
+  })
+
+  test('that see it as different formats do not share it', async () => {
+    const family = await twoChildrenOf('qcow2')
+    await using bytes = await createDisk(family.at('bytes'), {
+      format: 'qcow2',
+      parent: family.at('base.qcow2'),
+      parentFormat: 'raw',
+    })
+    await bytes.close()
+    const pool = new LayerPool()
+    await using a = await family.open('a', { pool })
+    await using b = await openDisk(family.at('bytes'), { pool })
+    expect([a, b].map((disk) => disk.chain.layers[0]?.format)).toEqual(['qcow2', 'raw'])
+    const magic = new Uint8Array(3)
+    await b.read(0, magic)
+    expect(Buffer.from(magic).toString('latin1')).toBe('QFI')
   })
 
   test('that wait or lock in different ways do not share it', async () => {
@@ -322,6 +339,7 @@ describe('a file that a disk of the process writes to', () => {
     fs.renameSync(family.at('base.qcow2'), family.at('away'))
     await refusal(() => family.open('a', { ...pooled, writable: true }))
     fs.renameSync(family.at('away'), family.at('base.qcow2'))
+    await refusal(() => family.open('a', { ...pooled, writable: true, format: 'vhdx' }))
     await (await family.open('a', { ...pooled, writable: true })).close()
   })
 })
