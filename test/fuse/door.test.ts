@@ -132,7 +132,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
         return (JSON.parse(text) as { io: object }).io
       }
       expect(status()).toMatchObject({ writes: 0, writtenBytes: 0 })
-      must('dd', 'if=/dev/zero', `of=${disk}`, 'bs=1M', 'count=1', 'oflag=direct', 'conv=notrunc')
+      must('dd', 'if=/dev/zero', `of=${disk}`, 'bs=1M', 'count=1', 'conv=notrunc')
       expect(status()).toMatchObject({ writes: MIB / abilities.transfer, writtenBytes: MIB })
     })
 
@@ -141,6 +141,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
       const { disk } = await mount({ image })
       const file = fs.openSync(disk, 'r+')
       fs.writeSync(file, noise(4 * MIB), 0, 4 * MIB, 0)
+      expect(fs.fstatSync(file).size).toBe(4 * MIB)
       await askHolder(image, 'resize', { size: 8 * MIB })
       expect(fs.fstatSync(file).size).toBe(8 * MIB)
       fs.writeSync(file, noise(MIB), 0, MIB, 7 * MIB)
@@ -282,6 +283,10 @@ with open(sys.argv[1], 'r+b') as file:
             .equals(noise(4 * MIB, round)),
         ).toBe(true)
       }
+      const writer = fs.openSync(part, 'r+')
+      const reading = errnoOf(() => fs.closeSync(fs.openSync(disk, 'r')))
+      fs.closeSync(writer)
+      expect(reading).toBe(abilities.sideBySide ? undefined : 'EBUSY')
     })
   })
 
