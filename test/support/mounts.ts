@@ -138,8 +138,8 @@ export class Bench {
   }
 
   /** Makes a block device of a file. It goes when `detach` is called, or with the test. */
-  attach(file: string): { device: string; detach: () => void } {
-    const device = must('losetup', '--find', '--show', file).trim()
+  attach(file: string, ...options: string[]): { device: string; detach: () => void } {
+    const device = must('losetup', '--find', '--show', ...options, file).trim()
     let attached = true
     const detach = (run: typeof must | typeof execute): void => {
       // Once it is free it may be another program's.
