@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { checkImage, createDisk, finish, openDisk } from '../../lib/index.ts'
+import { fioVerify } from '../support/fio-verify.ts'
 import { Bench, must, whyNoMounts, whyNoPrograms } from '../support/mounts.ts'
 import { printSeed, SEED } from '../support/random.ts'
 
@@ -27,32 +28,14 @@ const title = 'eight programs that write and verify'
 describe.skipIf(missing !== undefined)(missing ? `${title} (skipped: ${missing})` : title, () => {
   describe.each(['qcow2', 'vhdx'])('in %s', (format) => {
     test.each([
-      ['through the cache of the mount', 0],
-      ['past it', 1],
+      ['through the cache of the mount', false],
+      ['past it', true],
     ])('find what they wrote, %s', async (_, direct) => {
       const image = bench.place(`disk.${format}`)
       await (await createDisk(image, { format, size: JOBS * PART })).close()
       const mounted = await bench.mount({ image })
-      const common = [
-        '--name=verify',
-        `--filename=${mounted.disk}`,
-        `--numjobs=${JOBS}`,
-        `--size=${PART}`,
-        `--offset_increment=${PART}`,
-        '--rw=randwrite',
-        '--bs=4k',
-        '--ioengine=libaio',
-        '--iodepth=8',
-        `--direct=${direct}`,
-        `--randseed=${SEED}`,
-        '--verify=crc32c',
-        '--verify_fatal=1',
-        '--end_fsync=1',
-        '--thread',
-        '--verify_state_save=0',
-        '--allow_file_create=0',
-      ]
-      must('fio', ...common, '--do_verify=1')
+      const load = { jobs: JOBS, part: PART, direct, seed: SEED }
+      fioVerify({ ...load, file: mounted.disk })
       const written = createHash('sha256').update(fs.readFileSync(mounted.disk)).digest('hex')
       expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
       must('qemu-img', 'check', '-q', '-f', format, image)
@@ -60,7 +43,7 @@ describe.skipIf(missing !== undefined)(missing ? `${title} (skipped: ${missing})
       expect(await contentHash(image)).toBe(written)
       // And once more by fio, which knows what it should have written, from an image that was opened anew.
       const again = await bench.mount({ image })
-      must('fio', ...common.map((option) => option.replace(mounted.disk, again.disk)), '--verify_only')
+      fioVerify({ ...load, file: again.disk }, 'verify')
     })
   })
 })
