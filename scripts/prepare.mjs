@@ -6,11 +6,17 @@ import { fileURLToPath } from 'node:url'
 
 export const root = path.join(path.dirname(fileURLToPath(import.meta.url)), '..')
 
-/** Installs what package-lock.json says, unless that is there already. */
+/**
+ * Installs what package-lock.json says, unless that is there already.
+ *
+ * A node_modules that is only a link belongs to another checkout: npm would empty that, so its packages are taken as
+ * they are.
+ */
 export function ensurePackages() {
   const [major, minor] = process.versions.node.split('.').map(Number)
   if (major < 20 || (major === 20 && minor < 19))
     fail(`vdisk needs Node 20.19 or later; this is ${process.versions.node}`)
+  if (fs.lstatSync(path.join(root, 'node_modules'), { throwIfNoEntry: false })?.isSymbolicLink()) return
   const installed = path.join(root, 'node_modules', '.package-lock.json')
   if (changedAt(installed) >= changedAt(path.join(root, 'package-lock.json'))) return
   console.error('vdisk: installing packages (once)')

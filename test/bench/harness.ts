@@ -86,6 +86,25 @@ export function compareTimes(what: string, ours: number, peer: number, goal: num
   })
 }
 
+/** As `compareTimes`, for what is better when it is more. */
+export function compareRates(
+  what: string,
+  ours: number,
+  peer: number,
+  goal: number,
+  show: (rate: number) => string,
+): void {
+  const ratio = ours / peer
+  report({
+    what,
+    ours: show(ours),
+    peer: show(peer),
+    ratio: `${ratio.toFixed(2)}x`,
+    goal: `>= ${goal}x`,
+    reached: ratio >= goal,
+  })
+}
+
 export function report(row: Row): void {
   rows.push(row)
   console.log(

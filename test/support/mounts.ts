@@ -84,9 +84,19 @@ export function whyNotReachable(uid: number): string | undefined {
   return status === 0 ? undefined : `user ${uid} may not read ${ROOT}`
 }
 
-/** Runs a program to its end. Not for the process that serves a mount. */
+/**
+ * Runs a program to its end. Not for the process that serves a mount.
+ *
+ * One that hangs is ended before the time limit of its test, which cannot pass while we wait here.
+ */
 export function execute(command: string, ...args: string[]): SpawnSyncReturns<string> {
-  return spawnSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20, env: { ...process.env, LC_ALL: 'C' } })
+  return spawnSync(command, args, {
+    encoding: 'utf8',
+    maxBuffer: 64 << 20,
+    env: { ...process.env, LC_ALL: 'C' },
+    timeout: 100_000,
+    killSignal: 'SIGKILL',
+  })
 }
 
 /** As `execute`, for what must work. @returns what it printed */

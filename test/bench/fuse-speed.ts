@@ -1,0 +1,155 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import { forget } from './fio.ts'
+import { makeChain } from './fuse-images.ts'
+import { type Conditions, randomReadsDeep, readingUses, type Use, uses } from './fuse-rows.ts'
+import { benchFolder, compareRates, interleave, report, vdisk } from './harness.ts'
+import { call, type MountedDisk, mountByLibvhdi, mountByQemu, mountByVdisk, mountKnows } from './mounted.ts'
+
+/** Rows that were asked for, by their names. */
+export type Picked = (id: string) => boolean
+
+/** A qcow2 image and those below it, beside QEMU's export of a copy. In memory: the medium does not speak. */
+export async function chain(group: string, layers: number, picked: Picked, conditions: Conditions): Promise<void> {
+  const chosen = uses.filter(({ id }) => picked(`${group}/${id}`))
+  if (chosen.length === 0) return
+  const shape = layers === 1 ? 'qcow2' : `chain of ${layers} layers`
+  await inFolder('memory', async (folder) => {
+    const top = await makeChain(path.join(folder, 'ours'), layers)
+    fs.cpSync(path.join(folder, 'ours'), path.join(folder, 'peers'), { recursive: true })
+    await mounted({
+      vdisk: () => mountByVdisk(path.join(folder, 'ours', top)),
+      peer: () => mountByQemu(path.join(folder, 'peers', top)),
+    })(async ({ vdisk, peer }) => {
+      for (const use of chosen) await compareUse(`${shape}: ${use.what}`, use, vdisk, peer, use.goal, conditions)
+    })
+  })
+}
+
+/** The blocks of a file that nobody has read yet come from the medium. */
+export async function cold(picked: Picked, conditions: Conditions): Promise<void> {
+  const use = randomReadsDeep
+  if (!picked(`cold/${use.id}`)) return
+  await inFolder('disk', async (folder) => {
+    const images = { vdisk: path.join(folder, 'ours'), peer: path.join(folder, 'peers') }
+    const top = await makeChain(images.vdisk, 1)
+    fs.cpSync(images.vdisk, images.peer, { recursive: true })
+    call(['sync', '-f', folder])
+    await mounted({
+      vdisk: () => mountByVdisk(path.join(images.vdisk, top)),
+      peer: () => mountByQemu(path.join(images.peer, top)),
+    })(async ({ vdisk, peer }) => {
+      const afresh: Use = {
+        ...use,
+        run(file, given, round) {
+          forget(path.join(file === vdisk.file ? images.vdisk : images.peer, top))
+          return use.run(file, given, round)
+        },
+      }
+      await compareUse(`cold qcow2 on a disk: ${use.what}`, afresh, vdisk, peer, 0.8, conditions)
+    })
+  })
+}
+
+/** A dynamic VHDX beside libvhdi, which only reads. */
+export async function vhdx(picked: Picked, conditions: Conditions): Promise<void> {
+  const chosen = readingUses.filter(({ id }) => picked(`vhdx/${id}`))
+  if (chosen.length === 0) return
+  await inFolder('memory', async (folder) => {
+    const image = path.join(folder, 'ours.vhdx')
+    const top = await makeChain(path.join(folder, 'source'), 1)
+    call([...vdisk, 'convert', '-q', path.join(folder, 'source', top), image, '--format', 'vhdx'])
+    fs.rmSync(path.join(folder, 'source'), { recursive: true })
+    fs.copyFileSync(image, path.join(folder, 'peers.vhdx'))
+    await mounted({
+      vdisk: () => mountByVdisk(image),
+      peer: () => mountByLibvhdi(path.join(folder, 'peers.vhdx')),
+    })(async ({ vdisk, peer }) => {
+      for (const use of chosen) await compareUse(`VHDX: ${use.what}`, use, vdisk, peer, 1, conditions)
+    })
+  })
+}
+
+/** What the portable transport gives, beside the protocol spoken by ourselves: of the same image, one after the other. */
+export async function portable(picked: Picked, conditions: Conditions): Promise<void> {
+  const chosen = uses.filter(({ id }) => picked(`fuse-native/${id}`))
+  if (chosen.length === 0) return
+  if (!mountKnows('--transport')) {
+    console.log('skipped  fuse-native: vdisk mount has no option --transport')
+    return
+  }
+  await inFolder('memory', async (folder) => {
+    const top = await makeChain(path.join(folder, 'native'), 1)
+    fs.cpSync(path.join(folder, 'native'), path.join(folder, 'protocol'), { recursive: true })
+    await mounted({
+      vdisk: () => mountByVdisk(path.join(folder, 'native', top), '--transport', 'fuse-native'),
+      peer: () => mountByVdisk(path.join(folder, 'protocol', top)),
+    })(async ({ vdisk, peer }) => {
+      for (const use of chosen) {
+        const { ours, theirs } = await measure(use, vdisk, peer, conditions)
+        report({
+          what: `fuse-native beside our protocol: ${use.what}`,
+          ours: use.show(ours),
+          peer: use.show(theirs),
+          ratio: `${(ours / theirs).toFixed(2)}x`,
+          goal: '-',
+          reached: true,
+        })
+      }
+    })
+  })
+}
+
+async function compareUse(
+  what: string,
+  use: Use,
+  vdisk: MountedDisk,
+  peer: MountedDisk,
+  goal: number,
+  conditions: Conditions,
+): Promise<void> {
+  const { ours, theirs } = await measure(use, vdisk, peer, conditions)
+  compareRates(what, ours, theirs, goal, use.show)
+}
+
+/** Both are mounted all the time; the one that is not asked is idle. */
+async function measure(
+  use: Use,
+  vdisk: MountedDisk,
+  peer: MountedDisk,
+  conditions: Conditions,
+): Promise<{ ours: number; theirs: number }> {
+  const rounds = { vdisk: 0, peer: 0 }
+  const medians = await interleave(conditions.rounds, {
+    vdisk: () => use.run(vdisk.file, conditions, rounds.vdisk++),
+    peer: () => use.run(peer.file, conditions, rounds.peer++),
+  })
+  return { ours: medians.vdisk as number, theirs: medians.peer as number }
+}
+
+/** Mounts on both sides, and ends both, whatever happens in between. */
+function mounted(sides: { vdisk: () => MountedDisk; peer: () => MountedDisk }) {
+  return async (work: (disks: { vdisk: MountedDisk; peer: MountedDisk }) => Promise<void>): Promise<void> => {
+    const vdisk = sides.vdisk()
+    try {
+      const peer = sides.peer()
+      try {
+        await work({ vdisk, peer })
+      } finally {
+        peer.end()
+      }
+    } finally {
+      vdisk.end()
+    }
+  }
+}
+
+/** Works in a folder that is gone afterwards. */
+export async function inFolder(where: 'memory' | 'disk', work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = benchFolder(where)
+  try {
+    await work(folder)
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
