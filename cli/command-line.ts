@@ -13,7 +13,7 @@ import { UsageError } from './usage-error.ts'
 /** A verb's arguments: those without a name, in order, and the options that it declared to yargs. */
 export interface Shape {
   readonly verb: string
-  /** as `<image> [name]` */
+  /** as `<image> [name]`, or `<image..> <place>` */
   readonly usage: string
   readonly declared: Declared
   /** options without which the verb cannot work */
@@ -57,7 +57,7 @@ export function arrange(words: readonly string[], shape: Shape): string[] {
 
 /** `vdisk info IMAGE [options]`: with what cannot be left out. */
 export function usageLine({ verb, usage, demanded }: Omit<Shape, 'declared'>): string {
-  const words = usage.toUpperCase().replace(/[<>]/g, '')
+  const words = usage.toUpperCase().replace(/[<>]/g, '').replace('..', '...')
   const needed = demanded.map((name) => `--${name} ${VALUES[name] ?? name.toUpperCase()}`)
   return ['vdisk', verb, words, ...needed, '[options]'].filter((word) => word !== '').join(' ')
 }
@@ -89,7 +89,9 @@ class Reader {
 
   /** Takes a word for the next argument without a name. */
   place(word: string): void {
-    const position = positionsOf(this.shape.usage)[this.placed.length]
+    const positions = positionsOf(this.shape.usage)
+    const isMany = positions[0]?.many ?? false
+    const position = positions[isMany ? Math.min(this.placed.length, positions.length - 1) : this.placed.length]
     if (!position) throw this.tooMany(word)
     if (word === '') throw this.fault(`${position.name.toUpperCase()} is empty`)
     if (word === '-' && position.name !== 'name') {
@@ -116,7 +118,10 @@ class Reader {
         this.isBoolean(name) ? (value === 'true' ? `--${name}` : `--no-${name}`) : `--${name}=${value}`,
       ),
     )
-    return [...this.placed.map((word, i) => `--${positions[i]?.name}=${word}`), ...named]
+    // What is beyond the places belongs to the first, which takes many.
+    const surplus = Math.max(0, this.placed.length - positions.length)
+    const placed = this.placed.map((word, i) => `--${positions[Math.max(0, i - surplus)]?.name}=${word}`)
+    return [...placed, ...named]
   }
 
   private long(word: string, next: string | undefined): number {
@@ -237,10 +242,11 @@ function are(count: number): string {
   return count === 1 ? 'is' : 'are'
 }
 
-/** The arguments without a name. */
-export function positionsOf(usage: string): { name: string; needed: boolean }[] {
-  return [...usage.matchAll(/([<[])([\w-]+)[>\]]/g)].map(([, bracket, name]) => ({
+/** The arguments without a name. Of the first, if it says so with two dots, there may be many. */
+export function positionsOf(usage: string): { name: string; needed: boolean; many: boolean }[] {
+  return [...usage.matchAll(/([<[])([\w-]+)(\.\.)?[>\]]/g)].map(([, bracket, name, dots]) => ({
     name: name as string,
     needed: bracket === '<',
+    many: dots !== undefined,
   }))
 }

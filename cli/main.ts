@@ -21,6 +21,7 @@ const VERBS: readonly (readonly [string, string, () => Promise<{ command: AnyCom
   ['relink', 'point a child at its parent\u2019s new place', () => import('./commands/relink.ts')],
   ['mount', 'show a disk as a file, for reading and writing', () => import('./commands/mount.ts')],
   ['unmount', 'end that, with everything on the medium', () => import('./commands/unmount.ts')],
+  ['flush', 'make durable what was written to a mounted disk', () => import('./commands/flush.ts')],
   ['mounts', 'what is mounted', () => import('./commands/mounts.ts')],
   ['tour', 'a short guided tour on a bundled chain of images', () => import('./commands/tour.ts')],
 ]
@@ -55,9 +56,16 @@ async function main(given: readonly string[]): Promise<number> {
       out.error(interrupted(command))
       return EXIT.interrupted
     }
-    out.error(error)
+    out.error(await withHolder(error))
     return failureCode(verb?.[0], error)
   }
+}
+
+/** Where an image is in use because we have it mounted ourselves, says where, and what to do. */
+async function withHolder(error: unknown): Promise<unknown> {
+  if (!isVdiskError(error, 'IN_USE') || error.where.file === undefined) return error
+  const { explainHolder } = await import('../fuse/control-client.ts')
+  return explainHolder(error, error.where.file)
 }
 
 /** `vdisk --json info x` is `vdisk info --json x`. */

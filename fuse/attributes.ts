@@ -9,6 +9,8 @@ export interface Ownership {
   readonly gid: number
   /** Others may read. A disk holds everything that its owner has, so they may not unless the owner says so. */
   readonly shared: boolean
+  /** permission bits of a file that can be written, in place of those that follow from `shared` */
+  readonly mode?: number | undefined
 }
 
 /** The fields of fuse_attr. */
@@ -29,22 +31,40 @@ export interface Attributes {
   readonly blockSize: number
 }
 
+/**
+ * Seconds for which the kernel may rely on a name or an attribute. They change through the mount alone, of which the
+ * kernel knows by itself, or it is told: in effect for ever.
+ */
+export const VALID_SECONDS = 86400
+
+/** Seconds for which the attributes of a node hold: none where they change without the kernel's hearing of it. */
+export function validSecondsOf(node: Node): number {
+  if (node.kind === 'text') return 0
+  if (node.kind === 'folder') return VALID_SECONDS
+  return node.content.files > 1 && node.content.device.writable ? 0 : VALID_SECONDS
+}
+
+/** Permission bits of owner, group and others. */
+const READ = 0o444
+const WRITE = 0o222
+
 const SMALLEST_BLOCK = 4096
 const LARGEST_BLOCK = 1 << 20
 
 export function* attributesOf(node: Node, owner: Ownership): Io<Attributes> {
-  const seconds = Math.floor(node.modified / 1000)
-  const nanos = Math.floor(node.modified % 1000) * 1_000_000
+  const { modified } = node
+  const accessed = (node.kind === 'file' && node.accessed) || modified
+  const size = yield* sizeOf(node)
   return {
     inode: node.id,
-    size: node.kind === 'file' ? node.device.size : 0,
-    blocks: node.kind === 'file' ? Math.ceil((yield* occupiedBy(node)) / 512) : 0,
-    accessed: seconds,
-    modified: seconds,
-    changed: seconds,
-    accessedNanos: nanos,
-    modifiedNanos: nanos,
-    changedNanos: nanos,
+    size,
+    blocks: Math.ceil((node.kind === 'file' ? yield* occupiedBy(node) : size) / 512),
+    accessed: secondsOf(accessed),
+    modified: secondsOf(modified),
+    changed: secondsOf(modified),
+    accessedNanos: nanosOf(accessed),
+    modifiedNanos: nanosOf(modified),
+    changedNanos: nanosOf(modified),
     mode: (node.kind === 'folder' ? TYPE.DIRECTORY : TYPE.FILE) | permissionsOf(node, owner),
     links: node.kind === 'folder' ? 2 : 1,
     uid: owner.uid,
@@ -53,10 +73,25 @@ export function* attributesOf(node: Node, owner: Ownership): Io<Attributes> {
   }
 }
 
-/** The permission bits of a node. */
+/** The permission bits of a node. Who may read a folder may look into it. */
 export function permissionsOf(node: Node, owner: Ownership): number {
-  if (node.kind === 'folder') return owner.shared ? 0o555 : 0o500
-  return (owner.shared ? 0o444 : 0o400) | (node.kind === 'file' && node.device.writable ? 0o200 : 0)
+  const bits = (owner.mode ?? (owner.shared ? 0o644 : 0o600)) & 0o777
+  if (node.kind === 'folder') return (bits & READ) | ((bits & READ) >> 2)
+  return node.kind === 'file' && node.device.writable ? bits : bits & ~WRITE
+}
+
+/** The size of a text is that of what it would say now. */
+function* sizeOf(node: Node): Io<number> {
+  if (node.kind === 'text') return Buffer.byteLength(yield* node.render())
+  return node.kind === 'file' ? node.device.size : 0
+}
+
+function secondsOf(time: number): number {
+  return Math.floor(time / 1000)
+}
+
+function nanosOf(time: number): number {
+  return Math.floor(time % 1000) * 1_000_000
 }
 
 /** Counted when first asked for, and again after a change. */

@@ -11,7 +11,7 @@ import type { MountOptions } from './server.ts'
 const ANSWER = 3
 
 const { options, logFile } = JSON.parse(process.argv[2] ?? '{}') as { options: MountOptions; logFile: string }
-process.title = `vdisk mount ${options.image} ${options.mountpoint}`
+process.title = `vdisk mount ${options.images.join(' ')} ${options.mountpoint}`
 
 let answered = false
 

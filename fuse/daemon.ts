@@ -3,58 +3,27 @@ import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { messageOf, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
 import { errorOf, type Fault, faultOf } from './fault.ts'
+import { inheritedMount } from './inherited.ts'
 import { makeLog } from './log.ts'
-import { unmount } from './mount.ts'
-import { isOurs, mountedAt, placeOf, readMountTable } from './mount-table.ts'
-import { isServed, logFileOf, type MountRecord, readRecord, readRecords, removeRecord } from './records.ts'
+import { placeOf } from './mount-table.ts'
+import { logFileOf } from './records.ts'
 import { type Mounted, type MountOptions, Server } from './server.ts'
 
+export { listMounts, type MountStatus } from './mounts.ts'
+export type { MountedImage } from './records.ts'
 export type { Mounted, MountOptions } from './server.ts'
-
-/** How a mount ended. */
-export interface Unmounted {
-  readonly mountpoint: string
-  readonly image: string | undefined
-  /**
-   * durable: everything that was written is on the medium, and the image is closed.
-   * died: its server had ended before; what it had not made durable is lost.
-   * unknown: it was unmounted, but whoever serves it left no record that we can read.
-   */
-  readonly ended: 'durable' | 'died' | 'unknown'
-}
-
-export interface MountStatus {
-  readonly mountpoint: string
-  readonly image: string
-  readonly readOnly: boolean
-  /**
-   * detached: unmounted while in use, it serves those who were inside. closing: making things durable. failed: ended
-   * with an error. dead: its server has ended, the mount may still be there. unknown: a mount of another user.
-   */
-  readonly state: 'serving' | 'detached' | 'closing' | 'failed' | 'dead' | 'unknown'
-  readonly pid: number | undefined
-  /** ISO 8601 */
-  readonly started: string | undefined
-  readonly log: string | undefined
-  readonly fault: Fault | undefined
-}
+export { TRANSPORTS, type Transport } from './transport.ts'
+export { type Unmounted, unmountAt } from './unmount.ts'
 
 /** Signals that end a mount in good order. */
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
 
-/** Between two looks at a process that is about to end, in milliseconds. */
-const GLANCE = 10
-
-/** How long a server may go on serving after its mount is gone, in milliseconds, before we say that it does. */
-const PATIENCE = 30_000
-
-/** How long a mount may take to answer before it is taken for busy, in milliseconds. */
-const ANSWER_TIME = 1000
+/** The number under which a server gets the descriptor of a mount that is there already. */
+const HANDED_OVER = 4
 
 /** A log beyond this many bytes starts anew with the next mount. */
 const LOG_LIMIT = 1 << 20
@@ -105,12 +74,15 @@ export async function serveForeground(
  * @throws VdiskError what kept the mount from working, as that process says it
  */
 export async function startDaemon(options: MountOptions, entry: string = daemonEntry()): Promise<Mounted> {
-  const logFile = logFileOf(placeOf(options.mountpoint))
+  const inherited = inheritedMount(options.mountpoint)
+  const logFile = logFileOf(inherited?.path ?? placeOf(options.mountpoint))
   const log = openLog(logFile)
-  const child = spawn(process.execPath, [entry, JSON.stringify({ options: absolute(options), logFile })], {
+  const handedOver = inherited ? { mountpoint: `/dev/fd/${HANDED_OVER}` } : {}
+  const given = JSON.stringify({ options: { ...absolute(options), ...handedOver }, logFile })
+  const child = spawn(process.execPath, [entry, given], {
     detached: true,
     cwd: '/',
-    stdio: ['ignore', log, log, 'pipe'],
+    stdio: ['ignore', log, log, 'pipe', ...(inherited ? [inherited.descriptor] : [])],
     env: { UV_THREADPOOL_SIZE: THREADS, ...process.env },
   })
   fs.closeSync(log)
@@ -119,112 +91,9 @@ export async function startDaemon(options: MountOptions, entry: string = daemonE
   if (answer?.mounted) return answer.mounted
   if (answer?.fault) throw errorOf(answer.fault)
   throw new VdiskError('IO', {
-    message: `Cannot mount ${options.image}: the process that should serve it ended without a word`,
-    where: { file: options.image },
+    message: `Cannot mount ${options.images.join(', ')}: the process that should serve it ended without a word`,
+    where: { file: options.images[0] },
     advice: `It may have left something in ${logFile}`,
-  })
-}
-
-/**
- * Unmounts, and waits until everything that was written is durable and the image is closed.
- *
- * @throws VdiskError NOT_FOUND, REFUSED if it is not one of ours, IN_USE if a program uses it: then nothing has changed;
- * or what its server failed with when it made things durable
- */
-export async function unmountAt(mountpoint: string): Promise<Unmounted> {
-  const place = placeOf(mountpoint)
-  const mounted = mountedAt(place)
-  const record = readRecord(place)
-  if (mounted && !isOurs(mounted)) {
-    throw new VdiskError('REFUSED', {
-      message: `Cannot unmount ${mountpoint}: what is mounted there is of type ${mounted.type}, not ours`,
-      where: { file: mountpoint },
-      advice: 'To see what vdisk has mounted: vdisk mounts',
-    })
-  }
-  if (!mounted && !record) {
-    throw new VdiskError('NOT_FOUND', {
-      message: `Cannot unmount ${mountpoint}: nothing is mounted there`,
-      where: { file: mountpoint },
-      advice: 'To see what is mounted: vdisk mounts',
-    })
-  }
-  // Where nobody answers any more, whoever has a file open there has lost it already, and must not keep the place.
-  if (mounted) await unmount(place, (record ? !isServed(record) : await isAbandoned(place)) ? 'lazy' : 'now')
-  if (!record) return { mountpoint: place, image: mounted?.source, ended: 'unknown' }
-  await untilEnded(record)
-  return { mountpoint: place, image: record.image, ended: settleRecord(record) }
-}
-
-/** The mounts of this user, and those of others as far as the system shows them. */
-export function listMounts(): MountStatus[] {
-  const mounted = new Map(
-    readMountTable()
-      .filter(isOurs)
-      .map((entry) => [entry.mountpoint, entry]),
-  )
-  const ours = readRecords().map((record) => {
-    const state = stateOf(record, mounted.delete(record.mountpoint))
-    const { mountpoint, image, readOnly, pid, started, log, fault } = record
-    return { mountpoint, image, readOnly, state, pid, started, log, fault }
-  })
-  const others = [...mounted.values()].map(({ mountpoint, source, readOnly }) => {
-    const unknown = { pid: undefined, started: undefined, log: undefined, fault: undefined }
-    return { mountpoint, image: source, readOnly, state: 'unknown' as const, ...unknown }
-  })
-  return [...ours, ...others]
-}
-
-function stateOf(record: MountRecord, mounted: boolean): MountStatus['state'] {
-  if (!isServed(record)) return record.state === 'failed' ? 'failed' : 'dead'
-  if (record.state !== 'serving') return 'closing'
-  return mounted ? 'serving' : 'detached'
-}
-
-/** Whether a mount of which we have no record has lost its server. Where that hangs it is there, and we do not wait. */
-async function isAbandoned(place: string): Promise<boolean> {
-  const asked = fs.promises.statfs(place).then(
-    () => false,
-    (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN',
-  )
-  return await Promise.race([asked, sleep(ANSWER_TIME, false, { ref: false })])
-}
-
-/** Waits for the end of the process behind a record. Making much durable takes as long as it takes. */
-async function untilEnded(record: MountRecord): Promise<void> {
-  const begun = Date.now()
-  while (isServed(record)) {
-    if (Date.now() - begun > PATIENCE && readRecord(record.mountpoint)?.state === 'serving') {
-      throw new VdiskError('IN_USE', {
-        message: `Cannot wait for the end of ${record.image}: it is unmounted, but process ${record.pid} still serves it`,
-        where: { file: record.image },
-        advice: 'A program in another mount namespace (a container, a service) may have it open.',
-      })
-    }
-    await sleep(GLANCE)
-  }
-}
-
-/** What the record of a server that has ended tells; its message is delivered, so the record goes. */
-function settleRecord(record: MountRecord): Unmounted['ended'] {
-  const last = readRecord(record.mountpoint)
-  // No record is the sign of a good end; another one belongs to a mount that was made here meanwhile.
-  if (last?.pid !== record.pid || last.processStart !== record.processStart) return 'durable'
-  removeRecord(record.mountpoint)
-  if (last.fault) throw notDurable(last, last.fault)
-  return 'died'
-}
-
-/** It is unmounted all the same, so to repeat the command, once there is room, would be no advice. */
-function notDurable({ image, mountpoint }: MountRecord, fault: Fault): VdiskError {
-  return new VdiskError(fault.code, {
-    message: `Unmounted ${mountpoint}, but not all that was written is on the medium: ${fault.message}`,
-    where: { ...fault.where, file: fault.where?.file ?? image },
-    advice:
-      fault.code === 'NO_SPACE' || fault.advice === undefined
-        ? `Writes that failed were refused to whoever wrote. See what there is: vdisk check ${image}`
-        : fault.advice,
-    cause: errorOf(fault),
   })
 }
 
@@ -257,10 +126,11 @@ async function answerOf(child: ChildProcess): Promise<Answer | undefined> {
 
 /** The server has another working directory. */
 function absolute(options: MountOptions): MountOptions {
-  const { allow, map } = options
+  const { allow, map, overlay } = options
   return {
     ...options,
-    image: path.resolve(options.image),
+    images: options.images.map((image) => path.resolve(image)),
+    ...(overlay === undefined ? {} : { overlay: path.resolve(overlay) }),
     mountpoint: path.resolve(options.mountpoint),
     ...(allow ? { allow: allow.map((folder) => path.resolve(folder)) } : {}),
     ...(map ? { map: map.map((entry) => ({ ...entry, folder: path.resolve(entry.folder) })) } : {}),

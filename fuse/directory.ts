@@ -1,21 +1,16 @@
 import type { Io } from '../lib/index.ts'
-import { type Attributes, attributesOf, type Ownership } from './attributes.ts'
-import { directoryEntry, entryOut, TYPE } from './protocol.ts'
+import { type Attributes, attributesOf, type Ownership, VALID_SECONDS, validSecondsOf } from './attributes.ts'
+import { directoryEntry, entryOut } from './messages.ts'
+import { TYPE } from './protocol.ts'
 import type { Folder, Node } from './tree.ts'
 
-/**
- * Seconds for which the kernel may rely on a name or an attribute. They change through the mount alone, of which the
- * kernel knows by itself: in effect for ever.
- */
-export const VALID_SECONDS = 86400
-
-/** What the kernel is told about a node it looked up. */
-export function entryValues(nodeId: number, attributes: Attributes) {
+/** What the kernel is told about a node it looked up. @param nodeId 0: it need not remember it */
+export function entryValues(node: Node, attributes: Attributes, nodeId = node.id) {
   return {
     nodeId,
     generation: 0,
     entryValidSeconds: VALID_SECONDS,
-    attributesValidSeconds: VALID_SECONDS,
+    attributesValidSeconds: validSecondsOf(node),
     ...attributes,
   }
 }
@@ -23,7 +18,9 @@ export function entryValues(nodeId: number, attributes: Attributes) {
 /**
  * Lists a folder from an entry on, as far as there is room.
  *
- * The offset of an entry is its position: 0 is `.`, 1 is `..`, then the children in the order they were added.
+ * The offset behind an entry is 1 for `.`, 2 for `..`, then one more than the child's id. Children stand in the order
+ * they were added, so these grow; and since no id is used twice, a listing goes on in the right place even if names came
+ * and went meanwhile.
  *
  * @param into room for the answer, zeroed
  * @param owner with it, each entry brings its attributes (READDIRPLUS)
@@ -34,18 +31,19 @@ export function* listFolder(folder: Folder, from: number, into: Uint8Array, owne
   const prefix = owner ? entryOut.size : 0
   let used = 0
   for (const [index, [name, node]] of entries.entries()) {
-    if (index < from) continue
+    const next = index < 2 ? index + 1 : node.id + 1
+    if (next <= from) continue
     const encoded = Buffer.from(name, 'utf8')
     const length = prefix + roundUpTo8(directoryEntry.size + encoded.length)
     if (used + length > into.length) break
     if (owner) {
       // The kernel knows `.` and `..` already: with id 0 it takes no reference to them.
       const nodeId = index < 2 ? 0 : node.id
-      entryOut.encode(entryValues(nodeId, yield* attributesOf(node, owner)), into.subarray(used))
+      entryOut.encode(entryValues(node, yield* attributesOf(node, owner), nodeId), into.subarray(used))
     }
     const entry = {
       inode: node.id,
-      next: index + 1,
+      next,
       nameLength: encoded.length,
       type: (node.kind === 'folder' ? TYPE.DIRECTORY : TYPE.FILE) >> 12,
     }

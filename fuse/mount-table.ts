@@ -10,6 +10,8 @@ export interface TableEntry {
   /** for ours, the image */
   readonly source: string
   readonly readOnly: boolean
+  /** the number of the device, `0:52`; for FUSE the second part is that of the connection */
+  readonly device: string
 }
 
 export const SUBTYPE = 'vdisk'
@@ -38,13 +40,14 @@ export function parseMountTable(text: string): TableEntry[] {
     .filter((line) => line.includes(' - '))
     .map((line) => {
       const [before, after] = line.split(' - ') as [string, string]
-      const [, , , , mountpoint = '', options = ''] = before.split(' ')
+      const [, , device = '', , mountpoint = '', options = ''] = before.split(' ')
       const [type = '', source = ''] = after.split(' ')
       return {
         mountpoint: unmangle(mountpoint),
         type,
         source: unmangle(source),
         readOnly: options.split(',').includes('ro'),
+        device,
       }
     })
 }

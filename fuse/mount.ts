@@ -74,14 +74,18 @@ export async function mount(mountpoint: Mountpoint, flags: MountFlags): Promise<
   if (process.platform !== 'linux' || os.endianness() !== 'LE') {
     throw unsupported(mountpoint, `it needs FUSE as little-endian Linux has it, this is ${process.platform}`)
   }
-  if (!fs.existsSync(DEVICE)) {
-    throw unsupported(
-      mountpoint,
-      `${DEVICE} is missing`,
-      'Load the kernel module with: modprobe fuse. In a container, pass --device /dev/fuse.',
-    )
-  }
+  assertDevice(mountpoint)
   return isRoot() ? await mountAsRoot(mountpoint, flags) : await mountAsUser(mountpoint, flags)
+}
+
+/** @throws VdiskError UNSUPPORTED if the kernel has no FUSE */
+export function assertDevice(mountpoint: Mountpoint): void {
+  if (fs.existsSync(DEVICE)) return
+  throw unsupported(
+    mountpoint,
+    `${DEVICE} is missing`,
+    'Load the kernel module with: modprobe fuse. In a container, pass --device /dev/fuse.',
+  )
 }
 
 /**
@@ -175,8 +179,8 @@ function sharedOptions({ readOnly, allowOther }: MountFlags): string[] {
   return ['default_permissions', ...(allowOther ? ['allow_other'] : []), ...(readOnly ? ['ro'] : [])]
 }
 
-/** In `fusermount3 -o`, a comma ends an option and a backslash protects what follows it. */
-function escapeOption(value: string): string {
+/** In a list of mount options, a comma ends an option and a backslash protects what follows it. */
+export function escapeOption(value: string): string {
   return value.replace(/[\\,]/g, '\\$&')
 }
 
@@ -255,7 +259,7 @@ function adviceFor(words: string): string | undefined {
   return undefined
 }
 
-function unsupported(mountpoint: Mountpoint, why: string, advice?: string): VdiskError {
+export function unsupported(mountpoint: Mountpoint, why: string, advice?: string): VdiskError {
   return new VdiskError('UNSUPPORTED', {
     message: `Cannot mount on ${mountpoint.path}: ${why}`,
     where: { file: mountpoint.path },

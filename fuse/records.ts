@@ -4,6 +4,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { isVdiskError, messageOf, VdiskError } from '../lib/index.ts'
 import type { Fault } from './fault.ts'
+import type { Mode } from './mode.ts'
 import { processStart } from './process-start.ts'
 
 /**
@@ -15,17 +16,43 @@ import { processStart } from './process-start.ts'
  */
 export interface MountRecord {
   readonly mountpoint: string
-  readonly image: string
-  readonly readOnly: boolean
+  readonly images: readonly RecordedImage[]
   readonly pid: number
   /** when the process started, as the kernel counts: another process with this number has another */
   readonly processStart: string
   /** ISO 8601 */
   readonly started: string
   readonly log: string | undefined
+  /** the socket on which its server can be asked; see control-protocol.ts */
+  readonly control?: string | undefined
   /** closing: unmounted, and busy making things durable */
   readonly state: 'serving' | 'closing' | 'failed'
   readonly fault?: Fault | undefined
+}
+
+/** An image of a mount, for whoever looks at it. */
+export interface MountedImage {
+  /** absolute */
+  readonly image: string
+  /** the file that is the disk */
+  readonly disk: string
+  readonly mode: Mode
+  readonly readOnly: boolean
+  /** the file that takes what is written, where that is not the image and stays */
+  readonly overlay: string | undefined
+}
+
+export interface RecordedImage extends MountedImage {
+  /** the files of its chain, base first */
+  readonly files: readonly HeldFile[]
+}
+
+/** A file that a server has open. */
+export interface HeldFile {
+  readonly file: string
+  /** device and inode: the same file under any name */
+  readonly id: string
+  readonly written: boolean
 }
 
 /** Whether the process that made a record still runs. */
@@ -44,8 +71,10 @@ export function readRecord(mountpoint: string): MountRecord | undefined {
   return parse(fileOf(mountpoint))
 }
 
+/** Removes a record, and the socket that a server which was killed may have left. */
 export function removeRecord(mountpoint: string): void {
   fs.rmSync(fileOf(mountpoint), { force: true })
+  fs.rmSync(controlPathOf(mountpoint), { force: true })
 }
 
 /** All records of this user, oldest first. */
@@ -54,9 +83,13 @@ export function readRecords(): MountRecord[] {
   return fs
     .readdirSync(folder)
     .filter((name) => name.endsWith('.json'))
-    .map((name) => parse(path.join(folder, name)))
-    .filter((record) => record !== undefined)
+    .flatMap((name) => parse(path.join(folder, name)) ?? [])
     .sort((a, b) => a.started.localeCompare(b.started))
+}
+
+/** Where the server of a mount is asked. Short: the address of a socket has little room. */
+export function controlPathOf(mountpoint: string): string {
+  return path.join(recordFolder(), `${hashOf(mountpoint)}.sock`)
 }
 
 /** The log of a mount: what its server has to say outlives it. */
@@ -136,12 +169,17 @@ function keyOf(mountpoint: string): string {
     .basename(mountpoint)
     .replace(/[^\w.-]/g, '_')
     .slice(0, 40)
-  return `${name}-${createHash('sha256').update(mountpoint).digest('hex').slice(0, 12)}`
+  return `${name}-${hashOf(mountpoint)}`
+}
+
+function hashOf(mountpoint: string): string {
+  return createHash('sha256').update(mountpoint).digest('hex').slice(0, 12)
 }
 
 function parse(file: string): MountRecord | undefined {
   try {
-    return JSON.parse(fs.readFileSync(file, 'utf8')) as MountRecord
+    const record = JSON.parse(fs.readFileSync(file, 'utf8')) as MountRecord
+    return Array.isArray(record.images) ? record : undefined
   } catch {
     return undefined
   }

@@ -1,21 +1,38 @@
-import fs from 'node:fs'
 import path from 'node:path'
-import { type Disk, messageOf, type OpenOptions, openDisk, promised } from '../lib/index.ts'
-import { Channel } from './channel.ts'
+import { messageOf, promised, VdiskError } from '../lib/index.ts'
+import type { Ownership } from './attributes.ts'
+import { ControlSocket } from './control.ts'
+import { type ControlTarget, controlVerbs, type ServedDisk } from './control-verbs.ts'
+import type { Door } from './door.ts'
+import { type Exhibit, folderFor, showDisk } from './exhibit.ts'
 import { faultOf } from './fault.ts'
-import { inspectMountpoint, type Mountpoint, mount, unmount } from './mount.ts'
+import { HeldDisk } from './held-disk.ts'
+import { inheritedMount } from './inherited.ts'
+import type { ModeOptions } from './mode.ts'
+import { inspectMountpoint, type Mountpoint } from './mount.ts'
 import { processStart } from './process-start.ts'
-import { type MountRecord, removeRecord, writeRecord } from './records.ts'
-import { Session } from './session.ts'
-import { diskNameOf, Tree } from './tree.ts'
+import { controlPathOf, type MountedImage, type MountRecord, removeRecord, writeRecord } from './records.ts'
+import { clearRemains } from './remains.ts'
+import { DEFAULT_TRANSPORT, TRANSPORTS, type Transport } from './transport.ts'
+import { Tree } from './tree.ts'
 
-export interface MountOptions extends Omit<OpenOptions, 'writable' | 'waiting'> {
-  readonly image: string
-  /** an empty directory, in which the disk appears as a file; or a file, in whose place it appears */
+export interface MountOptions extends ModeOptions {
+  /** the first alone has the mountpoint for itself; several have a folder each in it */
+  readonly images: readonly string[]
+  /**
+   * an empty directory, in which disks appear as files; or a file, in whose place the only disk appears; or `/dev/fd/N`,
+   * where somebody else has mounted, and N is the descriptor on which the kernel asks
+   */
   readonly mountpoint: string
-  readonly readOnly?: boolean | undefined
-  /** other users may read the disk; only root, or with `user_allow_other` in /etc/fuse.conf */
+  /** other users may read the disks; only root, or with `user_allow_other` in /etc/fuse.conf */
   readonly allowOther?: boolean | undefined
+  /** who owns the files, default the user who mounts */
+  readonly uid?: number | undefined
+  readonly gid?: number | undefined
+  /** permission bits of the files */
+  readonly mode?: number | undefined
+  /** default: the kernel's own protocol on Linux, else the library */
+  readonly transport?: Transport | undefined
 }
 
 /** A mount that works. */
@@ -24,88 +41,86 @@ export interface Mounted {
   readonly pid: number
   /** absolute, without symbolic links */
   readonly mountpoint: string
-  /** the file that is the disk */
-  readonly disk: string
-  readonly image: string
-  readonly readOnly: boolean
-  /** what should be known about the chain, in sentences */
+  readonly images: readonly MountedImage[]
+  /** what should be known, in sentences */
   readonly notes: readonly string[]
   /** where its server writes what goes wrong */
   readonly log: string | undefined
 }
 
-/** One mount from this process's side: the open disk, the conversation with the kernel, and their end. */
-export class Server {
+/** What a server is made of. */
+interface Parts {
+  readonly door: Door
+  readonly disks: readonly ServedDisk[]
+  readonly notes: readonly string[]
+  readonly log: (message: string) => void
+  readonly logFile: string | undefined
+}
+
+/** One mount from this process's side: the open disks, the conversation with the kernel, and their end. */
+export class Server implements ControlTarget {
   readonly mounted: Mounted
-  private readonly disk: Disk
-  private readonly session: Session
-  private readonly channel: Channel
-  private readonly fd: number
+  readonly disks: readonly ServedDisk[]
+  private readonly door: Door
   private readonly log: (message: string) => void
   private record: MountRecord
+  private control: ControlSocket | undefined
   private stops = 0
+  private readonly ended: Promise<void>
+  private settleEnd!: (failure: unknown) => void
 
-  private constructor(
-    parts: { disk: Disk; fd: number; place: Mountpoint; logFile: string | undefined },
-    options: MountOptions,
-    log: (message: string) => void,
-  ) {
-    const { disk, fd, place } = parts
-    const image = path.resolve(options.image)
-    this.disk = disk
-    this.fd = fd
+  private constructor({ door, disks, notes, log, logFile }: Parts) {
+    this.disks = disks
+    this.door = door
     this.log = log
-    const name = diskNameOf(image)
-    const tree = place.kind === 'file' ? Tree.ofFile(disk.chain) : Tree.ofFolder()
-    if (place.kind === 'directory') tree.addFile(name, disk.chain)
-    const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, shared: options.allowOther ?? false }
-    this.session = new Session(tree, { owner, log })
-    this.channel = new Channel(fd, this.session, log)
-    this.mounted = {
-      pid: process.pid,
-      mountpoint: place.path,
-      disk: place.kind === 'file' ? place.path : path.join(place.path, name),
-      image,
-      readOnly: !disk.writable,
-      notes: disk.notes,
-      log: parts.logFile,
-    }
+    const common = { pid: process.pid, mountpoint: door.mountpoint, log: logFile }
+    this.mounted = { ...common, images: disks.map(({ mounted }) => mounted), notes }
     this.record = {
-      mountpoint: place.path,
-      image,
-      readOnly: !disk.writable,
-      pid: process.pid,
+      ...common,
+      images: disks.map(({ held, mounted }) => ({ ...mounted, files: held.files() })),
       processStart: processStart(process.pid) ?? '',
       started: new Date().toISOString(),
-      log: parts.logFile,
       state: 'serving',
     }
+    this.ended = new Promise((resolve, reject) => {
+      this.settleEnd = (failure) => (failure === undefined ? resolve() : reject(failure))
+    })
+    // Whoever asks for the end hears of its failure; if nobody does, `run` says it.
+    this.ended.catch(() => {})
   }
 
-  /** Opens the disk and mounts it. If this fails, nothing is left mounted or open. */
+  /** Opens the disks and mounts them. If this fails, nothing is left mounted or open. */
   static async start(options: MountOptions, log: (message: string) => void, logFile?: string): Promise<Server> {
-    const { image, mountpoint, readOnly = false, allowOther = false, ...open } = options
-    const place = inspectMountpoint(mountpoint)
-    const disk = await openDisk(image, { ...open, writable: !readOnly, waiting: 'defer' })
-    let fd: number | undefined
+    const remains = await clearRemains(options.mountpoint)
+    const place = inheritedMount(options.mountpoint) ?? inspectMountpoint(options.mountpoint)
+    if (place.kind === 'file' && options.images.length > 1) throw tooManyFor(place)
+    const held = await HeldDisk.openAll(options.images, options)
+    let door: Door | undefined
     try {
-      fd = await mount(place, { source: path.resolve(image), readOnly: !disk.writable, allowOther })
-      const server = new Server({ disk, fd, place, logFile }, options, log)
+      const tree = place.kind === 'file' ? Tree.ofFile((held[0] as HeldDisk).chain) : Tree.ofFolder()
+      const disks: ServedDisk[] = []
+      for (const one of held) disks.push(await showHeld(one, tree, place, held.length > 1))
+      const notes = [...remains, ...held.flatMap((one) => one.notes), ...notesOn(options)]
+      for (const note of notes) log(note)
+      const owner = ownerOf(options)
+      const source = held.map(({ image }) => image).join(', ')
+      const { open } = TRANSPORTS[options.transport ?? DEFAULT_TRANSPORT]
+      door = await open({ place, tree, owner, source, readOnly: held.every((one) => one.readOnly), log })
+      const server = new Server({ door, disks, notes, log, logFile })
+      await server.listen()
       writeRecord(server.record)
       return server
     } catch (error) {
-      if (fd !== undefined) {
-        // Closed first: from here on every request fails, so that unmounting cannot wait for us.
-        fs.closeSync(fd)
-        await unmount(place.path, 'lazy').catch(() => {})
-      }
-      await disk.close().catch(() => {})
+      // Closed first: from here on every request fails, so that unmounting cannot wait for us.
+      door?.close()
+      await door?.unmount('lazy').catch(() => {})
+      for (const one of held) await one.discard()
       throw error
     }
   }
 
   /**
-   * Serves until unmounted, then makes everything durable and closes the disk.
+   * Serves until unmounted, then makes everything durable and closes the disks.
    *
    * @throws VdiskError if not everything could be made durable; the record then tells why, and stays
    */
@@ -118,14 +133,18 @@ export class Server {
         failures.push(error)
       }
     }
-    await attempt(() => this.channel.serve())
+    await attempt(() => this.door.serve())
     // Whoever still has a file open is told now, instead of waiting for an answer that will not come.
-    fs.closeSync(this.fd)
-    if (failures.length > 0) await unmount(this.mounted.mountpoint, 'lazy').catch(() => {})
+    this.door.close()
+    if (failures.length > 0) await this.door.unmount('lazy').catch(() => {})
     this.save({ state: 'closing' })
-    await attempt(() => this.disk.flush())
-    await attempt(() => this.disk.close())
+    for (const { held } of this.disks) {
+      await attempt(() => held.disk.flush())
+      await attempt(() => held.disk.close())
+    }
     const [failure] = failures
+    this.settleEnd(failure)
+    this.control?.close()
     if (failure !== undefined) {
       this.save({ state: 'failed', fault: faultOf(failure) })
       throw failure
@@ -141,22 +160,42 @@ export class Server {
     if (this.record.state !== 'serving') return
     if (this.stops++ > 0) {
       this.log('Told to stop again: whoever still uses the disk is cut off')
-      this.channel.stop()
+      this.door.stop()
       return
     }
-    const { mountpoint } = this.mounted
     try {
-      await unmount(mountpoint)
+      await this.door.unmount()
     } catch (error) {
       this.log(`${messageOf(error)}. New users are kept out; it ends when the last one is done, or when told again`)
-      await this.attemptInside('make the disk durable', promised(this.session.flush()))
-      await this.attemptInside('detach', unmount(mountpoint, 'lazy'))
+      for (const { held } of this.disks) await this.attemptInside('make the disk durable', held.disk.flush())
+      await this.attemptInside('detach', this.door.unmount('lazy'))
     }
+  }
+
+  async unmount(): Promise<void> {
+    await this.door.unmount()
+    await this.ended
+  }
+
+  about(): object {
+    const { pid, mountpoint, started, log, state } = this.record
+    return { pid, mountpoint, started, state, log }
   }
 
   /** Whether users were cut off. */
   get cutOff(): boolean {
     return this.stops > 1
+  }
+
+  /** A mount that cannot be asked is still one that works. */
+  private async listen(): Promise<void> {
+    const file = controlPathOf(this.mounted.mountpoint)
+    try {
+      this.control = await ControlSocket.listen(file, controlVerbs(this), this.log)
+      this.record = { ...this.record, control: file }
+    } catch (error) {
+      this.log(`Cannot listen on ${file}, so nobody can ask about this mount: ${messageOf(error)}`)
+    }
   }
 
   private async attemptInside(what: string, work: Promise<void>): Promise<void> {
@@ -172,4 +211,35 @@ export class Server {
       this.log(`Cannot write the record of the mount: ${messageOf(error)}`)
     }
   }
+}
+
+/** Gives a disk its place in the tree. */
+async function showHeld(held: HeldDisk, tree: Tree, place: Mountpoint, isOneOfMany: boolean): Promise<ServedDisk> {
+  const { disk, image, mode, overlay, readOnly } = held
+  const folder = isOneOfMany ? folderFor(tree, image) : tree.root
+  const exhibit: Exhibit = await promised(showDisk(tree, folder, { disk, image, mode }))
+  const within = isOneOfMany ? folder.name : ''
+  const file = place.kind === 'file' ? place.path : path.join(place.path, within, exhibit.file.name)
+  return { held, exhibit, mounted: { image, disk: file, mode, readOnly, overlay } }
+}
+
+function ownerOf({ uid, gid, allowOther, mode }: MountOptions): Ownership {
+  return {
+    uid: uid ?? process.geteuid?.() ?? 0,
+    gid: gid ?? process.getegid?.() ?? 0,
+    shared: allowOther ?? false,
+    mode,
+  }
+}
+
+function notesOn({ locking }: MountOptions): string[] {
+  return locking === false ? ['Locks are off: nothing keeps another program from writing to the images meanwhile'] : []
+}
+
+function tooManyFor({ path: file }: Mountpoint): VdiskError {
+  return new VdiskError('REFUSED', {
+    message: `Cannot mount several images on ${file}: it is a file, which only one disk can take the place of`,
+    where: { file },
+    advice: 'Choose an empty directory.',
+  })
 }

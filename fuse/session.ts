@@ -1,13 +1,16 @@
 import type { Struct, StructValue } from '../lib/bytes/struct.ts'
-import { type Io, isVdiskError, messageOf } from '../lib/index.ts'
-import { FALLOCATE } from '../lib/io/sys.ts'
-import { attributesOf, type Ownership, permissionsOf } from './attributes.ts'
-import { entryValues, listFolder, VALID_SECONDS } from './directory.ts'
+import { type Io, isVdiskError, messageOf, VdiskError } from '../lib/index.ts'
+import { attributesOf, type Ownership, validSecondsOf } from './attributes.ts'
+import { entryValues, listFolder } from './directory.ts'
+import { allocate, copyRange, flushFile, seek } from './disk-requests.ts'
 import { errnoOf } from './errno.ts'
-import { findNext } from './extents.ts'
 import { type Frame, FramePool } from './frame.ts'
+import { greet, isSpoken } from './greeting.ts'
+import { Handles } from './handles.ts'
+import * as messages from './messages.ts'
 import * as wire from './protocol.ts'
-import type { DiskFile, Node, Tree } from './tree.ts'
+import { setAttributes } from './set-attributes.ts'
+import type { DiskFile, Folder, Node, TextFile, Tree } from './tree.ts'
 
 const { OPCODE, ERRNO, REPLY_HEADER, REQUEST_HEADER } = wire
 
@@ -16,23 +19,6 @@ export interface SessionOptions {
   /** Receives the words of errors of which the kernel only gets a number. */
   readonly log: (message: string) => void
 }
-
-/** What we ask for, if the kernel offers it. Lock requests are left out, so the kernel keeps locks by itself. */
-const WANTED =
-  wire.FLAG.ASYNC_READ |
-  wire.FLAG.BIG_WRITES |
-  wire.FLAG.DO_READDIRPLUS |
-  wire.FLAG.READDIRPLUS_AUTO |
-  wire.FLAG.ASYNC_DIO |
-  wire.FLAG.PARALLEL_DIROPS |
-  wire.FLAG.MAX_PAGES
-
-/** Requests that the kernel has in flight without anybody waiting for them, and from where on it slows down. */
-const MAX_BACKGROUND = 64
-const CONGESTION = 48
-
-/** Seconds since 1970 that may be set: far enough, and exact as a number in milliseconds. */
-const LATEST = 2 ** 40
 
 /** Reply buffers: most answers fit in the small ones. */
 const SMALL_REPLY = REPLY_HEADER + (128 << 10)
@@ -67,6 +53,7 @@ export class Session {
   private readonly log: (message: string) => void
   private readonly small = new FramePool(SMALL_REPLY, 32)
   private readonly large = new FramePool(LARGE_REPLY, 16)
+  private readonly handles = new Handles()
 
   constructor(tree: Tree, options: SessionOptions) {
     this.tree = tree
@@ -82,6 +69,8 @@ export class Session {
    */
   *handle(request: Frame): Io<Frame | undefined> {
     const { view } = request
+    // What is shorter than a header has no number under which it could be answered.
+    if (request.length < REQUEST_HEADER) return undefined
     const opcode = wire.opcodeOf(view)
     const room = opcode === OPCODE.READ ? wire.transferSize(view) : 0
     const reply = (room + REPLY_HEADER <= SMALL_REPLY ? this.small : this.large).take()
@@ -111,28 +100,44 @@ export class Session {
 
   /** Everything written through this mount is durable. */
   *flush(): Io<void> {
-    for (const file of this.tree.files()) yield* this.flushFile(file)
+    const contents = new Map(this.tree.files().map((file) => [file.content, file]))
+    for (const file of contents.values()) yield* flushFile(file)
   }
 
   /** At the end of the disk reads get shorter, and past it empty. */
   private *read(request: Frame, reply: Frame): Io<number> {
+    if (request.length < wire.WRITE_PAYLOAD) return -ERRNO.EINVAL
     const file = this.tree.node(wire.nodeIdOf(request.view))
-    if (file?.kind !== 'file') return file ? -ERRNO.EISDIR : -ERRNO.ENOENT
+    if (file?.kind !== 'file') return file ? this.readOther(file, request, reply) : -ERRNO.ENOENT
     const offset = wire.transferOffset(request.view)
     const length = Math.min(wire.transferSize(request.view), file.device.size - offset)
     if (length <= 0) return 0
     if (length > wire.MAX_TRANSFER) return -ERRNO.EINVAL
     yield* file.device.read(offset, reply.part(REPLY_HEADER, length))
+    const { activity } = file.content
+    activity.reads++
+    activity.readBytes += length
+    return length
+  }
+
+  private readOther(node: Node, request: Frame, reply: Frame): number {
+    if (node.kind === 'folder') return -ERRNO.EISDIR
+    const text = this.handles.textOf(wire.transferHandle(request.view))
+    if (!text) return -ERRNO.EBADF
+    const offset = wire.transferOffset(request.view)
+    const length = Math.min(wire.transferSize(request.view), text.length - offset, SMALL_REPLY - REPLY_HEADER)
+    if (length <= 0) return 0
+    reply.part(REPLY_HEADER, length).set(text.subarray(offset, offset + length))
     return length
   }
 
   /** A disk does not grow: writes end where it ends, as on a block device. */
   private *write(request: Frame, reply: Frame): Io<number> {
-    const file = this.tree.node(wire.nodeIdOf(request.view))
-    if (file?.kind !== 'file') return file ? -ERRNO.EISDIR : -ERRNO.ENOENT
-    const offset = wire.transferOffset(request.view)
     const size = wire.transferSize(request.view)
     if (wire.WRITE_PAYLOAD + size > request.length) return -ERRNO.EINVAL
+    const file = this.tree.node(wire.nodeIdOf(request.view))
+    if (file?.kind !== 'file') return file ? (file.kind === 'text' ? -ERRNO.EROFS : -ERRNO.EISDIR) : -ERRNO.ENOENT
+    const offset = wire.transferOffset(request.view)
     const length = Math.min(size, file.device.size - offset)
     if (length <= 0) return size === 0 ? wire.encodeWritten(reply.view, 0) : -ERRNO.ENOSPC
     try {
@@ -141,6 +146,9 @@ export class Session {
       // Afterwards, and after a failure too: a flush that ran meanwhile has not covered it.
       file.touch()
     }
+    const { activity } = file.content
+    activity.writes++
+    activity.writtenBytes += length
     return wire.encodeWritten(reply.view, length)
   }
 
@@ -162,125 +170,163 @@ export class Session {
     }
     const node = this.tree.node(wire.nodeIdOf(request.view))
     if (!node) return -ERRNO.ENOENT
+    if (node.kind === 'folder') return yield* this.answerFolder(opcode, node, request, reply)
+    const shared = yield* this.answerAny(opcode, node, request, reply)
+    if (shared !== undefined) return shared
     switch (opcode) {
-      case OPCODE.LOOKUP:
-        return yield* this.lookUp(node, request, reply)
-      case OPCODE.GETATTR:
-        return yield* this.attributes(node, reply)
-      case OPCODE.SETATTR:
-        return yield* this.setAttributes(node, request, reply)
       case OPCODE.OPEN:
-        return this.open(node, request, reply)
+        return yield* this.open(node, request, reply)
+      case OPCODE.FLUSH:
+        return yield* this.close(node, this.take(request, messages.handleIn).handle)
+      case OPCODE.RELEASE:
+        return yield* this.release(node, this.take(request, messages.handleIn).handle)
+      case OPCODE.FSYNC:
+        return node.kind === 'file' ? yield* flushFile(node) : 0
+      case OPCODE.LOOKUP:
       case OPCODE.OPENDIR:
-        return node.kind === 'folder' ? this.put(reply, wire.openOut, { handle: 0, openFlags: 0 }) : -ERRNO.ENOTDIR
       case OPCODE.READDIR:
       case OPCODE.READDIRPLUS:
-        return yield* this.list(node, opcode, request, reply)
+        return -ERRNO.ENOTDIR
+    }
+    return node.kind === 'file' ? yield* this.answerDisk(opcode, node, request, reply) : refusalOf(opcode)
+  }
+
+  /** What may be asked of every node. @returns undefined if it is something else */
+  private *answerAny(opcode: number, node: Node, request: Frame, reply: Frame): Io<number | undefined> {
+    switch (opcode) {
+      case OPCODE.GETATTR:
+        return yield* this.attributes(node, request, reply)
+      case OPCODE.SETATTR: {
+        const wish = this.take(request, messages.setAttributesIn)
+        const refused = setAttributes(node, wish, this.owner, this.log)
+        return refused < 0 ? refused : yield* this.putAttributes(node, reply)
+      }
       case OPCODE.STATFS:
         return this.statistics(reply)
-      case OPCODE.ACCESS:
-        return this.access(node, request)
-      case OPCODE.FLUSH:
-        // A program that closes a file is told by the result whether its data has arrived; others need not wait.
-        return node.kind === 'file' && node.unflushed ? yield* this.flushFile(node) : 0
-      case OPCODE.FSYNC:
-        return node.kind === 'file' ? yield* this.flushFile(node) : 0
+      case OPCODE.ACCESS: {
+        // The kernel checks permission bits by itself.
+        const { mask } = this.take(request, messages.accessIn)
+        const readOnly = node.kind === 'text' || (node.kind === 'file' && !node.device.writable)
+        return (mask & wire.MAY_WRITE) !== 0 && readOnly ? -ERRNO.EROFS : 0
+      }
+    }
+    return undefined
+  }
+
+  private *answerFolder(opcode: number, folder: Folder, request: Frame, reply: Frame): Io<number> {
+    const shared = yield* this.answerAny(opcode, folder, request, reply)
+    if (shared !== undefined) return shared
+    switch (opcode) {
+      case OPCODE.LOOKUP:
+        return yield* this.lookUp(folder, request, reply)
+      case OPCODE.OPENDIR:
+        return this.put(reply, messages.openOut, { handle: 0, openFlags: 0 })
+      case OPCODE.READDIR:
+      case OPCODE.READDIRPLUS: {
+        const { offset, size } = this.take(request, messages.readDirectoryIn)
+        const room = reply.part(REPLY_HEADER, Math.min(size, SMALL_REPLY - REPLY_HEADER)).fill(0)
+        return yield* listFolder(folder, offset, room, opcode === OPCODE.READDIRPLUS ? this.owner : undefined)
+      }
+      case OPCODE.OPEN:
       case OPCODE.FALLOCATE:
-        return yield* this.allocate(node, request)
       case OPCODE.LSEEK:
-        return yield* this.seek(node, request, reply)
-      case OPCODE.RELEASE:
+        return -ERRNO.EISDIR
       case OPCODE.RELEASEDIR:
       case OPCODE.FSYNCDIR:
+      case OPCODE.FLUSH:
+      case OPCODE.FSYNC:
+      case OPCODE.RELEASE:
         return 0
-      default:
-        // ENOSYS: the kernel does without, and does not ask again.
-        return FIXED_NAMES.has(opcode) ? -ERRNO.EPERM : -ERRNO.ENOSYS
     }
+    return refusalOf(opcode)
+  }
+
+  private *answerDisk(opcode: number, file: DiskFile, request: Frame, reply: Frame): Io<number> {
+    switch (opcode) {
+      case OPCODE.FALLOCATE: {
+        const { offset, length, mode } = this.take(request, messages.fallocateIn)
+        return yield* allocate(file, offset, length, mode)
+      }
+      case OPCODE.LSEEK: {
+        const { offset, whence } = this.take(request, messages.lseekIn)
+        const found = yield* seek(file, offset, whence)
+        return found < 0 ? found : this.put(reply, messages.lseekOut, { offset: found })
+      }
+      case OPCODE.COPY_FILE_RANGE: {
+        const { from, targetNode, to, length, flags } = this.take(request, messages.copyRangeIn)
+        const target = this.tree.node(targetNode)
+        if (target?.kind !== 'file' || flags !== 0) return -ERRNO.EINVAL
+        const copied = yield* copyRange({ file, offset: from }, { file: target, offset: to }, length)
+        return copied < 0 ? copied : this.put(reply, messages.writeOut, { size: copied })
+      }
+    }
+    return refusalOf(opcode)
   }
 
   private init(request: Frame, reply: Frame): number {
-    const offer = this.take(request, wire.initIn)
-    if (offer.major < wire.MAJOR || (offer.major === wire.MAJOR && offer.minor < wire.OLDEST_MINOR)) {
-      this.log(
-        `Cannot serve this kernel: it speaks FUSE ${offer.major}.${offer.minor}, 7.${wire.OLDEST_MINOR} is needed`,
-      )
+    const offer = this.take(request, messages.initIn)
+    if (!isSpoken(offer)) {
+      const spoken = `FUSE ${offer.major}.${offer.minor}, 7.${wire.OLDEST_MINOR} is needed`
+      this.log(`Cannot serve this kernel: it speaks ${spoken}`)
       return -ERRNO.EPROTO
     }
-    return this.put(reply, wire.initOut, {
-      major: wire.MAJOR,
-      // A kernel of a later major version sees ours, and asks again in our language.
-      minor: offer.major > wire.MAJOR ? wire.MINOR : Math.min(offer.minor, wire.MINOR),
-      maxReadahead: offer.maxReadahead,
-      flags: (offer.flags & WANTED) >>> 0,
-      maxBackground: MAX_BACKGROUND,
-      congestionThreshold: CONGESTION,
-      maxWrite: wire.MAX_TRANSFER,
-      timeGranularity: 1,
-      maxPages: wire.MAX_PAGES,
-    })
+    const more = (offer.flags & wire.FLAG.INIT_EXT) !== 0 ? this.take(request, messages.moreFlagsIn) : undefined
+    return this.put(reply, messages.initOut, greet(offer, more?.flags2 ?? 0))
   }
 
-  private *lookUp(node: Node, request: Frame, reply: Frame): Io<number> {
-    if (node.kind !== 'folder') return -ERRNO.ENOTDIR
+  private *lookUp(folder: Folder, request: Frame, reply: Frame): Io<number> {
     // The name ends with a zero byte.
+    if (request.length === REQUEST_HEADER || request.bytes[request.length - 1] !== 0) return -ERRNO.EINVAL
     const name = Buffer.from(request.part(REQUEST_HEADER, request.length - REQUEST_HEADER - 1)).toString('utf8')
-    const child = node.children.get(name)
+    const child = folder.children.get(name)
     if (!child) return -ERRNO.ENOENT
-    return this.put(reply, wire.entryOut, entryValues(child.id, yield* attributesOf(child, this.owner)))
+    return this.put(reply, messages.entryOut, entryValues(child, yield* attributesOf(child, this.owner)))
   }
 
-  private *attributes(node: Node, reply: Frame): Io<number> {
+  /** Of a text that is open, the size is that of what the program will read. */
+  private *attributes(node: Node, request: Frame, reply: Frame): Io<number> {
+    const { flags, handle } = this.take(request, messages.getAttributesIn)
+    const text = node.kind === 'text' && flags & wire.OF_HANDLE ? this.handles.textOf(handle) : undefined
+    return yield* this.putAttributes(node, reply, text?.length)
+  }
+
+  private *putAttributes(node: Node, reply: Frame, size?: number): Io<number> {
     const attributes = yield* attributesOf(node, this.owner)
-    return this.put(reply, wire.attributesOut, { validSeconds: VALID_SECONDS, ...attributes })
+    const values = { validSeconds: validSecondsOf(node), ...attributes, size: size ?? attributes.size }
+    return this.put(reply, messages.attributesOut, values)
   }
 
-  /**
-   * Times may be set, and everything to what it is. A size may not: to answer yes and keep the bytes would let a
-   * program that truncates and then skips holes leave old bytes where it meant zeros.
-   */
-  private *setAttributes(node: Node, request: Frame, reply: Frame): Io<number> {
-    const wish = this.take(request, wire.setAttributesIn)
-    const wants = (change: number): boolean => (wish.valid & change) !== 0
-    const { CHANGES } = wire
-    if (wants(CHANGES.MODE) && (wish.mode & 0o7777) !== permissionsOf(node, this.owner)) return -ERRNO.EPERM
-    if (wants(CHANGES.UID) && wish.uid !== this.owner.uid) return -ERRNO.EPERM
-    if (wants(CHANGES.GID) && wish.gid !== this.owner.gid) return -ERRNO.EPERM
-    if (node.kind === 'file') {
-      if (wants(CHANGES.SIZE) && wish.size !== node.device.size) {
-        this.log(`Cannot make ${node.device.name} ${wish.size} bytes long through its mount: the disk has a fixed size`)
-        return -ERRNO.EPERM
-      }
-      if (wants(CHANGES.MTIME)) {
-        // Times before 1970 arrive as huge numbers.
-        if (wish.modified > LATEST) return -ERRNO.EINVAL
-        node.modified = wants(CHANGES.MTIME_NOW) ? Date.now() : wish.modified * 1000 + wish.modifiedNanos / 1e6
-      }
+  private *open(node: DiskFile | TextFile, request: Frame, reply: Frame): Io<number> {
+    const opened = yield* this.handles.open(node, this.take(request, messages.openIn).flags)
+    if (typeof opened !== 'number') return this.put(reply, messages.openOut, opened)
+    if (opened === -ERRNO.EBUSY) {
+      this.log(
+        `Cannot open ${node.name} for writing: another file that shows the same bytes is in use. Close that first`,
+      )
     }
-    return yield* this.attributes(node, reply)
+    return opened
   }
 
-  private open(node: Node, request: Frame, reply: Frame): number {
-    if (node.kind !== 'file') return -ERRNO.EISDIR
-    const { flags } = this.take(request, wire.openIn)
-    const reading = (flags & wire.OPEN_FOR.MASK) === wire.OPEN_FOR.READING
-    if (!reading && !node.device.writable) return -ERRNO.EROFS
-    // Nobody else writes to the disk while it is mounted, so what the kernel has of it stays true between openings.
-    return this.put(reply, wire.openOut, { handle: 0, openFlags: wire.KEEP_CACHE })
+  /** A program that closes a file is told by the result whether its data has arrived; who only read need not wait. */
+  private *close(node: DiskFile | TextFile, handle: number): Io<number> {
+    if (node.kind !== 'file' || !this.handles.mayWrite(handle)) return 0
+    if (node.unflushed) yield* flushFile(node)
+    if (node.onClose) yield* node.onClose()
+    return 0
   }
 
-  private *list(node: Node, opcode: number, request: Frame, reply: Frame): Io<number> {
-    if (node.kind !== 'folder') return -ERRNO.ENOTDIR
-    const { offset, size } = this.take(request, wire.readDirectoryIn)
-    const room = reply.part(REPLY_HEADER, Math.min(size, SMALL_REPLY - REPLY_HEADER)).fill(0)
-    return yield* listFolder(node, offset, room, opcode === OPCODE.READDIRPLUS ? this.owner : undefined)
+  /** Devices of the kernel let go of a file without closing it first. */
+  private *release(node: DiskFile | TextFile, handle: number): Io<number> {
+    this.handles.release(node, handle)
+    if (node.kind === 'file' && this.handles.mayWrite(handle) && node.onClose) yield* node.onClose()
+    return 0
   }
 
-  /** A full file system: nothing can be added to it. */
+  /** A full file system as large as the largest disk in it: nothing can be added. */
   private statistics(reply: Frame): number {
     const files = this.tree.files()
-    return this.put(reply, wire.statfsOut, {
-      blocks: Math.ceil(files.reduce((sum, file) => sum + file.device.size, 0) / 4096),
+    return this.put(reply, messages.statfsOut, {
+      blocks: Math.ceil(files.reduce((most, file) => Math.max(most, file.device.size), 0) / 4096),
       freeBlocks: 0,
       availableBlocks: 0,
       files: files.length,
@@ -291,56 +337,13 @@ export class Session {
     })
   }
 
-  /** The kernel checks permission bits by itself. */
-  private access(node: Node, request: Frame): number {
-    const { mask } = this.take(request, wire.accessIn)
-    return (mask & wire.MAY_WRITE) !== 0 && node.kind === 'file' && !node.device.writable ? -ERRNO.EROFS : 0
-  }
-
-  private *flushFile(file: DiskFile): Io<number> {
-    file.unflushed = false
-    try {
-      yield* file.device.flush()
-    } catch (error) {
-      file.unflushed = true
-      throw error
-    }
-    return 0
-  }
-
-  /** Punching a hole and writing zeros are the same to a disk. Room is taken when data comes, so it cannot be reserved. */
-  private *allocate(node: Node, request: Frame): Io<number> {
-    if (node.kind !== 'file') return -ERRNO.EISDIR
-    const { offset, length, mode } = this.take(request, wire.fallocateIn)
-    const kind = mode & ~FALLOCATE.KEEP_SIZE
-    const keepSize = (mode & FALLOCATE.KEEP_SIZE) !== 0
-    if (kind !== FALLOCATE.ZERO_RANGE && !(kind === FALLOCATE.PUNCH_HOLE && keepSize)) return -ERRNO.EOPNOTSUPP
-    const within = Math.min(length, node.device.size - offset)
-    if (within < length && !keepSize) return -ERRNO.ENOSPC
-    if (within <= 0) return 0
-    try {
-      yield* node.device.erase(offset, within)
-    } finally {
-      node.touch()
-    }
-    return 0
-  }
-
-  private *seek(node: Node, request: Frame, reply: Frame): Io<number> {
-    if (node.kind !== 'file') return -ERRNO.EISDIR
-    const { offset, whence } = this.take(request, wire.lseekIn)
-    const { SEEK } = wire
-    if (whence !== SEEK.DATA && whence !== SEEK.HOLE) return -ERRNO.EINVAL
-    const { size } = node.device
-    if (offset >= size) return -ERRNO.ENXIO
-    const found = yield* findNext(node.device, offset, whence === SEEK.DATA ? 'data' : 'hole')
-    // The end of the file counts as a hole, never as data.
-    if (whence === SEEK.DATA && found === size) return -ERRNO.ENXIO
-    return this.put(reply, wire.lseekOut, { offset: found })
-  }
-
+  /** @throws VdiskError OUT_OF_RANGE if the request is too short */
   private take<F>(request: Frame, layout: Struct<F>): StructValue<F> {
-    return layout.decode(request.part(REQUEST_HEADER, request.length - REQUEST_HEADER))
+    const length = request.length - REQUEST_HEADER
+    if (length >= layout.size) return layout.decode(request.part(REQUEST_HEADER, layout.size))
+    throw new VdiskError('OUT_OF_RANGE', {
+      message: `Cannot read a request of the kernel: its ${layout.name} has ${length} bytes, not ${layout.size}`,
+    })
   }
 
   /** Puts a structure behind the reply's header. What no field covers is zero, not what the buffer held before. */
@@ -352,9 +355,17 @@ export class Session {
   private report(opcode: number, view: DataView, error: unknown): void {
     const transfer = opcode === OPCODE.READ || opcode === OPCODE.WRITE
     const place = transfer ? ` of ${wire.transferSize(view)} bytes at ${wire.transferOffset(view)}` : ''
+    const what = `${OPCODE_NAMES.get(opcode) ?? `request ${opcode}`}${place}`
     const advice = isVdiskError(error) && error.advice ? ` ${error.advice}` : ''
     // What is not one of our errors is a mistake of ours: its stack belongs in the log.
     const words = isVdiskError(error) ? messageOf(error) : ((error as Error).stack ?? messageOf(error))
-    this.log(`${OPCODE_NAMES.get(opcode) ?? `request ${opcode}`}${place} failed: ${words}.${advice}`)
+    this.log(`${what} failed: ${words}.${advice}`)
+    const node = this.tree.node(wire.nodeIdOf(view))
+    if (node?.kind === 'file') node.content.activity.fail(what, error)
   }
+}
+
+/** ENOSYS: the kernel does without, and does not ask again. */
+function refusalOf(opcode: number): number {
+  return FIXED_NAMES.has(opcode) ? -ERRNO.EPERM : -ERRNO.ENOSYS
 }

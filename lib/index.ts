@@ -1,27 +1,38 @@
 /** The public face of vdisk. */
 export { formatSize, parseSize } from './bytes/size.ts'
 export { Chain } from './chain/chain.ts'
+export { ExchangeableDevice, type ExchangeOptions } from './chain/exchangeable-device.ts'
+export { LayerPool, type LayerPoolOptions, type PooledLayer } from './chain/layer-pool.ts'
 export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
 export type { Finding, Severity } from './contracts/check-report.ts'
 export type { Device } from './contracts/device.ts'
 export type { CreateOption, FormatDriver, Supports } from './contracts/driver.ts'
 export type { Extent, ResolvedExtent } from './contracts/extent.ts'
 export type { Identity, ParentLink } from './contracts/identity.ts'
+export type { SnapshotInfo } from './contracts/layer.ts'
 export { createDisk, Disk, openDisk, type StreamOptions, type StreamRange } from './disk.ts'
 export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
 export { drivers } from './formats/registry.ts'
-export { type Awaitable, breathe, type Io, promised, run, runSync, settle } from './io/io.ts'
+export { type Awaitable, breathe, type Io, just, promised, run, runSync, settle, Turns } from './io/io.ts'
 export { type CheckOptions, type CheckResult, checkImage } from './jobs/check.ts'
+export { type Child, childrenOf, fileIdOf } from './jobs/children.ts'
 export { type CompareOptions, type Comparison, compareDisks } from './jobs/compare.ts'
 export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
 export type { Copied } from './jobs/copy.ts'
 export type { CreateOptions, FileOptions, OpenOptions } from './jobs/images.ts'
-export { type ChainLayerInfo, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
+export { type ChainLayerInfo, describeChain, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
 export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'
 export { type Relinked, type RelinkOptions, relink } from './jobs/relink.ts'
-export { type Resized, type ResizeOptions, resizeDisk } from './jobs/resize.ts'
+export {
+  assertNoChildren,
+  type NewSize,
+  type Resized,
+  type ResizeOptions,
+  resizeDisk,
+  resizeOpen,
+} from './jobs/resize.ts'
 export {
   createInternalSnapshot,
   createLayer,
@@ -30,3 +41,9 @@ export {
   revertToSnapshot,
   type SnapshotEntry,
 } from './jobs/snapshot.ts'
+export { partitionFileName } from './partitions/file-name.ts'
+export type { Filesystem, FilesystemType } from './partitions/filesystem.ts'
+export { probeFilesystem } from './partitions/filesystem-probe.ts'
+export type { Partition, PartitionTable } from './partitions/partition.ts'
+export { PartitionDevice } from './partitions/partition-device.ts'
+export { type PartitionTableOptions, readPartitionTable } from './partitions/partition-table.ts'

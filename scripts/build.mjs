@@ -42,7 +42,7 @@ export async function build() {
     format: 'cjs',
     platform: 'node',
     target: 'node20',
-    external: ['koffi', '@bokuweb/zstd-wasm'],
+    external: ['koffi', '@bokuweb/zstd-wasm', 'fuse-native'],
     define: { __VDISK_VERSION__: JSON.stringify(version), 'import.meta.url': '__bundle' },
     banner: { js: 'const __bundle = require("node:url").pathToFileURL(__filename).href;' },
     // Names stay: errors show them, and the program of a thread is a function taken as text.

@@ -20,7 +20,7 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   ],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
   [/^fuse\//, [/^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
-  [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/daemon\.ts$/]],
+  [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/(daemon|control-client)\.ts$/]],
 ]
 
 /** What of Node the inner rooms may use: only stores, the gate and jobs touch files; formats and the waist never do. */
@@ -54,7 +54,7 @@ const files = ['lib', 'fuse', 'cli'].flatMap((folder) =>
 
 function importsOf(file: string): string[] {
   const text = fs.readFileSync(path.join(root, file), 'utf8')
-  return [...text.matchAll(/(?:from |import |import\()'([^']+)'|\('(koffi)'\)/g)].map(
+  return [...text.matchAll(/(?:from |import |import\()'([^']+)'|\('(koffi|fuse-native)'\)/g)].map(
     (match) => (match[1] ?? match[2]) as string,
   )
 }

@@ -1,3 +1,5 @@
+import path from 'node:path'
+import { askHolder } from '../../fuse/control-client.ts'
 import { type ChainLayerInfo, formatSize, inspectChain, inspectImage, type LayerInfo } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
@@ -6,7 +8,7 @@ import { fullSize, type Output, printable, type Style } from '../output.ts'
 export const command = defineCommand({
   usage: '<image>',
   describe:
-    'Tells what an image is. Only the file itself is opened, and of it only metadata; with --chain all its\nparents too, with the verdict on each link.',
+    'Tells what an image is. Only the file itself is opened, and of it only metadata; with --chain all its\nparents too, with the verdict on each link. If it is mounted, its server tells.',
   examples: [
     ['vdisk info server.qcow2', 'format, sizes, parent, snapshots, bitmaps, identity'],
     ['vdisk info server.avhdx --chain', 'every layer down to the base, and whether each belongs to the next'],
@@ -18,21 +20,41 @@ export const command = defineCommand({
       .option('chain', { type: 'boolean', default: false, describe: 'open and judge all parents' }),
   async run({ args, out }) {
     const options = toOpenOptions(args)
+    const held = await askHolder<HeldInfo>(args.image, 'info')
     if (!args.chain) {
-      const info = await inspectImage(args.image, options)
-      out.document({ image: info })
+      const info = held ? layerOf(held, args.image) : await inspectImage(args.image, options)
+      out.document({ image: info, mounted: held?.mounted })
       printLayer(out, info)
+      if (held) printMount(out, held)
       if (info.format === 'raw' && args.sourceFormat === undefined) {
         out.note('its content is of no format that vdisk knows: so it is taken for raw, as any file could be')
       }
       return EXIT.ok
     }
-    const layers = await inspectChain(args.image, options)
-    out.document({ layers })
+    const layers = held?.layers ?? (await inspectChain(args.image, options))
+    out.document({ layers, mounted: held?.mounted })
     printChain(out, layers)
+    if (held) printMount(out, held)
     return layers[0]?.broken ? EXIT.failed : EXIT.ok
   },
 })
+
+/** What the server of a mount tells of a disk that is mounted. */
+interface HeldInfo {
+  readonly mounted: { readonly mountpoint: string; readonly disk: string; readonly pid: number; readonly mode: string }
+  readonly layers: readonly ChainLayerInfo[]
+}
+
+/** The layer that was named: with an overlay, the image itself is not the top. */
+function layerOf({ layers }: HeldInfo, given: string): LayerInfo {
+  const file = path.resolve(given)
+  return (layers.find(({ name }) => path.resolve(name) === file) ?? layers.at(-1)) as LayerInfo
+}
+
+function printMount(out: Output, { mounted }: HeldInfo): void {
+  const { disk, pid, mode } = mounted
+  out.line(`${out.paint('dim', 'mounted')}   ${printable(disk)}, ${mode}, by process ${pid}`)
+}
 
 function printLayer(out: Output, info: LayerInfo): void {
   out.pairs([

@@ -1,5 +1,6 @@
 import { setImmediate as breathe } from 'node:timers/promises'
-import { formatSize, mapDisk, openDisk } from '../../lib/index.ts'
+import { ask, assertOneImage, holderOf } from '../../fuse/control-client.ts'
+import { formatSize, type MapExtent, mapDisk, type OpenOptions, openDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { errorContent, printable, SCHEMA_VERSION } from '../output.ts'
@@ -17,9 +18,9 @@ export const command = defineCommand({
       .positional('image', { type: 'string', demandOption: true })
       .option('data', { type: 'boolean', default: false, describe: 'only runs that hold data' }),
   async run({ args, out, signal }) {
-    const disk = await openDisk(args.image, { ...toOpenOptions(args), signal })
+    const source = (await heldMap(args.image)) ?? (await ownMap(args.image, { ...toOpenOptions(args), signal }))
     try {
-      for (const note of disk.notes) out.note(printable(note))
+      for (const note of source.notes) out.note(printable(note))
       let first = true
       let held = 0
       let runs = 0
@@ -27,10 +28,11 @@ export const command = defineCommand({
       out.begun = out.json
       if (out.json)
         await write(
-          `{"schemaVersion":${SCHEMA_VERSION},"image":${JSON.stringify(args.image)},"size":${disk.size},"extents":[`,
+          `{"schemaVersion":${SCHEMA_VERSION},"image":${JSON.stringify(args.image)},"size":${source.size},"extents":[`,
         )
       else out.line(out.paint('dim', `${'offset'.padStart(16)} ${'length'.padStart(16)}  kind    layer`))
-      for await (const extent of mapDisk(disk.chain, { signal })) {
+      for await (const extent of source.extents) {
+        signal.throwIfAborted()
         if (extent.kind !== 'zero') held += extent.length
         if (args.data && extent.kind === 'zero') continue
         if (out.json) await write(`${first ? '' : ','}\n${JSON.stringify(extent)}`)
@@ -43,17 +45,53 @@ export const command = defineCommand({
         if (++runs % 1024 === 0) await breathe()
       }
       if (out.json) await write('\n]}\n')
-      else out.line(out.paint('dim', `${formatSize(held)} of ${formatSize(disk.size)} hold data`))
+      else out.line(out.paint('dim', `${formatSize(held)} of ${formatSize(source.size)} hold data`))
       return EXIT.ok
     } catch (error) {
       // What has been printed stays; the document ends with what went wrong.
       if (out.begun) await write(`\n],"error":${JSON.stringify(errorContent(error))}}\n`)
       throw error
     } finally {
-      await disk.close()
+      await source.close()
     }
   },
 })
+
+/** A map, from wherever it comes. */
+interface Source {
+  readonly size: number
+  readonly notes: readonly string[]
+  readonly extents: AsyncIterable<MapExtent>
+  close(): Promise<void>
+}
+
+async function ownMap(image: string, options: OpenOptions): Promise<Source> {
+  const disk = await openDisk(image, options)
+  const extents = mapDisk(disk.chain, { signal: options.signal })
+  return { size: disk.size, notes: disk.notes, extents, close: () => disk.close() }
+}
+
+interface Piece {
+  readonly size: number
+  readonly extents: readonly MapExtent[]
+  readonly next?: number
+}
+
+/** The map of a disk that is mounted, as its server tells it: piece by piece. */
+async function heldMap(given: string): Promise<Source | undefined> {
+  const held = holderOf(given)
+  if (!held) return undefined
+  const image = { record: held.record, image: assertOneImage(held, given) }
+  const first = await ask<Piece>(image, 'map')
+  async function* extents(): AsyncGenerator<MapExtent> {
+    for (let piece = first; ; ) {
+      yield* piece.extents
+      if (piece.next === undefined) return
+      piece = await ask<Piece>(image, 'map', { from: piece.next })
+    }
+  }
+  return { size: first.size, notes: [], extents: extents(), close: async () => {} }
+}
 
 function layerText(extent: { depth: number | undefined; file: string | undefined; at: number | undefined }): string {
   if (extent.depth === undefined) return '-'

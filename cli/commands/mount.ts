@@ -1,33 +1,68 @@
-import { type Mounted, serveForeground, startDaemon } from '../../fuse/daemon.ts'
-import { openOptions, toOpenOptions } from '../arguments.ts'
+import { type Mounted, serveForeground, startDaemon, TRANSPORTS, type Transport } from '../../fuse/daemon.ts'
+import { badArgument, openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { type Output, printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 export const command = defineCommand({
-  usage: '<image> <mountpoint>',
+  usage: '<image..> <mountpoint>',
   describe:
-    'Mounts a disk: at an empty directory it appears as one file in it, at a file it takes its place. For every user who may\nuse FUSE. A program in the background serves it until `vdisk unmount`; then everything written is on the medium.',
+    'Mounts disks: at an empty directory a disk appears as one file in it, several in a folder each; at a file it takes its place.\nFor every user who may use FUSE. A program in the background serves them until `vdisk unmount`; then everything written is\non the medium. An image on which others are built is not written to.',
   examples: [
     ['vdisk mount server.vhdx dir', 'dir/server.raw is the disk'],
     ['vdisk mount server.qcow2 dir --read-only', 'only to look'],
+    ['vdisk mount golden.vhdx dir --overlay work.qcow2', 'what is written goes to work.qcow2, a child of golden.vhdx'],
+    ['vdisk mount server.qcow2 dir --temporary', 'what is written goes with the mount'],
+    ['vdisk mount a.vhdx b.qcow2 dir', 'dir/a.vhdx/a.raw and dir/b.qcow2/b.raw'],
     ['vdisk mount leaf.avhdx dir && sudo losetup -fP --show dir/leaf.raw', 'partitions as devices of the kernel'],
     ['vdisk unmount dir', 'the end of it'],
   ],
   options: (yargs) =>
     openOptions(yargs)
-      .positional('image', { type: 'string', demandOption: true })
-      .positional('mountpoint', { type: 'string', demandOption: true, describe: 'an empty directory, or a file' })
+      .positional('image', { type: 'string', array: true, demandOption: true })
+      .positional('mountpoint', {
+        type: 'string',
+        demandOption: true,
+        describe: 'an empty directory, or a file; /dev/fd/N where it is mounted already',
+      })
       .option('read-only', { type: 'boolean', default: false, describe: 'nothing can be written' })
+      .option('overlay', {
+        type: 'string',
+        describe: 'FILE: a child of the image, new or not, that takes what is written',
+      })
+      .option('overlay-format', {
+        type: 'string',
+        choices: ['qcow2', 'vhdx'],
+        describe: 'format of a new overlay whose name does not say it',
+      })
+      .option('temporary', { type: 'boolean', default: false, describe: 'what is written goes with the mount' })
+      .option('force', { type: 'boolean', default: false, describe: 'write although other images are built upon it' })
       .option('allow-other', { type: 'boolean', default: false, describe: 'other users may see it too' })
+      .option('uid', { type: 'string', describe: 'number of the user who owns the files, default yours' })
+      .option('gid', { type: 'string', describe: 'number of their group' })
+      .option('mode', { type: 'string', describe: 'permissions of the files in octal, such as 640' })
+      .option('transport', {
+        choices: Object.keys(TRANSPORTS) as Transport[],
+        describe: "how: by the kernel's own protocol, or by libfuse through the package fuse-native",
+      })
       .option('foreground', { type: 'boolean', default: false, describe: 'serve from this process; Ctrl-C unmounts' }),
   async run({ args, out }) {
     const options = {
       ...toOpenOptions(args),
-      image: args.image,
+      images: args.image,
       mountpoint: args.mountpoint,
       readOnly: args['read-only'],
+      overlay: args.overlay,
+      overlayFormat: args['overlay-format'],
+      temporary: args.temporary,
+      force: args.force,
       allowOther: args['allow-other'],
+      uid: toNumber('--uid', args.uid, /^\d{1,9}$/, 10),
+      gid: toNumber('--gid', args.gid, /^\d{1,9}$/, 10),
+      mode: toNumber('--mode', args.mode, /^[0-7]{3,4}$/, 8),
+      transport: args.transport,
     }
+    assertOneMode(args)
     const tell = (mounted: Mounted): void => print(out, mounted)
     if (args.foreground) await serveForeground(options, { onMounted: tell })
     else tell(await startDaemon(options))
@@ -35,9 +70,55 @@ export const command = defineCommand({
   },
 })
 
+function assertOneMode(args: {
+  image: string[]
+  'read-only': boolean
+  overlay: string | undefined
+  temporary: boolean
+}): void {
+  const given = [
+    args['read-only'] && '--read-only',
+    args.overlay !== undefined && '--overlay',
+    args.temporary && '--temporary',
+  ]
+  const [first, second] = given.filter((name) => name !== false)
+  if (second !== undefined) {
+    throw new UsageError(
+      `Cannot mount with ${first} and ${second}: each says where to write`,
+      'Give one of --read-only, --overlay FILE and --temporary.',
+    )
+  }
+  if (args.overlay !== undefined && args.image.length > 1) {
+    throw new UsageError(
+      'Cannot mount several images with one --overlay: it is the child of one',
+      'Mount that one by itself, or all with --temporary.',
+    )
+  }
+}
+
+function toNumber(name: string, text: string | undefined, form: RegExp, base: number): number | undefined {
+  if (text === undefined) return undefined
+  if (form.test(text)) return Number.parseInt(text, base)
+  throw badArgument(
+    name,
+    text,
+    base === 8 ? 'write permissions in octal, such as 640' : 'write a number, as `id` shows it',
+  )
+}
+
+const KINDS = {
+  'read-write': '',
+  'read-only': ', read-only',
+  overlay: '',
+  temporary: '; what is written there goes with the mount',
+} as const
+
 function print(out: Output, mounted: Mounted): void {
   for (const note of mounted.notes) out.note(printable(note))
   out.document({ mounted })
-  out.line(`${printable(mounted.disk)} is the disk${mounted.readOnly ? ', read-only' : ''}.`)
+  for (const { disk, mode, overlay } of mounted.images) {
+    const where = overlay === undefined ? KINDS[mode] : `; what is written there goes to ${printable(overlay)}`
+    out.line(`${printable(disk)} is the disk${where}.`)
+  }
   out.line(out.paint('dim', `End it with: vdisk unmount ${printable(mounted.mountpoint)}`))
 }

@@ -1,4 +1,5 @@
-import { formatSize, resizeDisk } from '../../lib/index.ts'
+import { ask, assertOneImage, holderOf } from '../../fuse/control-client.ts'
+import { formatSize, type Resized, resizeDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions, toSize } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
@@ -7,7 +8,7 @@ import { UsageError } from '../usage-error.ts'
 export const command = defineCommand({
   usage: '<image> <size>',
   describe:
-    'Changes the size of a disk. What is new reads as zero. Partitions and file systems inside are not touched.',
+    'Changes the size of a disk, mounted or not. What is new reads as zero. Partitions and file systems inside are not touched.',
   examples: [
     ['vdisk resize disk.qcow2 40G', 'to this size'],
     ['vdisk resize disk.vhdx +10G', 'by this much'],
@@ -22,18 +23,35 @@ export const command = defineCommand({
   async run({ args, out, signal }) {
     const sign = /^[+-]/.exec(args.size)?.[0]
     const amount = toSize(args.size.replace(/^[+-](?=[\d.])/, ''), 'SIZE')
-    const size = sign === undefined ? amount : (before: number) => afterStep(before, sign === '+' ? amount : -amount)
-    const result = await resizeDisk(args.image, size, {
-      ...toOpenOptions(args),
-      shrink: args.shrink,
-      force: args.force,
-      signal,
-    })
+    const step = sign === '-' ? -amount : amount
+    const result =
+      (await resizeHeld(args, sign === undefined ? { size: amount } : { by: step })) ??
+      (await resizeDisk(args.image, sign === undefined ? amount : (before) => afterStep(before, step), {
+        ...toOpenOptions(args),
+        shrink: args.shrink,
+        force: args.force,
+        signal,
+      }))
     out.document({ image: args.image, ...result })
     out.line(`${printable(args.image)}: ${formatSize(result.before)} \u2192 ${formatSize(result.after)}`)
     return EXIT.ok
   },
 })
+
+/** Asks the server of the mount, if the image is mounted: its users see the new size at once. */
+async function resizeHeld(
+  { image: given, shrink, force }: { image: string; shrink: boolean; force: boolean },
+  wish: { size: number } | { by: number },
+): Promise<Resized | undefined> {
+  const held = holderOf(given)
+  if (!held) return undefined
+  const image = assertOneImage(held, given)
+  if ('by' in wish) {
+    const { size } = await ask<{ size: number }>({ record: held.record, image }, 'map', { count: 1 })
+    afterStep(size, wish.by)
+  }
+  return await ask<Resized>({ record: held.record, image }, 'resize', { ...wish, shrink, force })
+}
 
 function afterStep(before: number, step: number): number {
   if (before + step >= 0) return before + step

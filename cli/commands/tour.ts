@@ -135,9 +135,10 @@ class Tour {
     this.step('The disk as a file, to read and to write', 'vdisk mount tuesday.avhdx disk')
     fs.mkdirSync(mountpoint)
     try {
-      const mounted = await startDaemon({ image, mountpoint })
-      this.say(`${path.relative(this.folder, mounted.disk)} is the disk: ${formatSize(fs.statSync(mounted.disk).size)}`)
-      const file = fs.openSync(mounted.disk, 'r+')
+      await startDaemon({ images: [image], mountpoint })
+      const disk = path.join(mountpoint, 'tuesday.raw')
+      this.say(`${path.relative(this.folder, disk)} is the disk: ${formatSize(fs.statSync(disk).size)}`)
+      const file = fs.openSync(disk, 'r+')
       fs.writeSync(file, NOTE, 0, NOTE.length, FREE)
       fs.fsyncSync(file)
       fs.closeSync(file)

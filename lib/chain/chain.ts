@@ -6,6 +6,7 @@ import { VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import { Claims, Epochs } from './claims.ts'
+import type { LayerPool } from './layer-pool.ts'
 import type { Verdict } from './linkage.ts'
 import { UnpackedCache } from './unpacked.ts'
 
@@ -24,6 +25,14 @@ interface Stored {
   readonly length: number
   /** zeros may be left out */
   readonly sparse: boolean
+}
+
+export interface ChainOptions {
+  readonly links?: readonly (Verdict | undefined)[] | undefined
+  readonly notes?: readonly string[] | undefined
+  readonly readOnly?: boolean | undefined
+  /** who the layers are let go to; without it the chain has them to itself */
+  readonly pool?: LayerPool | undefined
 }
 
 type Found = { readonly extent: Exclude<Extent, { kind: 'parent' }>; readonly depth: number | undefined }
@@ -45,15 +54,16 @@ export class Chain implements Device {
   readonly writable: boolean
   private readonly top: Layer
   private readonly claims = new Claims()
-  private readonly reads = new Epochs()
+  private readonly reads: Epochs
   private readonly flushes = new Turns()
-  private readonly unpacked = new UnpackedCache()
+  private readonly unpacked: UnpackedCache
+  private readonly pool: LayerPool | undefined
+  /** what this is a view of: its layers are that one's to close */
+  private readonly whole: Chain | undefined
   private closed = false
 
-  constructor(
-    layers: readonly Layer[],
-    options: { links?: readonly (Verdict | undefined)[]; notes?: readonly string[]; readOnly?: boolean } = {},
-  ) {
+  /** @param whole for a view: the chain that has the layers */
+  constructor(layers: readonly Layer[], options: ChainOptions = {}, whole?: Chain) {
     const top = layers.at(-1)
     if (!top) throw new TypeError('A chain has at least one layer')
     this.layers = layers
@@ -61,6 +71,10 @@ export class Chain implements Device {
     this.links = options.links ?? layers.map(() => undefined)
     this.notes = options.notes ?? []
     this.writable = isWritable(top) && !options.readOnly
+    this.pool = options.pool
+    this.whole = whole
+    this.reads = whole?.reads ?? new Epochs()
+    this.unpacked = whole?.unpacked ?? options.pool?.unpacked ?? new UnpackedCache()
   }
 
   get name(): string {
@@ -75,15 +89,39 @@ export class Chain implements Device {
     return this.top.granularity
   }
 
-  /** The disk as it was when layer `depth` was the top; read-only, and it closes nothing. */
+  /** The disk as it was when layer `depth` was the top; read-only. It closes nothing, and ends with this chain. */
   viewAt(depth: number): Chain {
-    return new Chain(this.layers.slice(0, depth + 1), { readOnly: true })
+    return new Chain(this.layers.slice(0, depth + 1), { readOnly: true }, this)
+  }
+
+  /**
+   * The disk as an internal snapshot of the top layer has it; read-only. It closes nothing, ends with this chain, and
+   * must not be used once the snapshot is deleted. The disk may be written meanwhile: what the snapshot holds is not
+   * written in place.
+   *
+   * @throws VdiskError NOT_FOUND, CORRUPT
+   */
+  *viewOfSnapshot(id: string): Io<Chain> {
+    const { snapshots } = this.top
+    if (!snapshots) {
+      throw new VdiskError('NOT_FOUND', {
+        message: `Cannot find snapshot "${id}" in ${this.name}: its format has none`,
+        where: { file: this.name },
+      })
+    }
+    const layer = yield* snapshots.open(id)
+    return new Chain([...this.layers.slice(0, -1), layer], { readOnly: true }, this)
   }
 
   *map(offset: number, length: number): Io<ResolvedExtent> {
     this.assertRange(offset, length)
-    const { extent, depth } = yield* this.find(offset, length)
-    return { ...extent, depth }
+    const epoch = this.reads.enter()
+    try {
+      const { extent, depth } = yield* this.find(offset, length)
+      return { ...extent, depth }
+    } finally {
+      this.reads.leave(epoch)
+    }
   }
 
   *read(offset: number, target: Uint8Array): Io<void> {
@@ -164,20 +202,22 @@ export class Chain implements Device {
   }
 
   /**
-   * Waits for reads and writes under way, then closes every layer, top first, even if one of them fails; the first
-   * failure is thrown. Nothing else works afterwards; closing again does nothing.
+   * Waits for reads and writes under way, those of views too, then lets every layer go, top first, even if one of them
+   * fails; the first failure is thrown. Layers that other chains share stay open for those. Nothing else works
+   * afterwards; closing again does nothing.
    */
   *close(): Io<void> {
     if (this.closed) return
     this.closed = true
-    const { reads } = this
+    if (this.whole) return
+    const { reads, pool } = this
     // The number of a closed descriptor may be another file's the next moment: nobody may be on the way to it.
     yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     yield* this.flushes.take(() => reads.drain())
     let failure: unknown
     for (const layer of this.layers.toReversed()) {
       try {
-        yield* layer.close()
+        yield* pool ? pool.release(layer, this.name) : layer.close()
       } catch (error) {
         failure ??= error
       }
@@ -334,7 +374,7 @@ export class Chain implements Device {
   }
 
   private assertOpen(): void {
-    if (!this.closed) return
+    if (!this.closed && !this.whole?.closed) return
     throw new VdiskError('REFUSED', {
       message: `Cannot use ${this.name}: it was closed`,
       where: { file: this.name },
@@ -350,7 +390,7 @@ export class Chain implements Device {
   }
 
   private assertRange(offset: number, length: number): void {
-    if (this.closed) this.assertOpen()
+    if (this.closed || this.whole) this.assertOpen()
     if (offset >= 0 && length >= 0 && offset + length <= this.size && Number.isSafeInteger(offset)) return
     throw new VdiskError('OUT_OF_RANGE', {
       message: `Cannot reach ${length} bytes at ${offset} of ${this.name}: the disk has ${this.size}`,

@@ -5,6 +5,7 @@ import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { HostFile, type HostFileOptions } from '../io/host-file.ts'
 import { type Io, just } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
+import type { LayerPool } from './layer-pool.ts'
 
 /** What a reference inside an image is for. */
 export type ReferenceRole = 'parent' | 'extent' | 'data'
@@ -36,6 +37,8 @@ export interface FolderGateOptions {
   readonly waiting?: HostFileOptions['waiting'] | undefined
   readonly locking?: boolean | undefined
   readonly durable?: boolean | undefined
+  /** knows which files this process has open */
+  readonly pool?: LayerPool | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -124,15 +127,16 @@ export class FolderGate implements Gate {
     const root = this.rootOf(file, request)
     assertNoLinks(root, file, request)
     const found = look(file, request)
+    // Named as the user would: relative where the image was named so.
+    const name = path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file))
     if (access !== 'create') {
       if (!found) throw notFound(file)
       // Looked at before it is opened: to open a device, or a FIFO, is to do something to it.
       if (found.isSymbolicLink()) throw refused(request, 'it is a symbolic link')
       if (!found.isFile()) throw refused(request, 'it is no regular file')
       assertNoCycle(idOf(found), request)
+      this.options.pool?.assertFree(idOf(found), access, name)
     }
-    // Named as the user would: relative where the image was named so.
-    const name = path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file))
     const store = HostFile.open(file, {
       name,
       write: access !== 'read',
@@ -250,6 +254,15 @@ function look(file: string, request: Request): fs.BigIntStats | undefined {
 
 function idOf({ dev, ino }: fs.BigIntStats): string {
   return `${dev}:${ino}`
+}
+
+/** Device and inode of what a name leads to; undefined where nobody can tell. */
+export function fileIdAt(file: string): string | undefined {
+  try {
+    return idOf(fs.statSync(file, { bigint: true }))
+  } catch {
+    return undefined
+  }
 }
 
 function notFound(file: string): VdiskError {

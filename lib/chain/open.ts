@@ -7,6 +7,7 @@ import { type Io, settle } from '../io/io.ts'
 import { Chain } from './chain.ts'
 import { sampleContent } from './content-sample.ts'
 import type { Gate } from './gate.ts'
+import type { LayerPool } from './layer-pool.ts'
 import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
 import { chooseDriver } from './probe.ts'
 
@@ -25,24 +26,29 @@ export interface OpenChainOptions {
   readonly parentFormat?: string | undefined
   /** layers at most, default 64 */
   readonly maxDepth?: number | undefined
+  /** shares the layers for reading with other chains */
+  readonly pool?: LayerPool | undefined
 }
 
 /**
  * Opens an image and all its parents down to the base, and judges every link.
  *
- * On failure everything opened so far is closed again. The image's store belongs to the chain from here on.
+ * On failure everything opened so far is let go again. The image's store belongs to the chain from here on.
  *
  * @throws VdiskError PARENT_MISSING, PARENT_MISMATCH, CHAIN_CYCLE, LIMIT_EXCEEDED, REFUSED, and what drivers throw
  */
 export function* openChain(image: Image, options: OpenChainOptions): Io<Chain> {
+  const { pool, access } = options
   const layers: Layer[] = []
+  if (access === 'write') pool?.noteWriter(image)
   try {
     yield* openLayers(image, options, layers)
     const links = yield* judgeLinks(layers, true)
     const notes = collectNotes(layers, links, options)
-    return new Chain(layers, { links, notes })
+    return new Chain(layers, { links, notes, pool })
   } catch (error) {
-    for (const layer of layers) yield* closeQuietly(layer)
+    for (const layer of layers) yield* quietly(pool ? pool.release(layer, image.name) : layer.close())
+    pool?.forgetWriter(image.store)
     throw error
   }
 }
@@ -56,7 +62,7 @@ export interface KnownLayers {
 }
 
 /**
- * Opens a chain that may be broken, to tell what is left of it. The caller closes the layers.
+ * Opens a chain that may be broken, to tell what is left of it. The caller closes the layers; none of them is shared.
  *
  * @throws VdiskError if not even the image itself can be opened
  */
@@ -64,10 +70,10 @@ export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<Kn
   const layers: Layer[] = []
   let broken: VdiskError | undefined
   try {
-    yield* openLayers(image, options, layers)
+    yield* openLayers(image, { ...options, pool: undefined }, layers)
   } catch (error) {
     if (layers.length === 0 || !isVdiskError(error) || isVdiskError(error, 'CANCELLED')) {
-      for (const layer of layers) yield* closeQuietly(layer)
+      for (const layer of layers) yield* quietly(layer.close())
       throw error
     }
     broken = error
@@ -75,17 +81,28 @@ export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<Kn
   return { layers, links: yield* judgeLinks(layers, broken === undefined), broken }
 }
 
-/** Opens one file as a layer, without its parents. */
+/**
+ * Opens one file as a layer, without its parents.
+ *
+ * @param options.pool for a layer that is read: shares it, on behalf of the disk `user`
+ */
 export function* openLayer(
   image: Image,
-  options: { drivers: readonly FormatDriver[]; format?: string | undefined; access: Access },
+  options: {
+    drivers: readonly FormatDriver[]
+    format?: string | undefined
+    access: Access
+    pool?: { readonly layers: LayerPool; readonly user: string } | undefined
+  },
 ): Io<Layer> {
+  const { access, pool } = options
   try {
     const driver = yield* chooseDriver(image, options.drivers, {
       format: options.format,
-      forWriting: options.access === 'write',
+      forWriting: access === 'write',
     })
-    return yield* driver.open(image, options.access)
+    if (!pool || access !== 'read') return yield* driver.open(image, access)
+    return yield* pool.layers.take(image, driver.name, pool.user, (noted) => driver.open(noted, 'read'))
   } catch (error) {
     yield* settle(image.store.close())
     throw error
@@ -94,7 +111,8 @@ export function* openLayer(
 
 /** Fills `layers` base first. */
 function* openLayers(top: Image, options: OpenChainOptions, layers: Layer[]): Io<void> {
-  const maxDepth = options.maxDepth ?? DEFAULT_DEPTH
+  const { drivers, maxDepth = DEFAULT_DEPTH } = options
+  const pool = options.pool && { layers: options.pool, user: top.name }
   const seen = new Map<string, string>()
   let image = top
   let format = options.format
@@ -110,7 +128,7 @@ function* openLayers(top: Image, options: OpenChainOptions, layers: Layer[]): Io
     }
     if (id !== undefined) seen.set(id, image.name)
     const access = layers.length === 0 ? options.access : 'read'
-    const layer = yield* openLayer(image, { drivers: options.drivers, format, access })
+    const layer = yield* openLayer(image, { drivers, format, access, pool })
     layers.unshift(layer)
     if (!layer.parent) return
     if (layers.length >= maxDepth) {
@@ -207,9 +225,9 @@ function dayOf(seconds: number): string {
   return new Date(seconds * 1000).toISOString().slice(0, 10)
 }
 
-function* closeQuietly(layer: Layer): Io<void> {
+function* quietly(closing: Io<void>): Io<void> {
   try {
-    yield* layer.close()
+    yield* closing
   } catch (error) {
     // The error that made us close is the one to tell; this one would hide it.
     void messageOf(error)

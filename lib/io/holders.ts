@@ -18,13 +18,69 @@ export function isHeldForWriting(fileId: string): boolean | undefined {
   } catch {
     return undefined
   }
-  const [device, inode] = fileId.split(':').map(BigInt) as [bigint, bigint]
-  const place = `${hex(majorOf(device))}:${hex(minorOf(device))}:${inode}`
+  const place = placeOf(fileId)
   return list.split('\n').some((line) => {
-    // 1: OFDLCK ADVISORY  READ -1 fe:00:1234 100 101
-    const [, , , , , where, first, last] = line.split(/\s+/)
-    return where === place && Number(first) <= WRITES && (last === 'EOF' || Number(last) >= WRITES)
+    const lock = parseLock(line)
+    return lock?.place === place && lock.first <= WRITES && lock.last >= WRITES
   })
+}
+
+/** A process that holds an image. */
+export interface Holder {
+  readonly pid: number
+  /** the name under which the system lists it */
+  readonly name: string
+}
+
+/**
+ * Who holds one of these bytes of a file locked.
+ *
+ * Locks belong to open files, and the kernel's list does not say whose those are; so all processes are asked, as far as
+ * they may be looked at. That takes some milliseconds: it is for messages.
+ *
+ * @param fileId device and inode, as `fileId` of a store has them
+ */
+export function holdersOf(fileId: string, bytes: readonly number[]): Holder[] {
+  const place = placeOf(fileId)
+  const holds = (text: string): boolean =>
+    text.split('\n').some((line) => {
+      const lock = line.startsWith('lock:') ? parseLock(line.slice('lock:'.length).trim()) : undefined
+      return lock?.place === place && bytes.some((byte) => lock.first <= byte && lock.last >= byte)
+    })
+  return listed('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => listed(`/proc/${pid}/fdinfo`).some((fd) => holds(textOf(`/proc/${pid}/fdinfo/${fd}`))))
+    .map((pid) => ({ pid: Number(pid), name: textOf(`/proc/${pid}/comm`).trim() || 'a program' }))
+}
+
+/** @example 1: OFDLCK ADVISORY  READ -1 fe:00:1234 100 101 */
+function parseLock(line: string): { place: string; first: number; last: number } | undefined {
+  const [, , , , , place, first, last] = line.split(/\s+/)
+  if (place === undefined) return undefined
+  return { place, first: Number(first), last: last === 'EOF' ? Number.POSITIVE_INFINITY : Number(last) }
+}
+
+/** How the kernel writes the file of a lock. */
+function placeOf(fileId: string): string {
+  const [device, inode] = fileId.split(':').map(BigInt) as [bigint, bigint]
+  return `${hex(majorOf(device))}:${hex(minorOf(device))}:${inode}`
+}
+
+/** Processes come and go, and some are not ours to look at. */
+function listed(folder: string): string[] {
+  try {
+    return fs.readdirSync(folder)
+  } catch {
+    return []
+  }
+}
+
+function textOf(file: string): string {
+  try {
+    return fs.readFileSync(file, 'latin1')
+  } catch {
+    return ''
+  }
 }
 
 /** Linux packs a device number into 64 bits in this order. [makedev(3)] */

@@ -53,6 +53,8 @@ export class HostFile implements ByteStore {
   private readonly fd: number
   private readonly defer: boolean
   private readonly durable: boolean
+  private readonly lock: LockRole | undefined
+  private readonly id: string
   /** a block device, not a file */
   readonly isDevice: boolean
   private poison: VdiskError | undefined
@@ -69,7 +71,9 @@ export class HostFile implements ByteStore {
     this.writable = options.write ?? false
     this.defer = options.waiting === 'defer'
     this.durable = options.durable ?? true
-    const stat = fs.fstatSync(fd)
+    this.lock = options.lock
+    const stat = fs.fstatSync(fd, { bigint: true })
+    this.id = `${stat.dev}:${stat.ino}`
     this.isDevice = stat.isBlockDevice()
     if (!stat.isFile() && !this.isDevice) {
       throw new VdiskError('REFUSED', {
@@ -301,8 +305,12 @@ export class HostFile implements ByteStore {
   }
 
   fileId(): string {
-    const stat = fs.fstatSync(this.fd, { bigint: true })
-    return `${stat.dev}:${stat.ino}`
+    return this.id
+  }
+
+  standsFor(other: ByteStore): boolean {
+    if (!(other instanceof HostFile) || other.id !== this.id) return false
+    return other.lock === this.lock && other.defer === this.defer && other.writable === this.writable
   }
 
   /** Bytes at hand from the page cache; -1 where the pool must be asked. */

@@ -1,4 +1,6 @@
+import fs from 'node:fs'
 import { VdiskError } from '../errors.ts'
+import { holdersOf } from './holders.ts'
 import { ERRNO, sys } from './sys.ts'
 
 /**
@@ -28,7 +30,7 @@ export type LockRole = keyof typeof ROLES
  * Without native calls there are no locks; the caller then relies on the user. A file system that cannot lock refuses
  * writers and lets readers pass.
  *
- * @throws VdiskError IN_USE naming what the other program does; REFUSED where writing cannot be made exclusive
+ * @throws VdiskError IN_USE naming the other program, if it may be looked at, and what it does; REFUSED where writing cannot be made exclusive
  */
 export function lockImage(fd: number, file: string, role: LockRole): void {
   const native = sys()
@@ -47,15 +49,18 @@ export function lockImage(fd: number, file: string, role: LockRole): void {
           : 'Pass --locking=off only if nobody else can have it open.',
     })
   }
-  const refusal =
-    uses.find((permission) => native.byteIsHeld(fd, DOES_NOT_SHARE + permission)) !== undefined
-      ? 'another program has it open and does not allow that'
-      : keeps.find((permission) => native.byteIsHeld(fd, USES + permission)) !== undefined
-        ? 'another program is writing to it'
-        : undefined
-  if (refusal === undefined) return
+  const forbids = uses.map((p) => DOES_NOT_SHARE + p).filter((byte) => native.byteIsHeld(fd, byte))
+  const disturbs = keeps.map((p) => USES + p).filter((byte) => native.byteIsHeld(fd, byte))
+  if (forbids.length + disturbs.length === 0) return
+  const { dev, ino } = fs.fstatSync(fd, { bigint: true })
+  // Our own locks lie beside theirs.
+  const holder = holdersOf(`${dev}:${ino}`, forbids.length > 0 ? forbids : disturbs).find(
+    ({ pid }) => pid !== process.pid,
+  )
+  const who = holder ? `${holder.name} (process ${holder.pid})` : 'another program'
+  const why = forbids.length > 0 ? 'has it open and does not allow that' : 'is writing to it'
   throw new VdiskError('IN_USE', {
-    message: `Cannot open ${file} for ${role === 'write' ? 'writing' : 'reading'}: ${refusal}`,
+    message: `Cannot open ${file} for ${role === 'write' ? 'writing' : 'reading'}: ${who} ${why}`,
     where: { file },
     advice: 'Stop the virtual machine, mount or tool that uses the image, then try again.',
   })

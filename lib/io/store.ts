@@ -71,8 +71,10 @@ export interface ByteStore {
   stamp?(): FileStamp
   /** Sets the time of the last change, durably, to a whole second: such a time can be written down exactly. */
   restamp?(seconds: number): void
-  /** Tells two openings of one file from two files. */
+  /** Tells two openings of one file from two files. It can be asked after closing too. */
   fileId?(): string
+  /** Whether this opening can serve in place of another one: the same file, locked alike, and waited for alike. */
+  standsFor?(other: ByteStore): boolean
 }
 
 /** The error of a read that leaves the store. */

@@ -33,6 +33,8 @@ export async function childrenOf(parent: string, options: FileOptions = {}): Pro
       ...options,
       // To be told to stop must not look as if the file were no child.
       signal: undefined,
+      // Nor that this process writes to the parent.
+      pool: undefined,
       allow: [path.dirname(path.resolve(parent)), ...(options.allow ?? [])],
     })
     if (child) children.push(child)

@@ -2,7 +2,8 @@ import fs from 'node:fs'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
-import { FolderGate, HostImage } from '../chain/gate.ts'
+import { FolderGate, fileIdAt, HostImage } from '../chain/gate.ts'
+import type { LayerPool } from '../chain/layer-pool.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { driverNamed } from '../chain/probe.ts'
 import type { Access } from '../contracts/driver.ts'
@@ -25,6 +26,8 @@ export interface FileOptions {
   readonly maxDepth?: number | undefined
   /** 'defer' for programs that serve others while a disk is slow; default 'block' */
   readonly waiting?: 'block' | 'defer' | undefined
+  /** shares with other disks: a file that several of them only read is opened once, and what is unpacked kept once */
+  readonly pool?: LayerPool | undefined
   /**
    * Ends the opening or making of an image, and a job. An open disk does not listen to it any more.
    *
@@ -70,6 +73,7 @@ export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
     format: options.format,
     parentFormat: options.parentFormat,
     maxDepth: options.maxDepth,
+    pool: options.pool,
   })
 }
 
@@ -241,6 +245,7 @@ function assertSize(file: string, size: number, most: number): void {
 
 function openFile(file: string, access: Access, options: OpenOptions): { image: HostImage; gate: FolderGate } {
   throwIfCancelled(options.signal)
+  options.pool?.assertFree(fileIdAt(file), access, file)
   const gate = new FolderGate(file, options)
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {

@@ -1,3 +1,4 @@
+import type { Chain } from '../chain/chain.ts'
 import type { Verdict } from '../chain/linkage.ts'
 import type { Identity } from '../contracts/identity.ts'
 import type { BitmapInfo, Json, Layer, SnapshotInfo } from '../contracts/layer.ts'
@@ -72,6 +73,15 @@ export async function inspectChain(file: string, options: OpenOptions = {}): Pro
   } finally {
     for (const layer of layers) await promised(layer.close())
   }
+}
+
+/** All layers of an open chain, base first, as they are in memory: what is written and not yet flushed counts. */
+export async function describeChain({ layers, links }: Chain): Promise<ChainLayerInfo[]> {
+  const infos: ChainLayerInfo[] = []
+  for (const [depth, layer] of layers.entries()) {
+    infos.push({ ...(await describeLayer(layer)), depth, link: links[depth], broken: undefined })
+  }
+  return infos
 }
 
 async function describeLayer(layer: Layer): Promise<LayerInfo> {

@@ -1,3 +1,4 @@
+import type { Chain } from '../chain/chain.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { childrenOf } from './children.ts'
@@ -15,34 +16,53 @@ export interface Resized {
   readonly after: number
 }
 
-/** Changes the size of a disk. What is new reads as zero. @param size bytes, or a function of the size before */
-export async function resizeDisk(
-  file: string,
-  size: number | ((before: number) => number),
-  options: ResizeOptions = {},
-): Promise<Resized> {
-  const children = options.force ? [] : await childrenOf(file, options)
-  if (children.length > 0) {
-    throw new VdiskError('REFUSED', {
-      message: `Cannot resize ${file}: these are built upon it: ${children.map((child) => child.file).join(', ')}`,
-      where: { file },
-      advice: 'Resize the top of the chain instead. --force goes on, and they will not match their parent any more.',
-    })
-  }
+/** The size that a disk should have, in bytes; or what it should be, given the size it has. */
+export type NewSize = number | ((before: number) => number)
+
+/** Changes the size of a disk. What is new reads as zero. */
+export async function resizeDisk(file: string, size: NewSize, options: ResizeOptions = {}): Promise<Resized> {
+  await assertNoChildren(file, options)
   const chain = await promised(openImage(file, { ...options, writable: true }))
   try {
-    const before = chain.size
-    const after = typeof size === 'number' ? size : size(before)
-    if (after < before && !options.shrink) {
-      throw new VdiskError('REFUSED', {
-        message: `Cannot make ${file} smaller, from ${before} to ${after} bytes: what lies behind would be lost`,
-        where: { file },
-        advice: 'Shrink the file systems inside first, then pass --shrink.',
-      })
-    }
-    await promised(chain.resize(after, options.signal))
-    return { before, after: chain.size }
+    return await resizeOpen(chain, size, options)
   } finally {
     await promised(chain.close())
   }
+}
+
+/**
+ * Changes the size of a disk that is open, which others may be using. That images are built upon it is not looked for.
+ *
+ * @throws VdiskError REFUSED if it became smaller and `shrink` does not allow it
+ */
+export async function resizeOpen(
+  chain: Chain,
+  size: NewSize,
+  options: Pick<ResizeOptions, 'shrink' | 'signal'> = {},
+): Promise<Resized> {
+  const before = chain.size
+  const after = typeof size === 'number' ? size : size(before)
+  if (after < before && !options.shrink) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot make ${chain.name} smaller, from ${before} to ${after} bytes: what lies behind would be lost`,
+      where: { file: chain.name },
+      advice: 'Shrink the file systems inside first, then pass --shrink.',
+    })
+  }
+  await promised(chain.resize(after, options.signal))
+  return { before, after: chain.size }
+}
+
+/** @throws VdiskError REFUSED if other images are built upon this one, unless `force` allows it */
+export async function assertNoChildren(
+  file: string,
+  options: Pick<ResizeOptions, 'force'> & OpenOptions,
+): Promise<void> {
+  const children = options.force ? [] : await childrenOf(file, options)
+  if (children.length === 0) return
+  throw new VdiskError('REFUSED', {
+    message: `Cannot resize ${file}: these are built upon it: ${children.map((child) => child.file).join(', ')}`,
+    where: { file },
+    advice: 'Resize the top of the chain instead. --force goes on, and they will not match their parent any more.',
+  })
 }

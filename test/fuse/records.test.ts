@@ -16,9 +16,9 @@ test('the mount table is read with blanks, commas and dashes in names', () => {
 41 22 0:40 / /mnt/c rw - fuse.sshfs host:/ rw
 `)
   expect(table).toEqual([
-    { mountpoint: '/', type: 'ext4', source: '/dev/vda', readOnly: false },
-    { mountpoint: '/mnt/a b', type: 'fuse.vdisk', source: '/srv/x\\y, z.qcow2', readOnly: true },
-    { mountpoint: '/mnt/c', type: 'fuse.sshfs', source: 'host:/', readOnly: false },
+    { mountpoint: '/', type: 'ext4', source: '/dev/vda', readOnly: false, device: '254:0' },
+    { mountpoint: '/mnt/a b', type: 'fuse.vdisk', source: '/srv/x\\y, z.qcow2', readOnly: true, device: '0:39' },
+    { mountpoint: '/mnt/c', type: 'fuse.sshfs', source: 'host:/', readOnly: false, device: '0:40' },
   ])
 })
 
@@ -54,8 +54,16 @@ describe.skipIf(process.platform !== 'linux')('records', () => {
 
   const record: MountRecord = {
     mountpoint: '/mnt/a b',
-    image: '/srv/x.qcow2',
-    readOnly: false,
+    images: [
+      {
+        image: '/srv/x.qcow2',
+        disk: '/mnt/a b/x.raw',
+        mode: 'read-write',
+        readOnly: false,
+        overlay: undefined,
+        files: [{ file: '/srv/x.qcow2', id: '1:2', written: true }],
+      },
+    ],
     pid: process.pid,
     processStart: processStart(process.pid) as string,
     started: '2026-01-01T00:00:00.000Z',

@@ -5,7 +5,14 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { listMounts, type Mounted, type MountOptions, startDaemon, unmountAt } from '../../fuse/daemon.ts'
+import {
+  listMounts,
+  type Mounted,
+  type MountedImage,
+  type MountOptions,
+  startDaemon,
+  unmountAt,
+} from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/mount-table.ts'
 import { processStart } from '../../fuse/process-start.ts'
 
@@ -78,6 +85,9 @@ export async function until(condition: () => boolean | Promise<boolean>): Promis
   while (!(await condition())) await sleep(5)
 }
 
+/** How a test mounts; a mountpoint is made where none is given. */
+type BenchMount = Omit<MountOptions, 'mountpoint' | 'images'> & { mountpoint?: string }
+
 /** Places, mounts and processes of a test file; all of them are gone after `clean`, whatever happened in between. */
 export class Bench {
   /** the built server */
@@ -129,8 +139,14 @@ export class Bench {
     return directory
   }
 
-  /** Mounts in the background, and sees to it that it is undone. */
-  async mount(options: Omit<MountOptions, 'mountpoint'> & { mountpoint?: string }): Promise<Mounted> {
+  /** Mounts one image in the background, and sees to it that it is undone. */
+  async mount({ image, ...options }: BenchMount & { image: string }): Promise<Mounted & MountedImage> {
+    const mounted = await this.mountAll({ ...options, images: [image] })
+    return { ...mounted, ...(mounted.images[0] as MountedImage) }
+  }
+
+  /** As `mount`, for several. */
+  async mountAll(options: BenchMount & { images: readonly string[] }): Promise<Mounted> {
     const mountpoint = options.mountpoint ?? this.directory()
     const mounted = await startDaemon({ ...options, mountpoint }, this.entry)
     this.onClean(() => this.endMount(mounted))
