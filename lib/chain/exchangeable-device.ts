@@ -116,9 +116,9 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
     }
   }
 
-  *transfer(offset: number, source: ByteStore, at: number, length: number): Io<void> {
-    yield* this.use(
-      (device) => device.transfer?.(offset, source, at, length) ?? copy(device, offset, source, at, length),
+  *transfer(offset: number, source: ByteStore, at: number, length: number, sparse?: boolean): Io<number> {
+    return yield* this.use(
+      (device) => device.transfer?.(offset, source, at, length, sparse) ?? copy(device, offset, source, at, length),
     )
   }
 
@@ -178,11 +178,12 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
   }
 }
 
-function* copy(device: Device, offset: number, source: ByteStore, at: number, length: number): Io<void> {
+function* copy(device: Device, offset: number, source: ByteStore, at: number, length: number): Io<number> {
   const buffer = new Uint8Array(Math.min(PIECE, Math.max(0, length) || 0))
   for (let done = 0; done < length; done += buffer.length) {
     const part = buffer.subarray(0, Math.min(buffer.length, length - done))
     yield* settle(source.read(at + done, part))
     yield* device.write(offset + done, part)
   }
+  return length
 }
