@@ -45,8 +45,9 @@ export async function build() {
     external: ['koffi', '@bokuweb/zstd-wasm', 'fuse-native'],
     define: { __VDISK_VERSION__: JSON.stringify(version), 'import.meta.url': '__bundle' },
     banner: { js: 'const __bundle = require("node:url").pathToFileURL(__filename).href;' },
-    minify: true,
-    keepNames: true,
+    // Names stay: errors show them, and the program of a thread is a function taken as text.
+    minifyWhitespace: true,
+    minifySyntax: true,
     plugins: [plainWidth],
     legalComments: 'none',
     logLevel: 'warning',

@@ -27,7 +27,7 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
 const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/errors\.ts$/, []],
   [/^lib\/bytes\//, ['node:crypto']],
-  [/^lib\/io\//, ['node:fs', 'node:module', 'node:path', 'node:zlib']],
+  [/^lib\/io\//, ['node:fs', 'node:module', 'node:path', 'node:worker_threads', 'node:zlib']],
   [/^lib\/contracts\//, []],
   [/^lib\/formats\//, ['node:zlib']],
   [/^lib\/partitions\//, []],

@@ -23,6 +23,8 @@ interface Stored {
   readonly store: ByteStore
   readonly at: number
   readonly length: number
+  /** zeros may be left out */
+  readonly sparse: boolean
 }
 
 export interface ChainOptions {
@@ -136,8 +138,13 @@ export class Chain implements Device {
     yield* this.change(offset, source.length, (top) => this.writeClaimed(top, offset, source))
   }
 
-  *transfer(offset: number, source: ByteStore, at: number, length: number): Io<void> {
-    yield* this.change(offset, length, (top) => this.transferClaimed(top, offset, { store: source, at, length }))
+  get flat(): boolean {
+    return isWritable(this.top) && this.top.flat === true
+  }
+
+  *transfer(offset: number, source: ByteStore, at: number, length: number, sparse = false): Io<number> {
+    const stored = { store: source, at, length, sparse }
+    return yield* this.change(offset, length, (top) => this.transferClaimed(top, offset, stored))
   }
 
   *erase(offset: number, length: number): Io<void> {
@@ -229,12 +236,15 @@ export class Chain implements Device {
     }
   }
 
-  private *transferClaimed(top: WritableLayer, offset: number, { store, at, length }: Stored): Io<void> {
-    for (let done = 0; done < length; ) {
-      const room = yield* top.reserve(offset + done, Math.min(length - done, TRANSFER))
-      yield* this.place(room, { store, at: at + done, length: room.length })
+  private *transferClaimed(top: WritableLayer, offset: number, stored: Stored): Io<number> {
+    let written = 0
+    for (let done = 0; done < stored.length; ) {
+      const room = yield* top.reserve(offset + done, Math.min(stored.length - done, TRANSFER))
+      const sparse = stored.sparse && room.zeroed
+      written += yield* this.place(room, { store: stored.store, at: stored.at + done, length: room.length, sparse })
       done += room.length
     }
+    return written
   }
 
   private *eraseClaimed(top: WritableLayer, offset: number, length: number): Io<void> {
@@ -245,7 +255,7 @@ export class Chain implements Device {
   }
 
   /** Changes a range while nobody else changes its granules. */
-  private *change(offset: number, length: number, work: (top: WritableLayer) => Io<void>): Io<void> {
+  private *change<T>(offset: number, length: number, work: (top: WritableLayer) => Io<T>): Io<T> {
     const top = this.assertWritable()
     this.assertRange(offset, length)
     const { granularity } = top
@@ -253,7 +263,7 @@ export class Chain implements Device {
     try {
       // The disk may have become smaller while this waited.
       this.assertRange(offset, length)
-      yield* work(top)
+      return yield* work(top)
     } finally {
       claim.release()
     }
@@ -289,8 +299,9 @@ export class Chain implements Device {
     }
   }
 
-  /** Writes `payload` and what its granules need besides into a reservation, then makes it true. */
-  private *place(room: Reservation, payload: Uint8Array | Stored): Io<void> {
+  /** Writes `payload` and what its granules need besides into a reservation, then makes it true. @returns bytes of payload written */
+  private *place(room: Reservation, payload: Uint8Array | Stored): Io<number> {
+    let written = payload.length
     try {
       const fills: Reservation['fills'][number][] = []
       for (const fill of room.fills) {
@@ -298,12 +309,12 @@ export class Chain implements Device {
       }
       const extra = fills.reduce((sum, fill) => sum + fill.length, 0)
       if (extra === 0) {
-        yield* writePayload(room, payload)
+        written = yield* writePayload(room, payload)
       } else if (extra <= ASSEMBLE && payload instanceof Uint8Array) {
         yield* this.writeAssembled(room, fills, payload)
       } else {
         for (const fill of fills) yield* this.copyFill(room, fill)
-        yield* writePayload(room, payload)
+        written = yield* writePayload(room, payload)
       }
     } catch (error) {
       yield* room.abandon()
@@ -311,6 +322,7 @@ export class Chain implements Device {
     }
     // A failed write must leave the old mapping, not a granule of stale bytes: so the mapping comes last.
     yield* room.publish()
+    return written
   }
 
   /** One write for the payload and the neighbouring bytes it drags along. */
@@ -390,18 +402,20 @@ export class Chain implements Device {
   }
 }
 
-/** Puts the bytes of a write where they belong, by the kernel if they lie in a file and it can. */
-function* writePayload(room: Reservation, payload: Uint8Array | Stored): Io<void> {
+/** Puts the bytes of a write where they belong, without looking at them if they lie in a file and can be copied. @returns bytes written */
+function* writePayload(room: Reservation, payload: Uint8Array | Stored): Io<number> {
   if (payload instanceof Uint8Array) {
     yield* settle(room.store.write(room.at, payload))
-    return
+    return payload.length
   }
-  const { store, at, length } = payload
-  if (room.store.copyFrom && (yield* settle(room.store.copyFrom(store, at, room.at, length)))) return
+  const { store, at, length, sparse } = payload
+  const copied = room.store.copyFrom && (yield* settle(room.store.copyFrom(store, at, room.at, length, sparse)))
+  if (copied !== undefined) return copied
   const buffer = new Uint8Array(Math.min(PIECE, length))
   for (let done = 0; done < length; done += buffer.length) {
     const part = buffer.subarray(0, Math.min(buffer.length, length - done))
     yield* settle(store.read(at + done, part))
     yield* settle(room.store.write(room.at + done, part))
   }
+  return length
 }

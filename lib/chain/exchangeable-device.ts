@@ -116,9 +116,9 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
     }
   }
 
-  *transfer(offset: number, source: ByteStore, at: number, length: number): Io<void> {
-    yield* this.use(
-      (device) => device.transfer?.(offset, source, at, length) ?? copy(device, offset, source, at, length),
+  *transfer(offset: number, source: ByteStore, at: number, length: number, sparse?: boolean): Io<number> {
+    return yield* this.use(
+      (device) => device.transfer?.(offset, source, at, length, sparse) ?? copy(device, offset, source, at, length),
     )
   }
 
@@ -178,7 +178,7 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
   }
 }
 
-function* copy(device: Device, offset: number, source: ByteStore, at: number, length: number): Io<void> {
+function* copy(device: Device, offset: number, source: ByteStore, at: number, length: number): Io<number> {
   // Asked for at both ends first: what cannot be done as a whole must change nothing.
   for (const end of [offset, offset + length]) yield* device.write(end, new Uint8Array(0))
   const buffer = new Uint8Array(Math.min(PIECE, length))
@@ -187,4 +187,5 @@ function* copy(device: Device, offset: number, source: ByteStore, at: number, le
     yield* settle(source.read(at + done, part))
     yield* device.write(offset + done, part)
   }
+  return length
 }

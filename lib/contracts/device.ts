@@ -18,8 +18,15 @@ export interface Device {
   /** Fills all of `target`. */
   read(offset: number, target: Uint8Array): Io<void>
   write(offset: number, source: Uint8Array): Io<void>
-  /** As `write`, for bytes that lie in a store: the kernel copies them where it can, without this process seeing them. */
-  transfer?(offset: number, source: ByteStore, at: number, length: number): Io<void>
+  /** Each byte of the disk lies at its own offset in a file: what a copy leaves out of a new one takes no room. */
+  readonly flat?: boolean
+  /**
+   * As `write`, for bytes that lie in a store: they are copied without this thread seeing them, where that can be.
+   *
+   * @param sparse blocks of zeros may be left out: the range reads as zero already
+   * @returns bytes written
+   */
+  transfer?(offset: number, source: ByteStore, at: number, length: number, sparse?: boolean): Io<number>
   /** The range reads as zero afterwards; room is given back where the format can. */
   erase(offset: number, length: number): Io<void>
   /** A flush will follow: the medium may begin to write. Answers at once. */

@@ -35,6 +35,8 @@ export interface Layer {
 }
 
 export interface WritableLayer extends Layer {
+  /** the file is the disk, byte for byte */
+  readonly flat?: boolean
   /** What `identity` will be once the content changes for the first time since the image was opened. */
   readonly nextIdentity: Identity | undefined
   /**

@@ -54,8 +54,19 @@ export interface ByteStore {
   segment?(at: number): Awaitable<Segment>
   /** Bytes of room taken on the medium. */
   occupied?(): Awaitable<number>
-  /** Copies a range from another store without passing it through this process. False: it cannot, nothing was changed. */
-  copyFrom?(source: ByteStore, from: number, at: number, length: number): Awaitable<boolean>
+  /**
+   * Copies a range from another store, by the kernel or on a thread of its own.
+   *
+   * @param sparse leave out blocks of zeros: the range reads as zero already
+   * @returns bytes written; undefined: it cannot, and nothing was changed
+   */
+  copyFrom?(
+    source: ByteStore,
+    from: number,
+    at: number,
+    length: number,
+    sparse?: boolean,
+  ): Awaitable<number | undefined>
   /** The stamp by which a later visitor sees whether the file was written since. */
   stamp?(): FileStamp
   /** Sets the time of the last change, durably, to a whole second: such a time can be written down exactly. */

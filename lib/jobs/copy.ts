@@ -2,24 +2,32 @@ import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
-import { type Io, Pace, promised, settle, Turns } from '../io/io.ts'
+import { breathe, type Io, just, Pace, promised, settle, Turns } from '../io/io.ts'
 import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
-/** Bytes that a worker takes at a time, and that the kernel is asked to copy. */
-const PORTION = 16 << 20
-/** Portions under way at once: while one is written, the next is read. */
-const PARALLEL = 2
+/** Bytes that a lane takes at a time. */
+const PORTION = 4 << 20
+/** Lanes that read and write here: while one writes, the other reads. */
+const BY_HAND = 2
+/**
+ * Lanes that have files copied, besides one that copies here: one portion is under way, and the next is waiting. What
+ * this thread copies meanwhile it does in pieces that stay in the cache of its processor.
+ */
+const HANDED_OVER = 2
+const OWN_PIECE = 512 << 10
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
 const HASTEN = 64 << 20
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
 const BLOCK = 4096
-/** Before the kernel copies data, a glance at the start of each step tells whether it may be zero. */
+/** Before data is handed over, a glance at the start of each step tells whether it may be zero. */
 const STEP = 65536
 const GLANCE = 512
+/** Shorter runs are not worth handing over where zeros must be left out. */
+const WORTHWHILE = 1 << 20
 
 export interface CopyOptions extends JobOptions {
   /** which extents are copied; the others are left as the target has them */
@@ -46,8 +54,8 @@ export interface Copied {
 /**
  * The one copy loop: ranges of one disk to the same ranges of another.
  *
- * A walk over extents cuts data into pieces on borders of the target's granules; a few pieces are under way at a time,
- * each in a buffer of its own that is used again. Memory does not grow with the disk.
+ * A walk over extents cuts data into portions on borders of the target's granules. A few lanes take one after the
+ * other, each with a buffer of its own; memory does not grow with the disk.
  */
 export async function* copyDisk(from: Device, to: Device, options: CopyOptions = {}): Job<Copied> {
   const copier = new Copier(from, to, options)
@@ -56,9 +64,8 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
   const source = pieces(from, to, size, copier, options)
   let failure: unknown
   let position = 0
-  const workers = Promise.all(Array.from({ length: PARALLEL }, work))
   yield* whileRunning(
-    workers,
+    Promise.all(copier.newLanes().map(work)),
     () => ({ phase, done: position, total: size }),
     () => {
       failure ??= cancelled()
@@ -68,15 +75,14 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
   yield { phase, done: size, total: size }
   return copier.copied
 
-  async function work(): Promise<void> {
-    const buffer = copier.newBuffer()
+  async function work(lane: Lane): Promise<void> {
     while (failure === undefined) {
       try {
         throwIfCancelled(options.signal)
         const next = await source.next()
         if (next.done) return
         position = Math.max(position, next.value.offset)
-        await promised(copier.copy(next.value.offset, next.value.length, buffer))
+        await promised(copier.copy(next.value.offset, next.value.length, lane))
       } catch (error) {
         failure ??= error
       }
@@ -84,7 +90,14 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
   }
 }
 
-/** Pieces of data to copy, in order; ranges of zeros are dealt with on the way. */
+/** One of the computations that copy side by side. */
+interface Lane {
+  /** its data is copied from file to file, where that can be */
+  readonly handsOver: boolean
+  readonly buffer: Uint8Array
+}
+
+/** Portions of data to copy, in order; ranges of zeros are dealt with on the way. */
 async function* pieces(
   from: Device,
   to: Device,
@@ -142,8 +155,10 @@ class Copier {
   private erased = 0
   /** file systems let one writer at a time into a file, and the others spin: so they wait here, and one may read */
   private readonly writers = new Turns()
-  /** whether the kernel may copy: file to file, into granules that are worth a look each */
-  private readonly mayTransfer: boolean
+  /** whether data may be copied from file to file */
+  private readonly handsOver: boolean
+  /** who copies a file leaves out zeros by itself; else each granule is worth a look before */
+  private readonly sparse: boolean
   private readonly pace = new Pace()
   private hastened = 0
 
@@ -151,30 +166,38 @@ class Copier {
     this.from = from
     this.to = to
     this.options = options
-    const worthwhile = !options.skipZeros || to.granularity >= STEP
-    this.mayTransfer = to.transfer !== undefined && !options.packer && worthwhile
+    this.sparse = options.skipZeros === true && to.flat === true
+    const worthwhile = !options.skipZeros || this.sparse || to.granularity >= STEP
+    this.handsOver = to.transfer !== undefined && !options.packer && worthwhile
   }
 
   get copied(): Copied {
     return { read: this.read, written: this.written, erased: this.erased }
   }
 
-  newBuffer(): Uint8Array {
-    return Buffer.allocUnsafeSlow(Math.max(PIECE, this.options.packer ? this.to.granularity : 0))
+  newLanes(): Lane[] {
+    const room = Math.max(PIECE, this.options.packer ? this.to.granularity : 0)
+    const lanes = (count: number, handsOver: boolean, bytes: number): Lane[] =>
+      Array.from({ length: count }, () => ({ handsOver, buffer: Buffer.allocUnsafeSlow(bytes) }))
+    return this.handsOver
+      ? [...lanes(HANDED_OVER, true, room), ...lanes(1, false, OWN_PIECE)]
+      : lanes(BY_HAND, false, room)
   }
 
-  *copy(offset: number, length: number, buffer: Uint8Array): Io<void> {
+  *copy(offset: number, length: number, { handsOver, buffer }: Lane): Io<void> {
     for (let done = 0; done < length; ) {
       throwIfCancelled(this.options.signal)
       const at = offset + done
-      const extent = this.mayTransfer ? yield* this.from.map(at, length - done) : undefined
+      const extent = handsOver ? yield* this.from.map(at, length - done) : undefined
       const moved = canTransfer(extent) ? yield* this.transfer(at, extent, buffer) : 0
-      // What the kernel cannot copy is copied here: all that follows, or the step that may be zero.
-      const rest = canTransfer(extent) ? Math.min(extent.length, STEP) : length - done
+      // What cannot be handed over is copied here: all that follows, or the step that may be zero.
+      const rest = canTransfer(extent) ? Math.min(extent.length, this.sparse ? WORTHWHILE : STEP) : length - done
       done += moved || (yield* this.copyByHand(at, rest, buffer))
       // Where nothing had to wait, progress and signals still have their turn.
       yield* this.pace.keep()
     }
+    // The other lanes may have ended, and want their next portions.
+    if (this.handsOver && !handsOver) yield* breathe()
   }
 
   async erase(offset: number, length: number): Promise<void> {
@@ -182,25 +205,32 @@ class Copier {
     this.erased += length
   }
 
-  /** Lets the kernel copy from the start of an extent: one copy instead of two, and none here. @returns bytes done */
+  /** Has the start of an extent copied from file to file. @returns bytes done */
   private *transfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Io<number> {
-    const length = this.options.skipZeros ? yield* this.nonZeroRun(offset, extent, buffer) : extent.length
+    const length = yield* this.lengthToTransfer(offset, extent, buffer)
     if (length === 0) return 0
-    const transfer = (): Io<void> => this.to.transfer?.(offset, extent.store, extent.at, length) as Io<void>
-    yield* this.writers.take(transfer)
+    const { store, at } = extent
+    const written = yield* this.to.transfer?.(offset, store, at, length, this.sparse) ?? just(0)
     this.read += length
-    this.noteWritten(length)
+    this.noteWritten(written)
     return length
+  }
+
+  private *lengthToTransfer(offset: number, extent: PlainExtent, buffer: Uint8Array): Io<number> {
+    if (this.sparse) return extent.length >= WORTHWHILE ? extent.length : 0
+    return this.options.skipZeros ? yield* this.nonZeroRun(offset, extent, buffer) : extent.length
   }
 
   /** Bytes from the start of an extent that show at a glance that they are not zero, in whole steps. */
   private *nonZeroRun(offset: number, extent: PlainExtent, buffer: Uint8Array): Io<number> {
+    const glance = buffer.subarray(0, GLANCE)
     let length = 0
     while (length < extent.length) {
       const step = Math.min(STEP - ((offset + length) % STEP), extent.length - length)
-      const glance = buffer.subarray(0, Math.min(GLANCE, step))
-      yield* settle(extent.store.read(extent.at + length, glance))
-      if (isZero(glance, 0, glance.length)) break
+      const seen = step < GLANCE ? buffer.subarray(0, step) : glance
+      const waits = extent.store.read(extent.at + length, seen)
+      if (waits) yield* settle(waits)
+      if (isZero(seen, 0, seen.length)) break
       length += step
     }
     return length

@@ -79,10 +79,10 @@ export class PartitionDevice implements Device {
     yield* this.disk.flush()
   }
 
-  private *transferWithin(offset: number, source: ByteStore, at: number, length: number): Io<void> {
+  private *transferWithin(offset: number, source: ByteStore, at: number, length: number, sparse?: boolean): Io<number> {
     this.assertWritable()
     this.assertRange(offset, length)
-    yield* this.disk.transfer?.(this.start + offset, source, at, length) as Io<void>
+    return yield* this.disk.transfer?.(this.start + offset, source, at, length, sparse) as Io<number>
   }
 
   private assertWritable(): void {

@@ -127,7 +127,7 @@ export function deviceContract(name: string, make: () => Promise<DeviceCase>, ho
           read: () => device.read(offset, new Uint8Array(length)),
           write: () => device.write(offset, new Uint8Array(length).fill(0xcc)),
           erase: () => device.erase(offset, length),
-          ...(device.transfer ? { transfer: () => device.transfer?.(offset, store, 0, length) as Io<void> } : {}),
+          ...(device.transfer ? { transfer: () => device.transfer?.(offset, store, 0, length) as Io<number> } : {}),
         }
         for (const [what, call] of Object.entries(calls)) {
           const error = await failure(call)
@@ -149,7 +149,7 @@ export function deviceContract(name: string, make: () => Promise<DeviceCase>, ho
       expect(await code(() => readOnly.write(0, Uint8Array.of(1)))).toBe('READ_ONLY')
       expect(await code(() => readOnly.erase(0, 512))).toBe('READ_ONLY')
       if (readOnly.transfer) {
-        expect(await code(() => readOnly.transfer?.(0, store, 0, 512) as Io<void>)).toBe('READ_ONLY')
+        expect(await code(() => readOnly.transfer?.(0, store, 0, 512) as Io<number>)).toBe('READ_ONLY')
       }
       await promised(readOnly.flush())
       expect(Buffer.compare(await contentOf(readOnly), before)).toBe(0)

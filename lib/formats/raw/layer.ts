@@ -60,6 +60,7 @@ class RawLayer implements Layer {
 }
 
 class WritableRawLayer extends RawLayer implements WritableLayer {
+  readonly flat = true
   readonly nextIdentity = undefined;
 
   *reserve(offset: number, length: number): Io<Reservation> {

@@ -146,7 +146,7 @@ describe('a chain', () => {
       chain.write(4 << 20, new Uint8Array(4096).fill(1)),
       chain.erase(4 << 20, 4096),
       chain.transfer(4 << 20, source, 0, 4096),
-    ].map((io) => promised(io))
+    ].map((io) => promised<unknown>(io))
     const outcomes = await Promise.allSettled(changes)
     const ended = outcomes.map((one) => (one.status === 'rejected' ? one.reason : 'done'))
     const refused = expect.objectContaining({ code: 'OUT_OF_RANGE', where: { file: 'layer-0', offset: 4 << 20 } })
