@@ -71,8 +71,13 @@ export function lvmChecksum(checked: Uint8Array): number {
 function lvmUuid(field: Uint8Array): string | undefined {
   if (field.length < LVM_UUID_LENGTH) return undefined
   const text = Buffer.from(field).toString('latin1')
+  const groups: string[] = []
   let at = 0
-  return LVM_UUID_GROUPS.map((length) => text.slice(at, (at += length))).join('-')
+  for (const length of LVM_UUID_GROUPS) {
+    groups.push(text.slice(at, at + length))
+    at += length
+  }
+  return groups.join('-')
 }
 
 /** Superblock of a member of a Linux RAID, format 1. [Linux, include/uapi/linux/raid/md_p.h] */

@@ -69,9 +69,9 @@ async function verifyByFio(folder: string, format: string): Promise<void> {
   for (const direct of [false, true]) {
     const load = { jobs: JOBS, part: PART, direct, seed: seed + Number(direct) }
     for (const what of ['write and verify', 'verify'] as const) {
-      const { disk } = await startDaemon({ image, mountpoint, format }, entry)
+      const { images } = await startDaemon({ images: [image], mountpoint, format }, entry)
       try {
-        fioVerify({ ...load, file: disk }, what)
+        for (const { disk } of images) fioVerify({ ...load, file: disk }, what)
       } finally {
         await unmountAt(mountpoint)
       }

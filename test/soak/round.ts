@@ -69,7 +69,7 @@ async function useRegion(
   worker: number,
   state: { done: number; over: boolean },
 ): Promise<void> {
-  const client = new Client(program, mounted.disk)
+  const client = new Client(program, diskOf(mounted))
   try {
     while (!state.over) {
       const operation = nextOperation(random, region)
@@ -109,3 +109,10 @@ export function recipeFor(offset: number, regions: readonly Region[], entries: r
 /** fsync and its like touch all. What is dropped from the kernel's cache decides who answers later. */
 const touches = ({ offset, length }: Operation, sector: number): boolean =>
   offset < sector + 512 && offset + length > sector
+
+/** The file that is the only disk of a mount. */
+export function diskOf(mounted: Mounted): string {
+  const [image] = mounted.images
+  if (!image) throw new Error(`${mounted.mountpoint} has no disk`)
+  return image.disk
+}

@@ -7,7 +7,7 @@ import { patternFor } from '../model/history.ts'
 import { Random } from '../support/random.ts'
 import { describeOperation } from './operations.ts'
 import { Region } from './region.ts'
-import { type Entry, playRound, recipeFor, SoakMismatch } from './round.ts'
+import { diskOf, type Entry, playRound, recipeFor, SoakMismatch } from './round.ts'
 
 const MIB = 1 << 20
 const SIZE = 24 * MIB
@@ -56,9 +56,9 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   let entries: Entry[] = []
   try {
     do {
-      const mounted = await startDaemon({ image, mountpoint, format: options.format }, options.entry)
+      const mounted = await startDaemon({ images: [image], mountpoint, format: options.format }, options.entry)
       if (result.rounds > 0) {
-        judgeAll(regions, await fs.promises.readFile(mounted.disk))
+        judgeAll(regions, await fs.promises.readFile(diskOf(mounted)))
         entries = []
       }
       const killAfter = random.chance(0.8) ? random.below(6) : undefined

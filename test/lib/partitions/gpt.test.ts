@@ -84,13 +84,17 @@ describe('a GPT', () => {
   })
 })
 
+function flip(disk: Uint8Array, at: number): void {
+  disk[at] = (disk[at] as number) ^ 1
+}
+
 describe('a GPT of which the primary copy is damaged is read from its backup', () => {
   const damages: Record<string, [GptPlan['primary'] | ((disk: Uint8Array) => void), string]> = {
-    'a wrong checksum': [(disk) => void (disk[PRIMARY_HEADER + HEADER_CRC]! ^= 1), 'checksum of its header'],
-    'a changed GUID': [(disk) => void (disk[PRIMARY_HEADER + 60]! ^= 1), 'checksum of its header'],
+    'a wrong checksum': [(disk) => flip(disk, PRIMARY_HEADER + HEADER_CRC), 'checksum of its header'],
+    'a changed GUID': [(disk) => flip(disk, PRIMARY_HEADER + 60), 'checksum of its header'],
     'no header': [(disk) => void disk.fill(0, 512, 1024), 'there is none'],
     'another signature': [{ signature: 'EFI PARTS'.slice(1) }, 'there is none'],
-    'a changed entry': [(disk) => void (disk[1024 + 300]! ^= 1), 'checksum of its entries'],
+    'a changed entry': [(disk) => flip(disk, 1024 + 300), 'checksum of its entries'],
     'another place': [{ myLba: 2 }, 'was written for sector 2'],
     'another revision': [{ revision: 0x20000 }, 'revision 2.0'],
     'a small header': [{ headerSize: 91 }, '91 bytes'],
