@@ -21,9 +21,9 @@ const KEPT = 8
 /**
  * The descriptor of a mount: receives requests, hands them to the session, sends the replies.
  *
- * With native calls the descriptor does not block. Requests are read and answered in a row until there are none; then
- * the event loop is free until a signal tells of the next. Without them, threads of the pool wait in `read`: slower,
- * and the same otherwise.
+ * With native calls the descriptor does not block. Requests are read and answered in a row until there are none, and
+ * none comes in the next moment; then the event loop is free until a signal tells of the next. Without them, threads
+ * of the pool wait in `read`: slower, and the same otherwise.
  */
 export class Channel {
   private readonly fd: number
@@ -65,18 +65,19 @@ export class Channel {
     this.stopping.signal.addEventListener('abort', arrivals.endWait)
     try {
       while (!this.stopping.signal.aborted) {
-        const outcome = this.receiveBurst(native)
+        const outcome = this.receiveBurst(native, arrivals)
         if (outcome === 'unmounted') return
         if (outcome === 'full') await this.room()
         else if (outcome === 'more') await promised(breathe())
-        else await arrivals.wait(() => this.receiveBurst(native) === 'empty')
+        else await arrivals.wait(() => this.receiveBurst(native, arrivals) === 'empty')
       }
     } finally {
       arrivals.close()
     }
   }
 
-  private receiveBurst(native: Sys): 'unmounted' | 'empty' | 'full' | 'more' {
+  private receiveBurst(native: Sys, arrivals: Arrivals): 'unmounted' | 'empty' | 'full' | 'more' {
+    let lingered = true
     for (let answered = 0; answered < BURST; ) {
       if (this.inFlight >= MAX_IN_FLIGHT) return 'full'
       const request = this.requests.take()
@@ -84,10 +85,17 @@ export class Channel {
       if (count > 0) {
         this.answer(request, count)
         answered++
+        lingered = false
         continue
       }
       this.requests.give(request)
-      if (count === -ERRNO.EAGAIN) return 'empty'
+      if (count === -ERRNO.EAGAIN) {
+        // What waits for the medium is told by the event loop.
+        if (lingered || this.inFlight > 0) return 'empty'
+        arrivals.linger()
+        lingered = true
+        continue
+      }
       if (count === -ERRNO.ENODEV) return 'unmounted'
       this.assertTransient(-count)
     }

@@ -8,14 +8,26 @@ import { type ByteStore, type FileStamp, pastEnd, readOnly, type Segment } from 
 import { ERRNO, FALLOCATE, sys } from './sys.ts'
 
 /**
- * From this length on a transfer goes to the thread pool, so that several run at once. Below it the system call costs
- * less than the way to a thread and back (about 1 us against 35 us).
- *
- * Who may block asks the page cache first for more than that, and writes more than that by itself: a file takes one
- * writer at a time, so others cannot help, and while one writes the threads can read.
+ * From this length on a transfer asks the page cache first, even where it may block: what the medium has to bring goes
+ * to the thread pool, so that several come at once. Below it the system call costs less than the way to a thread and
+ * back (about 1 us against 35 us).
  */
 const POOLED = 128 * 1024
-const BLOCKING = { read: 1 << 20, write: 4 << 20 } as const
+
+/**
+ * From these lengths on a transfer goes to the pool in any case. A file takes one writer at a time, so threads cannot
+ * help with writes; and while one writes, others can read.
+ */
+const LONG = { read: 1 << 20, write: 4 << 20 } as const
+
+/** As above, where others are served meanwhile: what takes a fraction of a millisecond is done at once. */
+const LONG_MEANWHILE = (1 << 20) + 1
+
+/** A write that took so many milliseconds shows that the system is short of room for what waits to be written. */
+const SLOW = 20
+
+/** For so many milliseconds afterwards all writes go to the pool, where others are served meanwhile. */
+const CROWDED = 2000
 
 /** From this length on a copy between files goes to the thread for it; the way there and back takes some 0.05 ms. */
 const HANDED_OVER = 1 << 20
@@ -60,6 +72,8 @@ export class HostFile implements ByteStore {
   private poison: VdiskError | undefined
   private closed = false
   private hastening = false
+  /** until when, by `performance.now()`, writes may take long */
+  private crowdedUntil = 0
   /** whether the file lies on tmpfs, which refuses to read without waiting; undefined while nobody had to know */
   private inMemory: boolean | undefined
   /** the kernel's number for its file system; undefined while nobody had to know */
@@ -126,7 +140,7 @@ export class HostFile implements ByteStore {
   }
 
   read(at: number, target: Uint8Array): Awaitable<void> {
-    if (target.length >= (this.defer ? POOLED : BLOCKING.read)) return this.readPooled(at, target, 0)
+    if (target.length >= (this.defer ? LONG_MEANWHILE : LONG.read)) return this.readPooled(at, target, 0)
     const cachedOnly = this.defer || target.length >= POOLED
     let done = 0
     while (done < target.length) {
@@ -140,11 +154,12 @@ export class HostFile implements ByteStore {
 
   write(at: number, source: Uint8Array): Awaitable<void> {
     if (!this.writable) throw readOnly(this.name)
-    if (source.length >= (this.defer ? POOLED : BLOCKING.write)) return this.writePooled(at, source)
-    this.attempt('write', at, () => {
-      for (let done = 0; done < source.length; )
-        done += fs.writeSync(this.fd, source, done, source.length - done, at + done)
-    })
+    if (source.length >= (this.defer ? LONG_MEANWHILE : LONG.write)) return this.writePooled(at, source)
+    if (!this.defer) return this.writeHere(at, source)
+    const begun = performance.now()
+    if (begun < this.crowdedUntil) return this.writePooled(at, source)
+    this.writeHere(at, source)
+    if (performance.now() - begun > SLOW) this.crowdedUntil = begun + CROWDED
   }
 
   truncate(size: number): void {
@@ -260,7 +275,7 @@ export class HostFile implements ByteStore {
     }
     const native = sys()
     if (!native) return undefined
-    const here = !this.defer && length < BLOCKING.write
+    const here = !this.defer && length < LONG.write
     for (let done = 0; done < length; ) {
       const range = [source.fd, from + done, this.fd, at + done, length - done] as const
       const count = here ? native.copyFileRange(...range) : await native.copyFileRangeLater(...range)
@@ -326,6 +341,13 @@ export class HostFile implements ByteStore {
 
   private readBlocking(at: number, target: Uint8Array): number {
     return this.attempt('read', at, () => fs.readSync(this.fd, target, 0, target.length, at))
+  }
+
+  private writeHere(at: number, source: Uint8Array): void {
+    this.attempt('write', at, () => {
+      for (let done = 0; done < source.length; )
+        done += fs.writeSync(this.fd, source, done, source.length - done, at + done)
+    })
   }
 
   private readPooled(at: number, target: Uint8Array, from: number): Promise<void> {

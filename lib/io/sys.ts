@@ -29,6 +29,8 @@ export interface Sys {
   byteIsHeld(fd: number, byte: number): boolean
   /** read(2). @returns bytes, or -errno */
   read(fd: number, target: Uint8Array): number
+  /** Waits, all of this thread, until there is something to read, or for so many milliseconds at most. */
+  waitReadable(fd: number, milliseconds: number): void
   /**
    * From now on `read` answers -EAGAIN where it would have to wait. With `signal`, what arrives from now on raises a
    * SIGIO besides, for which there must be a handler: without one it ends the process.
@@ -86,6 +88,7 @@ const SOCK_STREAM = 1
 const SOCK_CLOEXEC = 0x80000
 const MSG_CMSG_CLOEXEC = 0x40000000
 const F_SETFL = 4
+const POLLIN = 1
 const F_SETOWN = 8
 const O_ASYNC = 0x2000
 /** A control message holding one descriptor: a header of 16 bytes, then the descriptor. [cmsg(3), 64-bit] */
@@ -129,6 +132,7 @@ function load(): Sys | null {
   const fcntlLock: Native = libc.func('fcntl', 'int', ['int', 'int', koffi.inout(koffi.pointer(flock))])
   const fcntl: Native = libc.func('fcntl', 'int', ['int', 'int', 'int'])
   const read: Native = libc.func('int64_t read(int fd, void *buffer, size_t count)')
+  const poll: Native = libc.func('int poll(void *fds, unsigned long count, int milliseconds)')
   const socketpair: Native = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)')
   const recvmsg: NativeAsync = libc.func('recvmsg', 'int64_t', ['int', koffi.inout(koffi.pointer(msghdr)), 'int'])
 
@@ -144,6 +148,10 @@ function load(): Sys | null {
 
   const iovec = new DataView(new ArrayBuffer(16))
   const iovecBytes = new Uint8Array(iovec.buffer)
+  /** int fd; short events; short revents [poll(2)] */
+  const pollfd = new DataView(new ArrayBuffer(8))
+  const pollfdBytes = new Uint8Array(pollfd.buffer)
+  pollfd.setInt16(4, POLLIN, true)
   return {
     readCached(fd, at, target) {
       iovec.setBigUint64(0, koffi.address(target), true)
@@ -166,6 +174,10 @@ function load(): Sys | null {
       return fcntlLock(fd, F_OFD_GETLK, lock) === 0 && lock.type !== F_UNLCK
     },
     read: (fd, target) => orErrno(read(fd, target, target.length)),
+    waitReadable(fd, milliseconds) {
+      pollfd.setInt32(0, fd, true)
+      poll(pollfdBytes, 1, milliseconds)
+    },
     setNonBlocking(fd, signal) {
       if (signal) orErrno(fcntl(fd, F_SETOWN, process.pid))
       return orErrno(fcntl(fd, F_SETFL, constants.O_NONBLOCK | (signal ? O_ASYNC : 0)))
