@@ -1,5 +1,5 @@
 import { ask, assertOneImage, holderOf } from '../../fuse/control-client.ts'
-import { formatSize, type Resized, resizeDisk } from '../../lib/index.ts'
+import { fileIdOf, formatSize, type Resized, resizeDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions, toSize } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
@@ -46,6 +46,8 @@ async function resizeHeld(
   const held = holderOf(given)
   if (!held) return undefined
   const image = assertOneImage(held, given)
+  // The overlay is what is mounted; whoever names the image beneath it means that, and is told that it has a child.
+  if (image.overlay !== undefined && fileIdOf(given) === fileIdOf(image.image)) return undefined
   if ('by' in wish) {
     const { size } = await ask<{ size: number }>({ record: held.record, image }, 'map', { count: 1 })
     afterStep(size, wish.by)

@@ -52,6 +52,18 @@ describeIf(whyNoMounts(), 'verbs of a disk that is mounted', () => {
     expect(vdisk('info', 'a.qcow2', '--json').json().image.size).toBe(7 * MIB)
   })
 
+  test('change the size of an overlay, not of the image beneath it', async () => {
+    const { at, vdisk } = await prepare()
+    vdisk('mount', 'a.qcow2', 'dir', '--overlay', 'top.qcow2')
+    expect(vdisk('resize', 'a.qcow2', '8M', '--json').json().error).toMatchObject({
+      code: 'REFUSED',
+      message: expect.stringContaining('top.qcow2'),
+    })
+    expect(vdisk('resize', 'top.qcow2', '8M').code).toBe(0)
+    expect(fs.statSync(path.join(at, 'a.raw')).size).toBe(8 * MIB)
+    expect(vdisk('info', 'a.qcow2', '--json').json().image).toMatchObject({ size: 4 * MIB, format: 'qcow2' })
+  })
+
   test('that need it for themselves say where it is mounted, and how to end that', async () => {
     const { at, vdisk } = await prepare()
     vdisk('mount', 'a.qcow2', 'dir')

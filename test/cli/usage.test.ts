@@ -84,6 +84,17 @@ describe('words of a command line', () => {
     [['a', '--depth', 'x'], '--depth is a number from 1, not "x"'],
   ])('%j: %s', (words, why) => expect(fault(...words)).toBe(why))
 
+  test('are given to the first place where that takes many', () => {
+    const many = { ...shape, usage: '<image..> <size>', demanded: [] }
+    const words = (...given: string[]): string[] => arrange(given, many)
+    expect(words('a', '1')).toEqual(['--image=a', '--size=1'])
+    expect(words('a', '--force', 'b', 'c', '1')).toEqual(['--image=a', '--image=b', '--image=c', '--size=1', '--force'])
+    expect(words('--', '-a', '-b', '1')).toEqual(['--image=-a', '--image=-b', '--size=1'])
+    expect(() => words('a')).toThrow('SIZE is missing')
+    expect(() => words('a', '', '1')).toThrow('is empty')
+    expect(usageLine(many)).toBe('vdisk resize IMAGE... SIZE [options]')
+  })
+
   test('a complaint about an option comes before one about what is missing', () => {
     expect(fault('--frce')).toBe('there is no option --frce')
   })
