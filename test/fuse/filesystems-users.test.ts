@@ -191,7 +191,7 @@ describe.skipIf(missing)(`a file system that an ordinary user mounts${missing ? 
        tell({ refused, pid: process.pid, ended: (await unmount()).ended })`,
     )
     expect(told).toMatchObject({ refused: { code: 'IN_USE' }, ended: 'durable' })
-    expect((told.refused as Told).message).toContain(`it is in use by ${told.pid} (node)`)
+    expect((told.refused as Told).message).toContain(`it is in use by ${String(told.pid)} (node)`)
   })
 
   test.each<[Kind, string]>([
