@@ -292,21 +292,34 @@ export class Allocation {
     end: number,
     rest: 'keep' | 'whole',
   ): Io<void> {
-    for (let n = 0; n < count; n++) {
-      const place = yield* this.ownEntry(cluster + n)
-      const old = this.read(place.page, place.within)
-      const host = at + n * this.clusterSize
-      if (offsetOf(old.high, old.low) !== host) this.releaseEntry(old)
-      const written = this.subclusterMask(start - n * this.clusterSize, end - n * this.clusterSize)
-      const allocated = rest === 'whole' ? ALL_SUBCLUSTERS : old.allocated | written
-      const extended = this.header.extendedL2
-      this.write(place.page, place.within, {
-        high: (COPIED | Math.floor(host / TWO_32)) >>> 0,
-        low: host % TWO_32,
-        zero: extended && rest === 'keep' ? old.zero & ~allocated : 0,
-        allocated: extended ? allocated : 0,
-      })
+    const { l2EntrySize } = this.header
+    for (let n = 0; n < count; ) {
+      const { page, within } = yield* this.ownEntry(cluster + n)
+      for (let next = within; n < count && next < page.bytes.length; next += l2EntrySize, n++) {
+        const host = at + n * this.clusterSize
+        this.publishOne(page, next, host, start - n * this.clusterSize, end - n * this.clusterSize, rest)
+      }
     }
+  }
+
+  private publishOne(
+    page: Page,
+    within: number,
+    host: number,
+    start: number,
+    end: number,
+    rest: 'keep' | 'whole',
+  ): void {
+    const old = this.read(page, within)
+    if (offsetOf(old.high, old.low) !== host) this.releaseEntry(old)
+    const extended = this.header.extendedL2
+    const allocated = !extended || rest === 'whole' ? ALL_SUBCLUSTERS : old.allocated | this.subclusterMask(start, end)
+    this.write(page, within, {
+      high: (COPIED | Math.floor(host / TWO_32)) >>> 0,
+      low: host % TWO_32,
+      zero: extended && rest === 'keep' ? old.zero & ~allocated : 0,
+      allocated: extended ? allocated : 0,
+    })
   }
 
   /** Bits of the subclusters that start .. end-1 touches, both relative to the cluster. */
