@@ -64,7 +64,7 @@ async function main(given: readonly string[]): Promise<number> {
 /** Where an image is in use because we have it mounted ourselves, says where, and what to do. */
 async function withHolder(error: unknown): Promise<unknown> {
   if (!isVdiskError(error, 'IN_USE') || error.where.file === undefined) return error
-  const { explainHolder } = await import('../fuse/control-client.ts')
+  const { explainHolder } = await import('../fuse/control/control-client.ts')
   return explainHolder(error, error.where.file)
 }
 

@@ -6,23 +6,27 @@ import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { messageOf, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
+import { inheritedMount } from './doors/inherited.ts'
+import { placeOf } from './doors/mount-table.ts'
 import { errorOf, type Fault, faultOf } from './fault.ts'
-import { clearFilesystem, type MountedFilesystem, mountFilesystem as mountFilesystemOf } from './filesystem.ts'
-import type { Wanted } from './filesystem-choice.ts'
-import { inheritedMount } from './inherited.ts'
+import {
+  clearFilesystem,
+  type MountedFilesystem,
+  mountFilesystem as mountFilesystemOf,
+} from './filesystems/filesystem.ts'
+import type { Wanted } from './filesystems/filesystem-choice.ts'
 import { makeLog } from './log.ts'
 import { assertNoneBuiltUpon } from './mode.ts'
-import { placeOf } from './mount-table.ts'
 import { logFileOf } from './records.ts'
 import { type Mounted, type MountOptions, Server } from './server.ts'
 import { unmountDisk } from './unmount.ts'
 
-export type { Wanted } from './filesystem-choice.ts'
-export type { ShownFilesystem } from './filesystem-notes.ts'
+export { TRANSPORTS, type Transport } from './doors/transport.ts'
+export type { Wanted } from './filesystems/filesystem-choice.ts'
+export type { ShownFilesystem } from './filesystems/filesystem-notes.ts'
 export { listMounts, type MountStatus } from './mounts.ts'
 export type { MountedImage } from './records.ts'
 export type { Mounted, MountOptions } from './server.ts'
-export { TRANSPORTS, type Transport } from './transport.ts'
 export { type Unmounted, unmountAt } from './unmount.ts'
 
 /** Signals that end a mount in good order. */

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { fileIdOf, VdiskError } from '../lib/index.ts'
-import { readNote } from './filesystem-notes.ts'
+import { readNote } from './filesystems/filesystem-notes.ts'
 import { isServed, type MountRecord, type RecordedImage, readRecords } from './records.ts'
 
 /** A mount, and which of its images is meant. */

@@ -1,6 +1,6 @@
+import { isOurs, readMountTable } from './doors/mount-table.ts'
 import type { Fault } from './fault.ts'
-import { type FilesystemNote, readNotes, type ShownFilesystem } from './filesystem-notes.ts'
-import { isOurs, readMountTable } from './mount-table.ts'
+import { type FilesystemNote, readNotes, type ShownFilesystem } from './filesystems/filesystem-notes.ts'
 import { isServed, type MountedImage, type MountRecord, readRecords } from './records.ts'
 
 export interface MountStatus {

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { unmount } from './mount.ts'
-import { isOurs, mountedAt, placeOf } from './mount-table.ts'
+import { unmount } from './doors/mount.ts'
+import { isOurs, mountedAt, placeOf } from './doors/mount-table.ts'
 import { isServed, readRecord } from './records.ts'
 
 /** How long a mount may take to answer before it is taken for busy, in milliseconds. */

@@ -19,8 +19,8 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
     [/^lib\/(chain|partitions|contracts|io|bytes)\//, /^lib\/errors\.ts$/, /^lib\/formats\/registry\.ts$/],
   ],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
-  [/^fuse\//, [/^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
-  [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/(daemon|control-client)\.ts$/]],
+  [/^fuse\//, [/^fuse\//, /^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
+  [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/(daemon|control\/control-client)\.ts$/]],
 ]
 
 /** What of Node the inner rooms may use: only stores, the gate and jobs touch files; formats and the waist never do. */
@@ -40,7 +40,7 @@ const PACKAGES: Record<string, RegExp> = {
   koffi: /^lib\/io\/sys\.ts$/,
   'binary-parser': /^lib\/bytes\/(struct|binary-parser\.d)\.ts$/,
   '@bokuweb/zstd-wasm': /^lib\/io\/zstd\.ts$/,
-  'fuse-native': /^fuse\/portable\.ts$/,
+  'fuse-native': /^fuse\/doors\/portable\.ts$/,
   yargs: /^cli\//,
   'cli-progress': /^cli\/output\.ts$/,
 }

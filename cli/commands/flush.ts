@@ -1,4 +1,4 @@
-import { flushMounted } from '../../fuse/control-client.ts'
+import { flushMounted } from '../../fuse/control/control-client.ts'
 import { VdiskError } from '../../lib/index.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'

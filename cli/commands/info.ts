@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { askHolder } from '../../fuse/control-client.ts'
+import { askHolder } from '../../fuse/control/control-client.ts'
 import {
   type ChainLayerInfo,
   formatSize,

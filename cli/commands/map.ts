@@ -1,5 +1,5 @@
 import { setImmediate as breathe } from 'node:timers/promises'
-import { ask, assertOneImage, holderOf } from '../../fuse/control-client.ts'
+import { ask, assertOneImage, holderOf } from '../../fuse/control/control-client.ts'
 import { formatSize, type MapExtent, mapDisk, type OpenOptions, openDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'

@@ -1,4 +1,4 @@
-import { lastFailure } from '../../fuse/control-client.ts'
+import { lastFailure } from '../../fuse/control/control-client.ts'
 import { listMounts, type ShownFilesystem } from '../../fuse/daemon.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'

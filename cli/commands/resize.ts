@@ -1,4 +1,4 @@
-import { ask, assertOneImage, holderOf } from '../../fuse/control-client.ts'
+import { ask, assertOneImage, holderOf } from '../../fuse/control/control-client.ts'
 import { fileIdOf, formatSize, type Resized, resizeDisk } from '../../lib/index.ts'
 import { openOptions, toOpenOptions, toSize } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'

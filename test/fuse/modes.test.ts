@@ -2,7 +2,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { expect, test, vi } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
-import { mountedAt } from '../../fuse/mount-table.ts'
+import { mountedAt } from '../../fuse/doors/mount-table.ts'
 import { createDisk, inspectChain, openDisk } from '../../lib/index.ts'
 import {
   describeIf,

@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { expect, test, vi } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
-import { mountedAt } from '../../fuse/mount-table.ts'
+import { mountedAt } from '../../fuse/doors/mount-table.ts'
 import { createDisk } from '../../lib/index.ts'
 import {
   describeIf,

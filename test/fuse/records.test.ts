@@ -4,11 +4,11 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { parseMountTable } from '../../fuse/doors/mount-table.ts'
 import { makeLog } from '../../fuse/log.ts'
-import { parseMountTable } from '../../fuse/mount-table.ts'
 import { processStart } from '../../fuse/process-start.ts'
 import { isServed, type MountRecord, readRecord, readRecords, removeRecord, writeRecord } from '../../fuse/records.ts'
-import { diskNameOf } from '../../fuse/tree.ts'
+import { diskNameOf } from '../../fuse/tree/tree.ts'
 
 test('the mount table is read with blanks, commas and dashes in names', () => {
   const table = parseMountTable(`22 1 254:0 / / rw,relatime - ext4 /dev/vda rw

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { type Mounted, startDaemon, unmountAt } from '../../fuse/daemon.ts'
-import { mountedAt } from '../../fuse/mount-table.ts'
+import { mountedAt } from '../../fuse/doors/mount-table.ts'
 import { checkImage, createDisk, finish, messageOf, openDisk } from '../../lib/index.ts'
 import { patternFor } from '../model/history.ts'
 import { Random } from '../support/random.ts'

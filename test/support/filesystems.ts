@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { expect } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
-import { readMountTable } from '../../fuse/mount-table.ts'
+import { readMountTable } from '../../fuse/doors/mount-table.ts'
 import { checkImage, createDisk, finish } from '../../lib/index.ts'
 import { type Bench, must, whyNoLoops, whyNoMounts, whyNoPrograms } from './mounts.ts'
 

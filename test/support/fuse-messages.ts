@@ -1,5 +1,5 @@
-import { Frame } from '../../fuse/frame.ts'
-import { REQUEST_HEADER, REQUEST_ROOM } from '../../fuse/protocol.ts'
+import { Frame } from '../../fuse/protocol/frame.ts'
+import { REQUEST_HEADER, REQUEST_ROOM } from '../../fuse/protocol/protocol.ts'
 
 /** Bytes from hexadecimal digits; blanks and line ends are for the reader. */
 export function hex(digits: string): Uint8Array {

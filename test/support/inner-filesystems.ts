@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import fs from 'node:fs'
-import { mountedAt } from '../../fuse/mount-table.ts'
+import { mountedAt } from '../../fuse/doors/mount-table.ts'
 import { type Bench, execute, must, until } from './mounts.ts'
 
 /** A file system that is made on a block device and used there. */

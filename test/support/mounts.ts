@@ -17,8 +17,8 @@ import {
   unmountAt,
   type Wanted,
 } from '../../fuse/daemon.ts'
-import { readNote } from '../../fuse/filesystem-notes.ts'
-import { mountedAt } from '../../fuse/mount-table.ts'
+import { mountedAt } from '../../fuse/doors/mount-table.ts'
+import { readNote } from '../../fuse/filesystems/filesystem-notes.ts'
 import { processStart } from '../../fuse/process-start.ts'
 
 /** The repository. */

@@ -1,0 +1,130 @@
+import {
+  assertNoChildren,
+  describeChain,
+  type MapExtent,
+  mapDisk,
+  promised,
+  resizeOpen,
+  settle,
+  VdiskError,
+} from '../../lib/index.ts'
+import type { HeldDisk } from '../held-disk.ts'
+import type { MountedImage } from '../records.ts'
+import type { Exhibit } from '../tree/exhibit.ts'
+import type { ControlHandler } from './control.ts'
+import { type ControlRequest, type ControlVerb, notUnderstood } from './control-protocol.ts'
+
+/** One disk of a mount, for those who ask about it. */
+export interface ServedDisk {
+  readonly held: HeldDisk
+  readonly exhibit: Exhibit
+  readonly mounted: MountedImage
+}
+
+/** What the server of a mount lets others ask. */
+export interface ControlTarget {
+  readonly disks: readonly ServedDisk[]
+  /** Everything about the mount that is the same for all its disks. */
+  about(): object
+  /**
+   * Unmounts.
+   *
+   * @returns when everything is durable and the images are closed
+   * @throws VdiskError IN_USE: then nothing has changed; or what kept things from being durable
+   */
+  unmount(): Promise<void>
+}
+
+/** Runs of a map in one answer, at most. */
+const MOST_RUNS = 4096
+
+type Verb = (target: ControlTarget, request: ControlRequest, tell: (progress: object) => void) => Promise<object>
+
+const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, map, resize, flush, unmount }
+
+/** Answers what is asked about a mount. */
+export function controlVerbs(target: ControlTarget): ControlHandler {
+  return (request, tell) => HANDLERS[request.verb](target, request, tell)
+}
+
+async function info(target: ControlTarget, request: ControlRequest): Promise<object> {
+  const { held, mounted } = diskOf(target, request)
+  const { mode, readOnly, disk } = mounted
+  const { pid, mountpoint } = target.about() as { pid: number; mountpoint: string }
+  return { mounted: { mountpoint, disk, pid, mode, readOnly }, layers: await describeChain(held.chain) }
+}
+
+async function status(target: ControlTarget): Promise<object> {
+  const images: object[] = []
+  for (const { mounted, exhibit } of target.disks) {
+    images.push({ ...mounted, status: await promised(exhibit.status()) })
+  }
+  return { ...target.about(), images }
+}
+
+/** A piece of the map: whoever wants all of it asks again from `next` on. */
+async function map(target: ControlTarget, request: ControlRequest): Promise<object> {
+  const { chain } = diskOf(target, request).held
+  const from = numberIn(request, 'from') ?? 0
+  const to = numberIn(request, 'to') ?? chain.size
+  const most = Math.min(numberIn(request, 'count') ?? MOST_RUNS, MOST_RUNS)
+  const extents: MapExtent[] = []
+  for await (const extent of mapDisk(chain, { from, to })) {
+    extents.push(extent)
+    if (extents.length === most) break
+  }
+  const last = extents.at(-1)
+  const end = last ? last.offset + last.length : from
+  return { size: chain.size, extents, ...(last && end < Math.min(to, chain.size) ? { next: end } : {}) }
+}
+
+async function resize(target: ControlTarget, request: ControlRequest): Promise<object> {
+  const { held, exhibit, mounted } = diskOf(target, request)
+  const [size, by] = [numberIn(request, 'size'), numberIn(request, 'by')]
+  if ((size === undefined) === (by === undefined)) throw notUnderstood('"size" or "by" is needed, in bytes')
+  if (held.mode === 'temporary') {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot resize ${held.image}: what is written to this mount of it, its size too, goes with the mount`,
+      where: { file: held.image },
+      advice: 'Mount it with --overlay FILE, or without --temporary.',
+    })
+  }
+  await assertNoChildren(mounted.overlay ?? mounted.image, { ...held.options, force: request.force === true })
+  const wish = size ?? ((before: number) => before + (by as number))
+  const shrink = request.shrink === true
+  // As one piece: layers must not be exchanged meanwhile.
+  const result = await promised(held.device.use((chain) => settle(resizeOpen(chain, wish, { shrink }))))
+  await promised(exhibit.resized())
+  return result
+}
+
+async function flush(target: ControlTarget, request: ControlRequest): Promise<object> {
+  const disks = request.image === undefined ? target.disks : [diskOf(target, request)]
+  for (const { held } of disks) await held.flush()
+  return { flushed: disks.map(({ held }) => held.image) }
+}
+
+async function unmount(target: ControlTarget, _: ControlRequest, tell: (progress: object) => void): Promise<object> {
+  tell({ phase: 'unmount' })
+  await target.unmount()
+  return { unmounted: target.disks.map(({ held }) => held.image) }
+}
+
+/** @throws VdiskError NOT_FOUND, or REFUSED where there are several and none is named */
+function diskOf({ disks }: ControlTarget, { image }: ControlRequest): ServedDisk {
+  const found = image === undefined ? disks : disks.filter(({ mounted }) => mounted.image === image)
+  if (found.length === 1) return found[0] as ServedDisk
+  const names = disks.map(({ mounted }) => mounted.image).join(', ')
+  throw new VdiskError(image === undefined ? 'REFUSED' : 'NOT_FOUND', {
+    message:
+      image === undefined ? 'Cannot tell which image is meant' : `Cannot find ${image} among what is mounted here`,
+    advice: `Give "image" as one of: ${names}`,
+  })
+}
+
+/** A whole number among the arguments. @throws VdiskError UNSUPPORTED if it is something else */
+function numberIn(request: ControlRequest, name: string): number | undefined {
+  const value = request[name]
+  if (value === undefined || Number.isSafeInteger(value)) return value as number | undefined
+  throw notUnderstood(`"${name}" must be a whole number`)
+}
