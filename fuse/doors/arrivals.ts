@@ -1,3 +1,4 @@
+import os from 'node:os'
 import { VdiskError } from '../../lib/index.ts'
 import type { Sys } from '../../lib/io/sys.ts'
 
@@ -14,6 +15,12 @@ const LOOK_ANYWAY = 1000
 const LINGER = 1
 
 /**
+ * For how long of that to keep looking, in milliseconds, as long as whoever asks is as quick as that. To be woken from
+ * sleep takes longer than an answer. With a single processor, whoever asks could not go on meanwhile.
+ */
+const KEEP_LOOKING = os.availableParallelism() > 1 ? 0.1 : 0
+
+/**
  * Waits for something to arrive on a descriptor, without a thread.
  *
  * The kernel sends a signal, which Node hands to the event loop. A thread of the pool that sits in `poll` takes longer
@@ -24,6 +31,8 @@ export class Arrivals {
   private readonly native: Sys
   private readonly timer: NodeJS.Timeout
   private wake: (() => void) | undefined
+  /** what was waited for last came while it was worth looking for it all the time */
+  private isQuick = false
 
   /** From here on `read` does not wait. */
   constructor(fd: number, native: Sys) {
@@ -38,7 +47,11 @@ export class Arrivals {
    * Waits a moment, and keeps all others of this thread waiting too: only when none of them is expected to be ready.
    */
   linger(): void {
-    this.native.waitReadable(this.fd, LINGER)
+    const begun = performance.now()
+    while (this.isQuick && performance.now() - begun < KEEP_LOOKING) {
+      if (this.native.waitReadable(this.fd, 0)) return
+    }
+    this.isQuick = this.native.waitReadable(this.fd, LINGER) && performance.now() - begun < KEEP_LOOKING
   }
 
   /**

@@ -29,8 +29,8 @@ export interface Sys {
   byteIsHeld(fd: number, byte: number): boolean
   /** read(2). @returns bytes, or -errno */
   read(fd: number, target: Uint8Array): number
-  /** Waits, all of this thread, until there is something to read, or for so many milliseconds at most. */
-  waitReadable(fd: number, milliseconds: number): void
+  /** Waits, all of this thread, until there is something to read, or for so many milliseconds at most. @returns whether there is */
+  waitReadable(fd: number, milliseconds: number): boolean
   /**
    * From now on `read` answers -EAGAIN where it would have to wait. With `signal`, what arrives from now on raises a
    * SIGIO besides, for which there must be a handler: without one it ends the process.
@@ -176,7 +176,7 @@ function load(): Sys | null {
     read: (fd, target) => orErrno(read(fd, target, target.length)),
     waitReadable(fd, milliseconds) {
       pollfd.setInt32(0, fd, true)
-      poll(pollfdBytes, 1, milliseconds)
+      return poll(pollfdBytes, 1, milliseconds) > 0
     },
     setNonBlocking(fd, signal) {
       if (signal) orErrno(fcntl(fd, F_SETOWN, process.pid))

@@ -15,10 +15,10 @@ export interface MountedDisk {
 export function mountByVdisk(image: string, ...options: string[]): MountedDisk {
   const mountpoint = fs.mkdtempSync(`${image}-mnt-`)
   const { mounted } = JSON.parse(call([...vdisk, 'mount', image, mountpoint, '--json', ...options])) as {
-    mounted: { disk: string; pid: number }
+    mounted: { images: [{ disk: string }]; pid: number }
   }
   return {
-    file: mounted.disk,
+    file: mounted.images[0].disk,
     pid: mounted.pid,
     end() {
       call([...vdisk, 'unmount', mountpoint])
