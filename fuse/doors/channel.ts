@@ -15,8 +15,14 @@ const MAX_IN_FLIGHT = 64
 /** Without native calls: how many threads of the pool wait for requests. The others are needed to answer them. */
 const READERS = 2
 
+/** For how many milliseconds nothing may have come, from the kernel or the medium, before the event loop sleeps. */
+const KEEP_TURNING = 0.2
+
 /** Idle request buffers that are kept. */
 const KEPT = 8
+
+/** Requests of so many bytes move to a buffer of this size: while they wait, the large one is free for the next. */
+const SHORT = 8192
 
 /**
  * The descriptor of a mount: receives requests, hands them to the session, sends the replies.
@@ -30,8 +36,13 @@ export class Channel {
   private readonly session: Session
   private readonly log: (message: string) => void
   private readonly requests = new FramePool(REQUEST_ROOM, KEPT)
+  private readonly shortRequests = new FramePool(SHORT, MAX_IN_FLIGHT)
   private readonly onRoom: (() => void)[] = []
   private inFlight = 0
+  /** requests that came or were done after a wait; how many `turn` has seen, and when, by `performance.now()` */
+  private events = 0
+  private eventsSeen = 0
+  private lastEvent = 0
   private readonly stopping = new AbortController()
 
   /** @param fd belongs to the caller, who closes it */
@@ -69,11 +80,26 @@ export class Channel {
         if (outcome === 'unmounted') return
         if (outcome === 'full') await this.room()
         else if (outcome === 'more') await promised(breathe())
-        else await arrivals.wait(() => this.receiveBurst(native, arrivals) === 'empty')
+        else if (this.inFlight === 0 || !(await this.turn())) {
+          await arrivals.wait(() => this.receiveBurst(native, arrivals) === 'empty')
+        }
       }
     } finally {
       arrivals.close()
     }
+  }
+
+  /**
+   * Lets the event loop turn while requests wait for the medium: what has come from there is answered, and who asked is
+   * about to ask again. @returns false where nothing has happened for long enough to sleep
+   */
+  private async turn(): Promise<boolean> {
+    if (this.events !== this.eventsSeen) {
+      this.eventsSeen = this.events
+      this.lastEvent = performance.now()
+    } else if (performance.now() - this.lastEvent > KEEP_TURNING) return false
+    await promised(breathe())
+    return true
   }
 
   private receiveBurst(native: Sys, arrivals: Arrivals): 'unmounted' | 'empty' | 'full' | 'more' {
@@ -118,7 +144,8 @@ export class Channel {
     }
   }
 
-  private answer(request: Frame, length: number): void {
+  private answer(received: Frame, length: number): void {
+    const request = length <= SHORT ? this.moveShort(received, length) : received
     request.length = length
     const done = run(this.session.handle(request))
     if (!(done instanceof Promise)) {
@@ -126,16 +153,26 @@ export class Channel {
       return
     }
     this.inFlight++
+    this.events++
     void done.then((reply) => {
       this.inFlight--
+      this.events++
       this.finish(request, reply)
       for (const resolve of this.onRoom.splice(0)) resolve()
     })
   }
 
+  private moveShort(received: Frame, length: number): Frame {
+    const request = this.shortRequests.take()
+    request.bytes.set(received.part(0, length))
+    this.requests.give(received)
+    return request
+  }
+
   /** Only here are buffers given back: nobody has a view of them any more. */
   private finish(request: Frame, reply: Frame | undefined): void {
-    this.requests.give(request)
+    const pool = request.bytes.length === SHORT ? this.shortRequests : this.requests
+    pool.give(request)
     if (!reply) return
     this.send(reply)
     this.session.recycle(reply)

@@ -5,8 +5,9 @@ export class Frame {
   /** bytes of the message */
   length = 0
 
+  /** What it holds at first is left over from something else: whoever fills a reply fills all of it. */
   constructor(room: number) {
-    this.bytes = new Uint8Array(room)
+    this.bytes = Buffer.allocUnsafeSlow(room)
     this.view = new DataView(this.bytes.buffer)
   }
 
