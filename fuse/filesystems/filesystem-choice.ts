@@ -6,8 +6,7 @@ import {
   type Io,
   type Partition,
   PartitionDevice,
-  probeFilesystem,
-  readPartitionTable,
+  surveyDisk,
   VdiskError,
 } from '../../lib/index.ts'
 
@@ -34,19 +33,18 @@ interface Candidate {
  * machines boot from, nor a recovery system, nor swap space.
  *
  * @param name of the image, for errors
+ * @param sectorSize of the disk, where its format says it
  * @throws VdiskError NOT_FOUND if there is none; REFUSED if there are several, or if it must be unlocked or assembled
  *   first; CORRUPT if the partition does not lie on the disk
  */
-export function* chooseFilesystem(disk: Device, wanted: Wanted, name: string): Io<Found> {
-  const table = yield* readPartitionTable(disk)
-  if (!table) return yield* wholeDisk(disk, wanted, name)
-  const candidates: Candidate[] = []
-  for (const partition of table.partitions) candidates.push({ partition, filesystem: yield* probe(disk, partition) })
+export function* chooseFilesystem(disk: Device, wanted: Wanted, name: string, sectorSize?: 512 | 4096): Io<Found> {
+  const { table, partitions, filesystem } = yield* surveyDisk(disk, { sectorSize })
+  if (!table) return wholeDisk(filesystem, wanted, name)
+  const candidates = partitions.map((partition) => ({ partition, filesystem: partition.filesystem }))
   return wanted === 'sensible' ? sensible(candidates, name) : numbered(disk, candidates, wanted, name)
 }
 
-function* wholeDisk(disk: Device, wanted: Wanted, name: string): Io<Found> {
-  const filesystem = yield* probeFilesystem(disk)
+function wholeDisk(filesystem: Filesystem | undefined, wanted: Wanted, name: string): Found {
   if (wanted !== 'sensible') {
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot mount partition ${wanted} of ${name}: it has no partitions`,
@@ -97,11 +95,6 @@ function isAside({ partition, filesystem }: Candidate): boolean {
   return (
     ASIDE_TYPES.has(partition.type) || filesystem?.type === 'swap' || labels.some((label) => ASIDE_LABELS.test(label))
   )
-}
-
-function* probe(disk: Device, partition: Partition): Io<Filesystem | undefined> {
-  if (partition.damaged !== undefined) return undefined
-  return yield* probeFilesystem(new PartitionDevice(disk, partition))
 }
 
 function usable(found: Found, name: string): Found {

@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { type ErrorCode, isVdiskError, openDisk, promised, VdiskError } from '../../lib/index.ts'
+import { type ErrorCode, isVdiskError, openDisk, promised, sectorSizeOf, VdiskError } from '../../lib/index.ts'
 import { inspectMountpoint, isRoot } from '../doors/mount.ts'
 import { mountedAt, placeOf } from '../doors/mount-table.ts'
 import { isServed, type MountedImage, readRecord } from '../records.ts'
@@ -161,7 +161,7 @@ async function freePlace(
 async function findIn({ disk: file, image }: MountedImage, wanted: Wanted): Promise<Found> {
   const disk = await openDisk(file, { format: 'raw' })
   try {
-    return await promised(chooseFilesystem(disk.chain, wanted, image))
+    return await promised(chooseFilesystem(disk.chain, wanted, image, sectorSizeOf(disk.chain)))
   } finally {
     await disk.close()
   }

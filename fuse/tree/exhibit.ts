@@ -1,8 +1,8 @@
 import path from 'node:path'
-import { type Device, type Io, just, partitionFileName, Turns } from '../../lib/index.ts'
+import { type Device, type Io, just, sectorSizeOf, Turns } from '../../lib/index.ts'
 import { Content } from './content.ts'
 import { fileNameOf, freeName } from './file-names.ts'
-import { type Survey, surveyDisk } from './partition-survey.ts'
+import { NOTHING_KNOWN, type Survey, surveyPartitions } from './partition-survey.ts'
 import { type Item, type Renamed, Shelf } from './shelf.ts'
 import { type DiskStatus, keyOf, type Shown, type ShownFiles, statusOf } from './status.ts'
 import { type DiskFile, diskNameOf, type Folder, type Node, type Tree } from './tree.ts'
@@ -55,7 +55,7 @@ class DiskExhibit implements Exhibit {
   private readonly shelves: Record<'partitions' | 'layers' | 'snapshots', Shelf> | undefined
   private readonly views: Views
   private readonly turns = new Turns()
-  private survey: Survey = { table: undefined, partitions: [], filesystem: undefined, notes: [] }
+  private survey: Survey = NOTHING_KNOWN
   private notes: readonly string[] = []
   /** changes by way of the disk's file that the survey has seen */
   private seen = 0
@@ -112,7 +112,7 @@ class DiskExhibit implements Exhibit {
   private *arrange(): Io<Renamed[]> {
     const { shelves, file } = this
     this.seen = file.changes
-    this.survey = yield* surveyDisk(this.device)
+    this.survey = yield* surveyPartitions(this.device, sectorSizeOf(this.shown.disk.chain))
     if (!shelves) return []
     const partitions = this.partitions()
     const snapshots = this.snapshots()
@@ -131,9 +131,10 @@ class DiskExhibit implements Exhibit {
   }
 
   private partitions(): Item[] {
-    return this.survey.partitions.flatMap(({ partition, device, filesystem }) => {
+    return this.survey.partitions.flatMap(({ partition, device }) => {
       const part = { content: this.file.content, start: partition.start }
-      return device ? [{ key: keyOf(partition), name: partitionFileName(partition, filesystem), device, part }] : []
+      const name = partition.fileName
+      return device && name !== undefined ? [{ key: keyOf(partition), name, device, part }] : []
     })
   }
 

@@ -1,63 +1,50 @@
 import {
   type Device,
-  type Filesystem,
+  type DiskContent,
   type Io,
+  isExtended,
   messageOf,
-  type Partition,
+  type PartitionContent,
   PartitionDevice,
-  type PartitionTable,
-  probeFilesystem,
-  readPartitionTable,
+  surveyDisk,
 } from '../../lib/index.ts'
 
-/** A partition, and what it holds. */
+/** A partition as a mount has it. */
 export interface Surveyed {
-  readonly partition: Partition
+  readonly partition: PartitionContent
   /** undefined where it cannot be served */
   readonly device: Device | undefined
-  readonly filesystem: Filesystem | undefined
 }
 
-/** What a disk holds, seen from outside. */
-export interface Survey {
-  readonly table: PartitionTable | undefined
+/** What a disk holds, as a mount shows it. */
+export interface Survey extends Pick<DiskContent, 'table' | 'filesystem' | 'notes'> {
   readonly partitions: readonly Surveyed[]
-  /** of a disk without partitions */
-  readonly filesystem: Filesystem | undefined
-  /** what should be known, in sentences */
-  readonly notes: readonly string[]
 }
 
-/** Looks at what a disk holds. Never fails: a disk that cannot be read there can perhaps be read elsewhere. */
-export function* surveyDisk(device: Device): Io<Survey> {
-  const notes: string[] = []
-  /** The partitions are only part of what is shown: what goes wrong here is told, and the rest goes on. */
-  const attempt = function* <T>(what: string, work: Io<T>): Io<T | undefined> {
-    try {
-      return yield* work
-    } catch (error) {
-      notes.push(`${what} cannot be read: ${messageOf(error)}`)
-      return undefined
-    }
+export const NOTHING_KNOWN: Survey = { table: undefined, partitions: [], filesystem: undefined, notes: [] }
+
+/**
+ * Looks at what a disk holds.
+ *
+ * Never fails: partitions are only part of what is shown, and a disk that cannot be read there can perhaps be read
+ * elsewhere.
+ */
+export function* surveyPartitions(device: Device, sectorSize: 512 | 4096 | undefined): Io<Survey> {
+  let content: DiskContent
+  try {
+    content = yield* surveyDisk(device, { sectorSize })
+  } catch (error) {
+    return { ...NOTHING_KNOWN, notes: [`The partition table cannot be read: ${messageOf(error)}`] }
   }
-  const table = yield* attempt('The partition table', readPartitionTable(device))
-  if (!table) {
-    const filesystem = notes.length === 0 ? yield* attempt('The disk', probeFilesystem(device)) : undefined
-    return { table, partitions: [], filesystem, notes }
-  }
-  for (const note of table.notes) notes.push(`About the partition table: ${note}`)
-  const partitions: Surveyed[] = []
-  for (const partition of table.partitions) {
-    const { number, start, length, damaged } = partition
-    const why = damaged ?? (start + length > device.size ? 'it ends behind the disk' : undefined)
-    if (why !== undefined || length === 0) {
-      notes.push(`Partition ${number} is not shown: ${why ?? 'it is empty'}`)
-      partitions.push({ partition, device: undefined, filesystem: undefined })
-      continue
-    }
-    const window = new PartitionDevice(device, partition)
-    const filesystem = yield* attempt(`Partition ${number}`, probeFilesystem(window))
-    partitions.push({ partition, device: window, filesystem })
-  }
-  return { table, partitions, filesystem: undefined, notes }
+  const { table, filesystem } = content
+  const notes = content.notes.map((note) => `About the partitions: ${note}`)
+  const partitions = content.partitions.map((partition): Surveyed => {
+    // One that only holds others would show their bytes once more.
+    if (isExtended(partition)) return { partition, device: undefined }
+    const why = partition.damaged ?? (partition.length === 0 ? 'it is empty' : undefined)
+    if (why === undefined) return { partition, device: new PartitionDevice(device, partition) }
+    notes.push(`Partition ${partition.number} is not shown: ${why}`)
+    return { partition, device: undefined }
+  })
+  return { table, partitions, filesystem, notes }
 }

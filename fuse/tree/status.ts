@@ -1,13 +1,4 @@
-import type {
-  Chain,
-  Device,
-  Filesystem,
-  Level,
-  LinkReason,
-  Partition,
-  PartitionTable,
-  SnapshotInfo,
-} from '../../lib/index.ts'
+import type { Chain, Device, Filesystem, Level, LinkReason, Partition, SnapshotInfo } from '../../lib/index.ts'
 import type { Failure } from './activity.ts'
 import type { Survey } from './partition-survey.ts'
 import type { DiskFile } from './tree.ts'
@@ -85,7 +76,7 @@ export interface DiskStatus {
   readonly dirty: boolean
   /** the last ones, oldest first */
   readonly failures: readonly Failure[]
-  readonly partitionTable: Omit<PartitionTable, 'partitions' | 'notes'> | undefined
+  readonly partitionTable: Survey['table']
   readonly partitions: readonly PartitionStatus[]
   /** of a disk without partitions */
   readonly filesystem: Filesystem | undefined
@@ -105,7 +96,6 @@ export function statusOf(shown: Shown, file: DiskFile, files: ShownFiles): DiskS
   const { image, mode, state, disk } = shown
   const { survey, snapshots, notes, nameOf } = files
   const { failures, ...io } = file.content.activity
-  const { table } = survey
   return {
     version: 1,
     image,
@@ -117,10 +107,10 @@ export function statusOf(shown: Shown, file: DiskFile, files: ShownFiles): DiskS
     io,
     dirty: file.content.unflushed,
     failures: [...failures],
-    partitionTable: table && { kind: table.kind, id: table.id, sectorSize: table.sectorSize },
-    partitions: survey.partitions.map(({ partition, filesystem }) => ({
+    partitionTable: survey.table,
+    partitions: survey.partitions.map(({ partition }) => ({
       ...partition,
-      filesystem,
+      fileName: undefined,
       damaged: partition.damaged,
       shownAs: nameOf('partitions', keyOf(partition)),
     })),
