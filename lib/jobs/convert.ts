@@ -50,6 +50,8 @@ export async function* convertDisk(source: Chain, destination: string, options: 
   try {
     const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
     if (!inPlace) {
+      // The name decides: up to here the signal is heard.
+      throwIfCancelled(options.signal)
       onPath('rename', target, () => fs.renameSync(target, destination))
       if (options.durable ?? true) flushFolder(path.dirname(path.resolve(destination)))
     }
