@@ -75,11 +75,14 @@ export async function inspectChain(file: string, options: OpenOptions = {}): Pro
   }
 }
 
-/** All layers of an open chain, base first, as they are in memory: what is written and not yet flushed counts. */
+/**
+ * All layers of an open chain, base first, as they are in memory: what is written and not yet flushed counts. If somebody
+ * has one open for writing it is whoever asks, so nothing of this may change behind his back.
+ */
 export async function describeChain({ layers, links }: Chain): Promise<ChainLayerInfo[]> {
   const infos: ChainLayerInfo[] = []
   for (const [depth, layer] of layers.entries()) {
-    infos.push({ ...(await describeLayer(layer)), depth, link: links[depth], broken: undefined })
+    infos.push({ ...(await describeLayer(layer)), inUse: false, depth, link: links[depth], broken: undefined })
   }
   return infos
 }
