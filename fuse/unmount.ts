@@ -43,11 +43,15 @@ export async function unmountAt(given: string): Promise<Unmounted> {
   return { ended: ended?.ended ?? 'unknown', images: note.images, mountpoint: note.at }
 }
 
-/** As `unmountAt`, of a disk by its mountpoint, and for those who know that nothing is mounted upon it. */
-export async function unmountDisk(given: string): Promise<Unmounted> {
+/**
+ * As `unmountAt`, of a disk by its mountpoint, and for those who know that nothing is mounted upon it.
+ *
+ * @param known the record as it was a moment ago: should it be gone by now, its server has ended in good order
+ */
+export async function unmountDisk(given: string, known?: MountRecord): Promise<Unmounted> {
   const place = placeOf(given)
   const mounted = mountedAt(place)
-  const record = readRecord(place)
+  const record = readRecord(place) ?? known
   if (mounted && !isOurs(mounted)) {
     throw new VdiskError('REFUSED', {
       message: `Cannot unmount ${given}: what is mounted there is of type ${mounted.type}, not ours`,

@@ -3,7 +3,7 @@ import path from 'node:path'
 import { type ErrorCode, isVdiskError, openDisk, promised, sectorSizeOf, VdiskError } from '../../lib/index.ts'
 import { inspectMountpoint, isRoot } from '../doors/mount.ts'
 import { mountedAt, placeOf } from '../doors/mount-table.ts'
-import { isServed, type MountedImage, readRecord } from '../records.ts'
+import { isServed, type MountedImage, type MountRecord, readRecord } from '../records.ts'
 import type { Mounted, MountOptions } from '../server.ts'
 import { undo } from './attachments.ts'
 import { chooseFilesystem, type Found, type Wanted } from './filesystem-choice.ts'
@@ -27,7 +27,7 @@ export interface MountedFilesystem extends Mounted {
 type MountDisk = (options: MountOptions) => Promise<Mounted>
 
 /** Unmounts a disk, and returns when everything is durable. */
-type UnmountDisk<Ended> = (mountpoint: string) => Promise<Ended>
+type UnmountDisk<Ended> = (mountpoint: string, known?: MountRecord) => Promise<Ended>
 
 /**
  * Mounts a disk out of sight, and one of its file systems where it is wanted. If a step fails, those before are undone.
@@ -94,8 +94,10 @@ export async function unmountFilesystem<Ended>(
 }
 
 async function takeDown<Ended>(note: FilesystemNote, unmountDisk: UnmountDisk<Ended>): Promise<Ended | undefined> {
-  const losses = await undo(note.attached, isAnswering(note) ? 'now' : 'lazy')
-  const ended = await unmountDisk(note.disk)
+  // With the last program on top of it a server may end, in good order, before it is asked to.
+  const record = readRecord(note.disk)
+  const losses = await undo(note.attached, record && isServed(record) ? 'now' : 'lazy')
+  const ended = await unmountDisk(note.disk, record)
     .catch((error: unknown) => {
       if (!isVdiskError(error, 'NOT_FOUND')) throw error
       return undefined

@@ -75,3 +75,18 @@ export async function findingsOf(image: string, allow: readonly string[] = []): 
 export function hashOf(file: string): string {
   return createHash('sha256').update(fs.readFileSync(file)).digest('hex')
 }
+
+/** What the server of a mount has written down so far. */
+export function logOf(mounted: { readonly log: string | undefined }): string {
+  return fs.readFileSync(mounted.log as string, 'utf8')
+}
+
+/** The name of the error that a call throws. */
+export function errnoOf(call: () => unknown): string | undefined {
+  try {
+    call()
+    return undefined
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code
+  }
+}

@@ -2,12 +2,14 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { type Mounted, TRANSPORTS, type Transport, unmountAt } from '../../../fuse/daemon.ts'
+import { TRANSPORTS, type Transport, unmountAt } from '../../../fuse/daemon.ts'
 import { mountedAt } from '../../../fuse/doors/mount-table.ts'
 import { createDisk } from '../../../lib/index.ts'
 import {
   describeIf,
+  errnoOf,
   findingsOf,
+  logOf,
   MIB,
   makeImage,
   mountsOf,
@@ -36,22 +38,10 @@ function placeFor(name?: string): string {
   return mountpoint
 }
 
-const logOf = (mounted: Mounted): string => fs.readFileSync(mounted.log as string, 'utf8')
-
 /** Room that is lost to a kill or a full medium is no damage. */
 async function damageOf(image: string): Promise<unknown[]> {
   const findings = (await findingsOf(image)) as { severity: string }[]
   return findings.filter(({ severity }) => severity !== 'leak')
-}
-
-/** The name of the error that a call throws. */
-function errnoOf(call: () => unknown): string | undefined {
-  try {
-    call()
-    return undefined
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code
-  }
 }
 
 /** How mounts fail and end: the same for both doors. */

@@ -3,9 +3,20 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { askHolder } from '../../../fuse/control/control-client.ts'
-import { type Mounted, TRANSPORTS, type Transport, unmountAt } from '../../../fuse/daemon.ts'
+import { TRANSPORTS, type Transport, unmountAt } from '../../../fuse/daemon.ts'
 import { mountedAt } from '../../../fuse/doors/mount-table.ts'
-import { describeIf, findingsOf, hashOf, MIB, makeImage, noise, readBack, useBench } from '../../support/mount-suite.ts'
+import {
+  describeIf,
+  errnoOf,
+  findingsOf,
+  hashOf,
+  logOf,
+  MIB,
+  makeImage,
+  noise,
+  readBack,
+  useBench,
+} from '../../support/mount-suite.ts'
 import {
   execute,
   isRunning,
@@ -18,18 +29,6 @@ import {
 } from '../../support/mounts.ts'
 
 const bench = useBench()
-
-const logOf = (mounted: Mounted): string => fs.readFileSync(mounted.log as string, 'utf8')
-
-/** The name of the error that a call throws. */
-function errnoOf(call: () => unknown): string | undefined {
-  try {
-    call()
-    return undefined
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code
-  }
-}
 
 /** The same for both doors; where they differ, `TRANSPORTS` says so, and that is what is tested. */
 describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (transport) => {
