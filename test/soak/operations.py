@@ -38,6 +38,17 @@ def write_all(fd, data, offset):
         data, offset = data[done:], offset + done
 
 
+def read_all(fd, length, offset):
+    """What comes of a read whose server is killed half-way is no answer: the rest is asked for, and fails."""
+    data = b''
+    while len(data) < length:
+        part = os.pread(fd, length - len(data), offset + len(data))
+        if not part:
+            raise OSError(5, 'the file ends early')
+        data += part
+    return data
+
+
 def holes(offset, length):
     """The ranges within that lseek calls holes, after what is dirty in memory was made known."""
     os.fsync(cached)
@@ -61,12 +72,13 @@ def holes(offset, length):
 
 def perform(kind, offset, length, data):
     if kind == 'read':
-        return os.pread(cached, length, offset)
+        return read_all(cached, length, offset)
     if kind == 'write':
         return write_all(cached, data, offset)
     if kind == 'direct-read':
         room = mmap.mmap(-1, length)
-        os.preadv(direct, [room], offset)
+        if os.preadv(direct, [room], offset) != length:
+            raise OSError(5, 'a short read')
         return room[:]
     if kind == 'direct-write':
         room = mmap.mmap(-1, length)
