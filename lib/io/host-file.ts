@@ -1,7 +1,7 @@
 import fs from 'node:fs'
-import path from 'node:path'
-import { type ErrorCode, VdiskError } from '../errors.ts'
+import { VdiskError } from '../errors.ts'
 import { CopyThread } from './copy-thread.ts'
+import { FULL, ioError, nativeError, openError } from './file-errors.ts'
 import type { Awaitable } from './io.ts'
 import { type LockRole, lockImage } from './lock.ts'
 import { type ByteStore, type FileStamp, pastEnd, readOnly, type Segment } from './store.ts'
@@ -32,7 +32,7 @@ const CROWDED = 2000
 /** From this length on a copy between files goes to the thread for it; the way there and back takes some 0.05 ms. */
 const HANDED_OVER = 1 << 20
 
-/** A file system whose files are nothing but page cache, so that there is no medium to wait for. [statfs(2)] */
+/** A file system whose files are nothing but page cache: there is no medium to wait for, and it refuses not to wait. [statfs(2)] */
 const TMPFS = 0x01021994
 
 /** File systems that copy by sharing blocks, or where the data is: Btrfs, XFS, bcachefs, ZFS, OCFS2, NFS, SMB, Ceph, and overlays that may lie on one. */
@@ -74,9 +74,7 @@ export class HostFile implements ByteStore {
   private hastening = false
   /** until when, by `performance.now()`, writes may take long */
   private crowdedUntil = 0
-  /** whether the file lies on tmpfs, which refuses to read without waiting; undefined while nobody had to know */
-  private inMemory: boolean | undefined
-  /** the kernel's number for its file system; undefined while nobody had to know */
+  /** the kernel's number for its file system, 0 where it has none; undefined while nobody had to know */
   private type: number | undefined
 
   private constructor(name: string, fd: number, options: HostFileOptions) {
@@ -304,7 +302,7 @@ export class HostFile implements ByteStore {
   /** Whether a copy by the kernel may take no time and no room here: then it is better than any other. */
   private sharesRoom(): boolean {
     this.type ??= typeOf(this.fd)
-    return this.type === undefined || SHARING.has(this.type)
+    return this.type === 0 || SHARING.has(this.type)
   }
 
   stamp(): FileStamp {
@@ -330,11 +328,11 @@ export class HostFile implements ByteStore {
 
   /** Bytes at hand from the page cache; -1 where the pool must be asked. */
   private readCached(at: number, target: Uint8Array): number {
-    if (this.inMemory) return this.readBlocking(at, target)
+    if (this.type === TMPFS) return this.readBlocking(at, target)
     const count = sys()?.readCached(this.fd, at, target)
     if (count === -ERRNO.EOPNOTSUPP) {
-      this.inMemory ??= typeOf(this.fd) === TMPFS
-      if (this.inMemory) return this.readBlocking(at, target)
+      this.type ??= typeOf(this.fd)
+      if (this.type === TMPFS) return this.readBlocking(at, target)
     }
     return count === undefined || count < 0 ? -1 : count
   }
@@ -431,89 +429,11 @@ export function onPath<T>(verb: string, path: string, work: () => T): T {
 /** Errors that mean "these two files cannot be joined this way", not "the copy failed". */
 const NOT_COPYABLE = new Set<number>([ERRNO.EXDEV, ERRNO.EINVAL, ERRNO.ENOSYS, ERRNO.EOPNOTSUPP])
 
-/** The kernel's number for the file system that holds an open file; undefined where it has none. */
-function typeOf(fd: number): number | undefined {
+/** The kernel's number for the file system that holds an open file; 0 where it has none. */
+function typeOf(fd: number): number {
   try {
     return fs.statfsSync(`/proc/self/fd/${fd}`).type
   } catch {
-    return undefined
+    return 0
   }
-}
-
-/** What Node would say of the same failure. @param errno negative, as native calls answer it */
-function nativeError(errno: number): { code: string | undefined; message: string } {
-  const code = Object.entries(ERRNO).find(([, number]) => number === -errno)?.[0]
-  return { code, message: code ?? `errno ${-errno}` }
-}
-
-const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
-
-function ioError(
-  verb: string,
-  file: string,
-  at: number,
-  error: { code?: string | undefined; message: string },
-): VdiskError {
-  const full = FULL.has(error.code ?? '')
-  return new VdiskError(full ? 'NO_SPACE' : 'IO', {
-    message: `Cannot ${verb} ${file} at ${at}: ${full ? 'no room is left' : error.message}`,
-    where: { file, at },
-    advice: full ? 'Free some room on the file system that holds it, then repeat the command.' : undefined,
-    cause: error instanceof Error ? error : undefined,
-  })
-}
-
-function openError(file: string, error: NodeJS.ErrnoException, options: HostFileOptions): VdiskError {
-  const refuse = (code: ErrorCode, why: string, advice?: string): VdiskError =>
-    new VdiskError(code, {
-      message: `Cannot ${options.create ? 'create' : 'open'} ${file}: ${why}`,
-      where: { file },
-      advice,
-      cause: error,
-    })
-  switch (error.code) {
-    case 'ENOENT':
-    case 'ENOTDIR':
-      return options.create
-        ? refuse('NOT_FOUND', 'its folder does not exist', 'Make the folder first, or choose another name.')
-        : refuse('NOT_FOUND', 'there is no such file', absentAdvice(file))
-    case 'EEXIST':
-      return refuse('REFUSED', 'it exists already', 'Choose another name, or pass --force to replace it.')
-    case 'ELOOP':
-      return options.noFollow
-        ? refuse('REFUSED', 'it is a symbolic link, which is not followed here', 'Name the file it leads to.')
-        : refuse('REFUSED', 'its symbolic links lead in a circle', 'Name the file itself.')
-    case 'ENAMETOOLONG':
-      return refuse('REFUSED', 'its name is longer than this system allows', 'Choose a shorter name.')
-    case 'EISDIR':
-      return refuse('REFUSED', 'it is a directory', 'Name an image file in it.')
-    case 'ENXIO':
-      return refuse('REFUSED', 'it is neither a regular file nor a block device', 'Name a file or a block device.')
-    case 'EACCES':
-    case 'EPERM':
-      return refuse(options.write ? 'READ_ONLY' : 'IO', 'permission denied', permissionAdvice(options))
-    case 'EROFS':
-      return refuse('READ_ONLY', 'its file system is mounted read-only', 'Mount it writable, or work on a copy.')
-    case 'ETXTBSY':
-      return refuse('IN_USE', 'the system uses it', 'End what uses it: a swap file, or a loop device.')
-    default:
-      return refuse('IO', error.message)
-  }
-}
-
-/** A relative name that is not found was most likely given in another folder. */
-function absentAdvice(file: string): string {
-  if (file === '') return 'Give the name of an image.'
-  const link = fs.lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink()
-  if (link) return `It is a symbolic link, and where it leads there is nothing: ${fs.readlinkSync(file)}`
-  return path.isAbsolute(file)
-    ? 'Check the name.'
-    : `Check the name, and the folder: ${path.resolve(file)} was looked for.`
-}
-
-function permissionAdvice({ create, write }: HostFileOptions): string {
-  if (create) return 'Choose a folder that you may write to, or run as a user who may.'
-  return write
-    ? 'To write, run as a user who may write to the file. A look is possible for whoever may read it.'
-    : 'Run as a user who may read the file.'
 }
