@@ -80,8 +80,9 @@ export async function detachLoop(loop: LoopDevice, how: 'now' | 'lazy'): Promise
 function isAttached({ device, file }: LoopDevice): boolean {
   try {
     const name = fs.readFileSync(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8').replace(/\n$/, '')
-    // Beneath a mount that was detached lazily, files are named from the root of that mount.
-    return name === file || (name !== '' && file.endsWith(name))
+    // Beneath a mount that was detached lazily, files are named from the root of that mount. If there is a file of that
+    // name, it may as well be that one, and the device somebody else's by now.
+    return name === file || (name !== '' && file.endsWith(name) && !fs.existsSync(name))
   } catch {
     return false
   }

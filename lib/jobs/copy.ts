@@ -2,7 +2,7 @@ import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
-import { breathe, type Io, just, Pace, promised, settle, Turns } from '../io/io.ts'
+import { breathe, type Io, Pace, promised, settle, Turns } from '../io/io.ts'
 import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
 
 /** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
@@ -210,7 +210,7 @@ class Copier {
     const length = yield* this.lengthToTransfer(offset, extent, buffer)
     if (length === 0) return 0
     const { store, at } = extent
-    const written = yield* this.to.transfer?.(offset, store, at, length, this.sparse) ?? just(0)
+    const written = yield* this.to.transfer?.(offset, store, at, length, this.sparse) as Io<number>
     this.read += length
     this.noteWritten(written)
     return length

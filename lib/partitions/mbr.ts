@@ -35,7 +35,7 @@ export function isBootRecord(sector: Uint8Array): boolean {
 export function decodeMbr(sector: Uint8Array): Mbr | undefined {
   if (!isBootRecord(sector)) return undefined
   const entries = entriesOf(sector)
-  // What looks like a table in the code of a boot sector has any bytes here.
+  // Where a boot sector without a table has code instead, these bytes may be anything.
   if (entries.some(({ status }) => status !== 0 && status !== ACTIVE)) return undefined
   return { signature: bootRecord.decode(sector).diskSignature, entries }
 }
