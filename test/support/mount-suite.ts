@@ -4,7 +4,7 @@ import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, vi } from 'vitest'
 import { listMounts } from '../../fuse/daemon.ts'
 import { checkImage, createDisk, finish, openDisk } from '../../lib/index.ts'
-import { Bench } from './mounts.ts'
+import { Bench, must } from './mounts.ts'
 
 /** What tests of mounts have in common. */
 
@@ -89,4 +89,27 @@ export function errnoOf(call: () => unknown): string | undefined {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code
   }
+}
+
+/**
+ * Reads a file by mapping it into memory, and changes it there, near its start and at its end.
+ *
+ * @param content what it holds; the same is changed in it
+ * @param flush whether the program hands its pages on by itself
+ * @returns the SHA-256 that it saw before
+ */
+export function changeMapped(file: string, content: Buffer, flush: boolean): string {
+  const script = `
+import mmap, hashlib, sys
+with open(sys.argv[1], 'r+b') as file:
+    with mmap.mmap(file.fileno(), 0) as memory:
+        print(hashlib.sha256(memory).hexdigest())
+        memory[4090:4100] = b'0123456789'
+        memory[-5:] = b'tail!'
+        ${flush ? 'memory.flush()' : 'pass'}
+`
+  const seen = must('python3', '-c', script, file).trim()
+  content.write('0123456789', 4090)
+  content.write('tail!', content.length - 5)
+  return seen
 }

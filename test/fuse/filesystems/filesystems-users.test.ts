@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { unmountAt } from '../../../fuse/daemon.ts'
 import {
   contentOf,
@@ -11,20 +11,13 @@ import {
   mustBeClean,
   whyNoFilesystems,
 } from '../../support/filesystems.ts'
-import { Bench, execute, isRunning, must, until, whyNoPrograms, whyNotReachable } from '../../support/mounts.ts'
+import { useBench } from '../../support/mount-suite.ts'
+import { execute, isRunning, must, until, whyNoPrograms, whyNotReachable } from '../../support/mounts.ts'
 
 /** An ordinary user that every system has. */
 const NOBODY = 65534
 
-let bench: Bench
-beforeAll(async () => {
-  bench = await Bench.make()
-})
-afterEach(async () => {
-  await bench.clean()
-  vi.unstubAllEnvs()
-})
-afterAll(() => bench.dispose())
+const bench = useBench()
 
 interface Setting extends Formatted {
   readonly mountpoint: string

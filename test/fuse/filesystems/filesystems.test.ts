@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { flushMounted } from '../../../fuse/control/control-client.ts'
 import { listMounts, type MountOptions, unmountAt, type Wanted } from '../../../fuse/daemon.ts'
 import { mountedAt } from '../../../fuse/doors/mount-table.ts'
@@ -22,20 +22,13 @@ import {
   partition,
   whyNoFilesystems,
 } from '../../support/filesystems.ts'
-import { Bench, execute, isRunning, must, until } from '../../support/mounts.ts'
+import { useBench } from '../../support/mount-suite.ts'
+import { execute, isRunning, must, until } from '../../support/mounts.ts'
 import { refusal } from '../../support/refusal.ts'
 
 const MIB = 1 << 20
 
-let bench: Bench
-beforeAll(async () => {
-  bench = await Bench.make()
-})
-afterEach(async () => {
-  await bench.clean()
-  vi.unstubAllEnvs()
-})
-afterAll(() => bench.dispose())
+const bench = useBench()
 
 /** The error of a mount that must not work, after which nothing may be left. */
 async function refused(
