@@ -3,6 +3,7 @@ import type { CheckReport } from './check-report.ts'
 import type { NewParent } from './identity.ts'
 import type { Image, Sample } from './image.ts'
 import type { Layer, WritableLayer } from './layer.ts'
+import type { RepairReport } from './repair.ts'
 
 /** inspect: metadata only, no file but this one is opened; read; write. */
 export type Access = 'inspect' | 'read' | 'write'
@@ -56,4 +57,12 @@ export interface FormatDriver {
   readonly checks: boolean
   /** Looks for everything that is wrong with the structure of one layer; changes nothing. */
   check(layer: Layer, report: CheckReport): Io<void>
+  /**
+   * Mends what `check` would find, as far as the report's scope allows; what it cannot mend it leaves. It opens the image
+   * by itself, for what is damaged may not open otherwise. After a crash at any moment nothing reads worse than before,
+   * and the repair can be begun again; done twice, it has nothing to do.
+   *
+   * @throws VdiskError where so much is lost that no way to mend it would not be a guess
+   */
+  repair?(image: Image, report: RepairReport): Io<void>
 }

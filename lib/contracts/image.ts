@@ -1,3 +1,4 @@
+import type { VdiskError } from '../errors.ts'
 import type { Io } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 
@@ -8,6 +9,11 @@ export interface Image {
   readonly store: ByteStore
   /** Ends the opening or making of the image; once that is done nobody listens to it any more. */
   readonly signal?: AbortSignal | undefined
+  /**
+   * Salvage, for reading only: where this is there, what is damaged and not needed to read the disk is told to it, and
+   * left out, instead of keeping the image from being opened.
+   */
+  readonly leaveOut?: ((damage: VdiskError) => void) | undefined
   /** Another file that belongs to this image: an extent file, a data file. Every one passes the gate. */
   neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore>
 }
