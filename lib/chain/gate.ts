@@ -1,8 +1,8 @@
-import fs from 'node:fs'
 import path from 'node:path'
 import type { Image } from '../contracts/image.ts'
 import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
-import { HostFile, type HostFileOptions } from '../io/host-file.ts'
+import type { Entry, FileStore, Files, OpenFileOptions } from '../io/files.ts'
+import { hostFiles } from '../io/host-files.ts'
 import { type Io, just } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import type { LayerPool } from './layer-pool.ts'
@@ -34,16 +34,18 @@ export interface FolderGateOptions {
   readonly allow?: readonly string[] | undefined
   /** Windows path prefixes and the folders they stand for here */
   readonly map?: readonly { readonly prefix: string; readonly folder: string }[] | undefined
-  readonly waiting?: HostFileOptions['waiting'] | undefined
+  readonly waiting?: OpenFileOptions['waiting'] | undefined
   readonly locking?: boolean | undefined
   readonly durable?: boolean | undefined
+  /** where files are, default this machine */
+  readonly files?: Files | undefined
   /** knows which files this process has open */
   readonly pool?: LayerPool | undefined
   readonly signal?: AbortSignal | undefined
 }
 
 /**
- * The gate to files of this machine.
+ * The gate to files by their names.
  *
  * An image is data from somewhere; a name inside it must not become a way to read, or write, any file of the host.
  * So: only regular files in the image's own folder and in folders that the user allowed, only plain paths, no
@@ -52,21 +54,23 @@ export interface FolderGateOptions {
  */
 export class FolderGate implements Gate {
   readonly signal: AbortSignal | undefined
+  private readonly files: Files
   private readonly roots: readonly string[]
   private readonly options: FolderGateOptions
 
   constructor(image: string, options: FolderGateOptions = {}) {
-    const own = [path.dirname(path.resolve(image)), path.dirname(realPath(image))]
+    this.files = options.files ?? hostFiles
+    const own = [path.dirname(path.resolve(image)), path.dirname(this.files.realPath(image))]
     // A folder may be reached over a symbolic link: by either name what lies in it is allowed.
-    const allowed = (options.allow ?? []).flatMap((folder) => [path.resolve(folder), realPath(folder)])
+    const allowed = (options.allow ?? []).flatMap((folder) => [path.resolve(folder), this.files.realPath(folder)])
     this.roots = [...new Set([...own, ...allowed])]
     this.options = options
     this.signal = options.signal
   }
 
   /** The image that the user named: allowed by being named, symbolic links and all. */
-  static openNamed(file: string, gate: FolderGate, options: HostFileOptions): HostImage {
-    return new HostImage(file, HostFile.open(file, options), gate)
+  static openNamed(file: string, gate: FolderGate, options: OpenFileOptions): HostImage {
+    return new HostImage(file, gate.files.open(file, options), gate)
   }
 
   *admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<HostImage> {
@@ -93,7 +97,9 @@ export class FolderGate implements Gate {
   /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */
   private candidates(reference: string, from: Image, role: ReferenceRole): string[] {
     // An image that was named by a symbolic link: its parent may lie beside the link, or beside the image.
-    const folders = [...new Set([path.resolve(from.name), realPath(from.name)].map((file) => path.dirname(file)))]
+    const folders = [
+      ...new Set([path.resolve(from.name), this.files.realPath(from.name)].map((file) => path.dirname(file))),
+    ]
     const refuse = (why: string): never => {
       throw refused({ reference, from, role }, why)
     }
@@ -114,7 +120,7 @@ export class FolderGate implements Gate {
         .replaceAll('\\', '/')
         .replace(/\/+$/, '')
       if (`${plain}/`.toLowerCase().startsWith(`${wanted}/`.toLowerCase())) {
-        candidates.push(path.join(realPath(target), plain.slice(wanted.length)))
+        candidates.push(path.join(this.files.realPath(target), plain.slice(wanted.length)))
       }
     }
     if (!/^([a-z]:|volume\{|\/)/i.test(plain)) candidates.push(path.resolve(folder, plain))
@@ -125,19 +131,19 @@ export class FolderGate implements Gate {
   private open(file: string, request: Request): HostImage {
     const { from, access } = request
     const root = this.rootOf(file, request)
-    assertNoLinks(root, file, request)
-    const found = look(file, request)
+    this.assertNoLinks(root, file, request)
+    const found = this.look(file, request)
     // Named as the user would: relative where the image was named so.
     const name = path.join(path.dirname(from.name), path.relative(path.dirname(path.resolve(from.name)), file))
     if (access !== 'create') {
       if (!found) throw notFound(file)
       // Looked at before it is opened: to open a device, or a FIFO, is to do something to it.
-      if (found.isSymbolicLink()) throw refused(request, 'it is a symbolic link')
-      if (!found.isFile()) throw refused(request, 'it is no regular file')
-      assertNoCycle(idOf(found), request)
-      this.options.pool?.assertFree(idOf(found), access, name)
+      if (found.kind === 'link') throw refused(request, 'it is a symbolic link')
+      if (found.kind !== 'file') throw refused(request, 'it is no regular file')
+      assertNoCycle(found.id, request)
+      this.options.pool?.assertFree(found.id, access, name)
     }
-    const store = HostFile.open(file, {
+    const store = this.files.open(file, {
       name,
       write: access !== 'read',
       ...(access === 'create' ? { create: 'new' as const } : {}),
@@ -148,10 +154,10 @@ export class FolderGate implements Gate {
     })
     try {
       // Whoever can rename here may have put another file, or a link, into its place between the two looks.
-      assertNoLinks(root, file, request)
-      const now = look(file, request)
-      const known = access === 'create' ? store.fileId() : found && idOf(found)
-      if (store.isDevice || !now || idOf(now) !== known || store.fileId() !== known) {
+      this.assertNoLinks(root, file, request)
+      const now = this.look(file, request)
+      const known = access === 'create' ? store.fileId() : found?.id
+      if (store.isDevice || now?.id !== known || store.fileId() !== known) {
         throw refused(request, 'it was replaced while it was being opened')
       }
     } catch (error) {
@@ -163,25 +169,44 @@ export class FolderGate implements Gate {
 
   /** The allowed folder that a file lies in. @throws VdiskError REFUSED */
   private rootOf(file: string, request: Request): string {
-    const mapped = (this.options.map ?? []).map(({ folder }) => realPath(folder))
+    const mapped = (this.options.map ?? []).map(({ folder }) => this.files.realPath(folder))
     const root = [...this.roots, ...mapped].find((folder) => isBeneath(file, folder))
     if (root !== undefined) return root
     const advice = `If you trust the image, allow that folder: --allow ${path.dirname(file)}`
     throw refused(request, 'it lies outside the folder of the image', advice)
   }
+
+  /** @throws VdiskError REFUSED where a folder on the way from `root` to `file` is a symbolic link */
+  private assertNoLinks(root: string, file: string, request: Request): void {
+    const parts = path.relative(root, file).split(path.sep)
+    for (let i = 1; i < parts.length; i++) {
+      const folder = path.join(root, ...parts.slice(0, i))
+      if (this.look(folder, request)?.kind !== 'link') continue
+      throw refused(request, `${folder} is a symbolic link`, `Allow its target: --allow ${this.files.realPath(folder)}`)
+    }
+  }
+
+  /** What lies under a name, without following it; undefined if nothing does. */
+  private look(file: string, request: Request): Entry | undefined {
+    try {
+      return this.files.look(file)
+    } catch (error) {
+      throw refused(request, messageOf(error))
+    }
+  }
 }
 
-/** A file of this machine as an image. */
+/** A file as an image. */
 export class HostImage implements Image {
   readonly name: string
-  readonly store: HostFile
+  readonly store: FileStore
   /** the image in which the name of this one was found */
   readonly namedBy: HostImage | undefined
   /** names of the files that were made for this image */
   readonly made: string[] = []
   private readonly gate: Gate
 
-  constructor(name: string, store: HostFile, gate: Gate, namedBy?: HostImage) {
+  constructor(name: string, store: FileStore, gate: Gate, namedBy?: HostImage) {
     this.name = name
     this.store = store
     this.gate = gate
@@ -216,17 +241,6 @@ function isBeneath(file: string, folder: string): boolean {
   return relative !== '' && !relative.startsWith(`..${path.sep}`) && relative !== '..' && !path.isAbsolute(relative)
 }
 
-/** @throws VdiskError REFUSED where a folder on the way from `root` to `file` is a symbolic link */
-function assertNoLinks(root: string, file: string, request: Request): void {
-  const parts = path.relative(root, file).split(path.sep)
-  for (let i = 1; i < parts.length; i++) {
-    const folder = path.join(root, ...parts.slice(0, i))
-    if (look(folder, request)?.isSymbolicLink()) {
-      throw refused(request, `${folder} is a symbolic link`, `Allow its target: --allow ${realPath(folder)}`)
-    }
-  }
-}
-
 /**
  * An image may not name itself, nor one that led to it: as parent it would have no base, as data file it would be
  * written over by its own guest.
@@ -243,39 +257,8 @@ function assertNoCycle(id: string, request: Request): void {
   }
 }
 
-/** What lies under a name, without following it; undefined if nothing does. */
-function look(file: string, request: Request): fs.BigIntStats | undefined {
-  try {
-    return fs.lstatSync(file, { bigint: true, throwIfNoEntry: false })
-  } catch (error) {
-    throw refused(request, messageOf(error))
-  }
-}
-
-function idOf({ dev, ino }: fs.BigIntStats): string {
-  return `${dev}:${ino}`
-}
-
-/** Device and inode of what a name leads to; undefined where nobody can tell. */
-export function fileIdAt(file: string): string | undefined {
-  try {
-    return idOf(fs.statSync(file, { bigint: true }))
-  } catch {
-    return undefined
-  }
-}
-
 function notFound(file: string): VdiskError {
   return new VdiskError('NOT_FOUND', { message: `Cannot open ${file}: there is no such file`, where: { file } })
-}
-
-/** The path without symbolic links; where it does not exist, as it was given. */
-function realPath(file: string): string {
-  try {
-    return fs.realpathSync(file)
-  } catch {
-    return path.resolve(file)
-  }
 }
 
 function refused({ reference, from, role }: Omit<Request, 'access'>, why: string, advice?: string): VdiskError {

@@ -1,7 +1,8 @@
 import fs from 'node:fs'
 import { VdiskError } from '../errors.ts'
 import { CopyThread } from './copy-thread.ts'
-import { FULL, ioError, nativeError, openError } from './file-errors.ts'
+import { ioError, nativeError, openError } from './file-errors.ts'
+import type { FileStore, OpenFileOptions } from './files.ts'
 import type { Awaitable } from './io.ts'
 import { type LockRole, lockImage } from './lock.ts'
 import { type ByteStore, type FileStamp, pastEnd, readOnly, type Segment } from './store.ts'
@@ -40,26 +41,8 @@ const SHARING = new Set([
   0x9123683e, 0x58465342, 0xca451a4e, 0x2fc12fc1, 0x7461636f, 0x6969, 0xff534d42, 0xfe534d42, 0x00c36400, 0x794c7630,
 ])
 
-export interface HostFileOptions {
-  readonly write?: boolean
-  /** how messages call the file, default its path */
-  readonly name?: string
-  /** 'new': the file must not exist; 'replace': it is emptied. */
-  readonly create?: 'new' | 'replace'
-  /** Refuse a symbolic link as the last component. */
-  readonly noFollow?: boolean
-  /**
-   * 'block': small transfers are done at once, even if the medium must be asked. For programs that do one thing.
-   * 'defer': what the page cache does not hold comes as a promise. For daemons that serve others meanwhile.
-   */
-  readonly waiting?: 'block' | 'defer'
-  readonly lock?: LockRole
-  /** false: a flush does nothing, the system writes when it likes. For files that can be made again. */
-  readonly durable?: boolean
-}
-
 /** A file or block device of this machine. */
-export class HostFile implements ByteStore {
+export class HostFile implements FileStore {
   readonly name: string
   readonly writable: boolean
   private readonly fd: number
@@ -77,7 +60,7 @@ export class HostFile implements ByteStore {
   /** the kernel's number for its file system, 0 where it has none; undefined while nobody had to know */
   private type: number | undefined
 
-  private constructor(name: string, fd: number, options: HostFileOptions) {
+  private constructor(name: string, fd: number, options: OpenFileOptions) {
     this.name = name
     this.fd = fd
     this.writable = options.write ?? false
@@ -99,7 +82,7 @@ export class HostFile implements ByteStore {
   }
 
   /** @throws VdiskError NOT_FOUND, REFUSED, IN_USE, READ_ONLY or IO */
-  static open(file: string, options: HostFileOptions = {}): HostFile {
+  static open(file: string, options: OpenFileOptions = {}): HostFile {
     const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants
     // Windows knows neither of these two.
     const [O_NOFOLLOW, O_NONBLOCK] = [fs.constants.O_NOFOLLOW | 0, fs.constants.O_NONBLOCK | 0]
@@ -392,37 +375,6 @@ export class HostFile implements ByteStore {
       cause: error,
     })
     return this.poison
-  }
-}
-
-/**
- * Makes a new, renamed or removed directory entry durable. A system that cannot flush directories does it by itself.
- *
- * @throws VdiskError IO
- */
-export function flushFolder(path: string): void {
-  if (process.platform === 'win32') return
-  onPath('flush the folder', path, () => {
-    const fd = fs.openSync(path, fs.constants.O_RDONLY)
-    try {
-      fs.fsyncSync(fd)
-    } finally {
-      fs.closeSync(fd)
-    }
-  })
-}
-
-/** Does something about a path, not about an open file. @throws VdiskError IO, NO_SPACE for what the system refuses */
-export function onPath<T>(verb: string, path: string, work: () => T): T {
-  try {
-    return work()
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    throw new VdiskError(FULL.has(code ?? '') ? 'NO_SPACE' : 'IO', {
-      message: `Cannot ${verb} ${path}: ${message}`,
-      where: { file: path },
-      cause: error,
-    })
   }
 }
 

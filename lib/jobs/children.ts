@@ -1,12 +1,11 @@
-import fs from 'node:fs'
 import path from 'node:path'
 import { FolderGate } from '../chain/gate.ts'
 import { sampleOf } from '../chain/probe.ts'
 import { throwIfCancelled } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
-import { onPath } from '../io/host-file.ts'
-import { promised, settle } from '../io/io.ts'
-import type { FileOptions } from './images.ts'
+import type { Files } from '../io/files.ts'
+import { promised } from '../io/io.ts'
+import { type FileOptions, fileIdOf, filesOf } from './images.ts'
 
 /** Files looked at in one folder; more are not an image store but something else. */
 const LOOKED_AT = 20_000
@@ -24,11 +23,11 @@ export interface Child {
  * was found beside it, not that there is none.
  */
 export async function childrenOf(parent: string, options: FileOptions = {}): Promise<Child[]> {
-  const wanted = fileIdOf(parent)
+  const wanted = fileIdOf(parent, options)
   const children: Child[] = []
-  for (const file of filesBeside(parent, options.allow ?? [])) {
+  for (const file of filesBeside(parent, options.allow ?? [], filesOf(options))) {
     throwIfCancelled(options.signal)
-    if (fileIdOf(file) === wanted) continue
+    if (fileIdOf(file, options) === wanted) continue
     const child = await lookAt(file, wanted, {
       ...options,
       // To be told to stop must not look as if the file were no child.
@@ -42,30 +41,19 @@ export async function childrenOf(parent: string, options: FileOptions = {}): Pro
   return children
 }
 
-/** Device and inode: the same file under any name. */
-export function fileIdOf(file: string): string | undefined {
-  const stat = onPath('look at', file, () => fs.statSync(file, { bigint: true, throwIfNoEntry: false }))
-  return stat && `${stat.dev}:${stat.ino}`
-}
-
-function filesBeside(parent: string, allow: readonly string[]): string[] {
-  const folders = [path.dirname(path.resolve(parent)), path.dirname(realPath(parent)), ...allow]
+function filesBeside(parent: string, allow: readonly string[], source: Files): string[] {
+  const folders = [path.dirname(path.resolve(parent)), path.dirname(source.realPath(parent)), ...allow]
   const files = new Set<string>()
   for (const folder of new Set(folders.map((one) => path.resolve(one)))) {
-    let entries: fs.Dirent[]
+    let entries: ReturnType<Files['list']>
     try {
-      entries = fs.readdirSync(folder, { withFileTypes: true })
+      entries = source.list(folder)
     } catch {
       continue
     }
-    for (const entry of entries.slice(0, LOOKED_AT)) if (entry.isFile()) files.add(path.join(folder, entry.name))
+    for (const { name, kind } of entries.slice(0, LOOKED_AT)) if (kind === 'file') files.add(path.join(folder, name))
   }
   return [...files].sort()
-}
-
-/** Without symbolic links; a file that is not there has no other name. */
-function realPath(file: string): string {
-  return fs.existsSync(file) ? fs.realpathSync(file) : path.resolve(file)
 }
 
 async function lookAt(file: string, wanted: string | undefined, options: FileOptions): Promise<Child | undefined> {
@@ -83,7 +71,7 @@ async function lookAt(file: string, wanted: string | undefined, options: FileOpt
       }
       return undefined
     } finally {
-      await promised(settle(image.store.close()))
+      image.store.close()
     }
   } catch {
     return undefined

@@ -1,13 +1,12 @@
-import fs from 'node:fs'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import type { Device } from '../contracts/device.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { flushFolder, onPath } from '../io/host-file.ts'
+import type { Entry } from '../io/files.ts'
 import { promised } from '../io/io.ts'
 import { type Copied, copyDisk } from './copy.ts'
-import { assertUnused, createImage, type FileOptions, openImage, withParentFolder } from './images.ts'
+import { assertUnused, createImage, type FileOptions, filesOf, openImage, withParentFolder } from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
 
 /** Bytes compared at a time, and the blocks of them that are written. */
@@ -36,15 +35,16 @@ export interface ConvertOptions extends FileOptions, JobOptions {
  * @throws VdiskError REFUSED if the destination exists, or is one of the files that are read
  */
 export async function* convertDisk(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
-  const existing = onPath('look at', destination, () => fs.statSync(destination, { throwIfNoEntry: false }))
+  const files = filesOf(options)
+  const existing = files.find(destination)
   refuseOverwriting(source, destination, existing, options)
-  if (existing?.isFile()) assertUnused(destination, options)
-  const inPlace = existing !== undefined && !existing.isFile()
+  if (existing?.kind === 'file') assertUnused(destination, options)
+  const inPlace = existing !== undefined && existing.kind !== 'file'
   const target = inPlace ? destination : `${destination}.partial`
-  if (!inPlace && fs.existsSync(target)) {
+  if (!inPlace && files.look(target)) {
     // Left behind by one that was killed; or another one is at work on it this moment.
     assertUnused(target, options)
-    onPath('remove', target, () => fs.rmSync(target))
+    files.remove(target)
   }
   let complete = false
   try {
@@ -52,14 +52,14 @@ export async function* convertDisk(source: Chain, destination: string, options: 
     if (!inPlace) {
       // The name decides: up to here the signal is heard.
       throwIfCancelled(options.signal)
-      onPath('rename', target, () => fs.renameSync(target, destination))
-      if (options.durable ?? true) flushFolder(path.dirname(path.resolve(destination)))
+      files.rename(target, destination)
+      if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(destination)))
     }
     complete = true
     return copied
   } finally {
     // Also when whoever runs the job just stops asking.
-    if (!complete && !inPlace) fs.rmSync(target, { force: true })
+    if (!complete && !inPlace) files.remove(target, { missing: 'allow' })
   }
 }
 
@@ -67,19 +67,19 @@ interface Destination {
   readonly destination: string
   /** the file that grows */
   readonly target: string
-  readonly existing: fs.Stats | undefined
+  readonly existing: Entry | undefined
   /** a device: it cannot be replaced, only overwritten */
   readonly inPlace: boolean
 }
 
 async function* fill(source: Chain, place: Destination, options: ConvertOptions): Job<Copied> {
   const { destination, target, existing, inPlace } = place
-  const { format, parent, parentFormat, allow, map, locking, maxDepth, durable } = options
-  const files = withParentFolder({ allow, map, locking, maxDepth, durable }, parent)
+  const { format, parent, parentFormat, allow, map, locking, maxDepth, durable, files } = options
+  const how = withParentFolder({ allow, map, locking, maxDepth, durable, files }, parent)
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
   await promised(
     createImage(target, {
-      ...files,
+      ...how,
       format,
       size: source.size,
       parent,
@@ -89,7 +89,7 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       replace: inPlace,
     }),
   )
-  const to = await promised(openImage(target, { ...files, format, writable: true }))
+  const to = await promised(openImage(target, { ...how, format, writable: true }))
   try {
     if (!inPlace && reads(to, existing)) {
       throw new VdiskError('CHAIN_CYCLE', {
@@ -133,8 +133,8 @@ function sharedDepth(source: Chain, to: Chain): number | undefined {
 }
 
 /** The layer that is this file. */
-function reads(chain: Chain, file: fs.Stats | undefined): Layer | undefined {
-  return file && chain.layers.find((layer) => layer.store.fileId?.() === `${file.dev}:${file.ino}`)
+function reads(chain: Chain, file: Entry | undefined): Layer | undefined {
+  return file && chain.layers.find((layer) => layer.store.fileId?.() === file.id)
 }
 
 /** The parent is another file: only blocks that read differently through it are written. */
@@ -188,10 +188,10 @@ async function zeroRun(disk: Device, offset: number): Promise<number> {
 function refuseOverwriting(
   source: Chain,
   destination: string,
-  existing: fs.Stats | undefined,
+  existing: Entry | undefined,
   options: ConvertOptions,
 ): void {
-  if (!fs.existsSync(path.dirname(destination)) || /[\\/]$/.test(destination)) {
+  if (filesOf(options).find(path.dirname(destination))?.kind !== 'folder' || /[\\/]$/.test(destination)) {
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot create ${destination}: its folder does not exist`,
       where: { file: destination },
@@ -207,8 +207,8 @@ function refuseOverwriting(
       advice: 'Choose another name for the result.',
     })
   }
-  if ((existing.isFile() || existing.isBlockDevice()) && !options.replace) {
-    const device = existing.isBlockDevice()
+  if ((existing.kind === 'file' || existing.kind === 'device') && !options.replace) {
+    const device = existing.kind === 'device'
     throw new VdiskError('REFUSED', {
       message: `Cannot convert into ${destination}: ${device ? 'it is a device, and all that is on it would be lost' : 'it exists already'}`,
       where: { file: destination },

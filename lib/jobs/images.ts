@@ -1,8 +1,7 @@
-import fs from 'node:fs'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
-import { FolderGate, fileIdAt, HostImage } from '../chain/gate.ts'
+import { FolderGate, HostImage } from '../chain/gate.ts'
 import type { LayerPool } from '../chain/layer-pool.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { driverNamed } from '../chain/probe.ts'
@@ -11,7 +10,8 @@ import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
-import { flushFolder, HostFile, onPath } from '../io/host-file.ts'
+import type { Files } from '../io/files.ts'
+import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
@@ -36,6 +36,8 @@ export interface FileOptions {
   readonly signal?: AbortSignal | undefined
   /** false: leave it to the system when to write to the medium; for files that can be made again */
   readonly durable?: boolean | undefined
+  /** where files are, default this machine */
+  readonly files?: Files | undefined
 }
 
 export interface OpenOptions extends FileOptions {
@@ -114,9 +116,9 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     })
   }
   throwIfCancelled(options.signal)
-  const look = (): fs.Stats | undefined => fs.statSync(file, { throwIfNoEntry: false })
-  const replaced = options.replace ? onPath('look at', file, look) : undefined
-  if (replaced?.isBlockDevice() && driver.name !== 'raw') {
+  const files = filesOf(options)
+  const replaced = options.replace ? files.find(file) : undefined
+  if (replaced?.kind === 'device' && driver.name !== 'raw') {
     // A new file reads as zero where nothing was written, and formats count on it; a device shows what was there before.
     throw new VdiskError('UNSUPPORTED', {
       message: `Cannot create ${file} as ${driver.name}: it is a block device, and only raw disks are written to those`,
@@ -134,11 +136,11 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     })
   }
   assertSize(file, size, driver.supports.maxSize)
-  const beside = replaced?.isFile() === true
+  const beside = replaced?.kind === 'file'
   if (beside) assertUnused(file, options)
-  const target = beside ? `${fs.realpathSync(file)}.partial` : file
-  const existed = !beside && fs.existsSync(file)
-  const store = HostFile.open(target, {
+  const target = beside ? `${files.realPath(file)}.partial` : file
+  const existed = !beside && files.look(file) !== undefined
+  const store = files.open(target, {
     name: file,
     write: true,
     create: options.replace ? 'replace' : 'new',
@@ -153,17 +155,15 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     // Whatever keeps the new image from being used should be said now, and not when it is wanted.
     if (parent) yield* (yield* openImage(target, withParentFolder(options, options.parent))).close()
     if (replaced && beside) {
-      onPath('rename', target, () => {
-        fs.chmodSync(target, replaced.mode & 0o7777)
-        fs.renameSync(target, fs.realpathSync(file))
-      })
+      files.setMode(target, replaced.mode)
+      files.rename(target, files.realPath(file))
     }
     // The file is there for good only when its folder says so.
-    if (options.durable ?? true) flushFolder(path.dirname(path.resolve(target)))
+    if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(target)))
   } catch (error) {
     image.store.close()
-    if (!existed) fs.rmSync(target, { force: true })
-    for (const name of image.made) fs.rmSync(name, { force: true })
+    if (!existed) files.remove(target, { missing: 'allow' })
+    for (const name of image.made) files.remove(name, { missing: 'allow' })
     if (existed && isVdiskError(error, 'CANCELLED')) throw cancelledOn(file)
     throw error
   }
@@ -172,12 +172,15 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
 /** The same options, for opening a child whose parent the user has named: that parent's folder is allowed. */
 export function withParentFolder<T extends FileOptions>(options: T, parent: string | undefined): T {
   if (parent === undefined) return options
-  return { ...options, allow: [...(options.allow ?? []), path.dirname(realFile(parent))] }
+  return { ...options, allow: [...(options.allow ?? []), path.dirname(filesOf(options).realPath(parent))] }
 }
 
 /** @throws VdiskError IN_USE if another program has the file open, READ_ONLY if it may not be written */
 export function assertUnused(file: string, options: FileOptions): void {
-  HostFile.open(file, { write: true, ...(options.locking === false ? {} : { lock: 'write' as const }) }).close()
+  const lock = options.locking === false ? {} : { lock: 'write' as const }
+  filesOf(options)
+    .open(file, { write: true, ...lock })
+    .close()
 }
 
 /**
@@ -191,7 +194,8 @@ export function* newParentOf(
   parent: string,
   options: OpenOptions & { parentFormat?: string | undefined },
 ): Io<NewParent> {
-  const folder = realFolder(child)
+  const files = filesOf(options)
+  const folder = realFolder(child, files)
   const chain = yield* openImage(parent, {
     ...options,
     writable: false,
@@ -200,9 +204,9 @@ export function* newParentOf(
   })
   try {
     const top = chain.layers.at(-1) as Layer
-    const absolutePath = fs.realpathSync(parent)
-    const own = fs.statSync(child, { bigint: true, throwIfNoEntry: false })
-    if (own && chain.layers.some((layer) => layer.store.fileId?.() === `${own.dev}:${own.ino}`)) {
+    const absolutePath = files.realPath(parent)
+    const own = files.find(child)
+    if (own && chain.layers.some((layer) => layer.store.fileId?.() === own.id)) {
       throw new VdiskError('CHAIN_CYCLE', {
         message: `Cannot make ${parent} the parent of ${child}: it is that file itself, or built upon it`,
         where: { file: child },
@@ -245,7 +249,7 @@ function assertSize(file: string, size: number, most: number): void {
 
 function openFile(file: string, access: Access, options: OpenOptions): { image: HostImage; gate: FolderGate } {
   throwIfCancelled(options.signal)
-  options.pool?.assertFree(fileIdAt(file), access, file)
+  if (options.pool) options.pool.assertFree(fileIdOf(file, options), access, file)
   const gate = new FolderGate(file, options)
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {
@@ -257,12 +261,16 @@ function openFile(file: string, access: Access, options: OpenOptions): { image: 
   return { image, gate }
 }
 
-/** Without symbolic links; a file that is not there has no other name. */
-function realFile(file: string): string {
-  return fs.existsSync(file) ? fs.realpathSync(file) : path.resolve(file)
+/** Device and inode: the same file under any name. */
+export function fileIdOf(file: string, options: FileOptions = {}): string | undefined {
+  return filesOf(options).find(file)?.id
+}
+
+export function filesOf(options: FileOptions): Files {
+  return options.files ?? hostFiles
 }
 
 /** The folder a file is or will be in, whatever symbolic links lead there. */
-function realFolder(file: string): string {
-  return fs.existsSync(file) ? path.dirname(realFile(file)) : realFile(path.dirname(path.resolve(file)))
+function realFolder(file: string, files: Files): string {
+  return files.find(file) ? path.dirname(files.realPath(file)) : files.realPath(path.dirname(path.resolve(file)))
 }

@@ -1,16 +1,14 @@
-import fs from 'node:fs'
 import path from 'node:path'
 import { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
 import { judgeLink } from '../chain/linkage.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { flushFolder, onPath } from '../io/host-file.ts'
 import { type Io, just, promised } from '../io/io.ts'
-import { type Child, childrenOf, fileIdOf } from './children.ts'
+import { type Child, childrenOf } from './children.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
-import { type FileOptions, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { type FileOptions, fileIdOf, filesOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
 import { finish, type Job, type JobOptions, throwIfCancelled } from './job.ts'
 import { pointAt } from './relink.ts'
 
@@ -81,13 +79,13 @@ async function makePlan(
 ): Promise<{ plan: MergePlan; children: readonly Child[] }> {
   const chain = await promised(openImage(file, { ...options, verify: 'warn', writable: false }))
   try {
-    const target = targetDepth(chain, file, options.into)
+    const target = targetDepth(chain, file, options)
     const layers = chain.layers.slice(target)
     const broken: string[] = []
     for (const [i, layer] of layers.slice(0, -1).entries()) {
-      const above = fileIdOf((layers[i + 1] as Layer).name)
+      const above = fileIdOf((layers[i + 1] as Layer).name, options)
       const others = await childrenOf(layer.name, options)
-      broken.push(...others.filter((child) => fileIdOf(child.file) !== above).map((child) => child.file))
+      broken.push(...others.filter((child) => fileIdOf(child.file, options) !== above).map((child) => child.file))
     }
     const children = await childrenOf(file, options)
     const repointed = children.map((child) => child.file)
@@ -250,12 +248,13 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
     }
   }
   for (const name of options.delete ? plan.merged.toReversed() : []) {
-    onPath('remove', name, () => fs.rmSync(name))
-    flushFolder(path.dirname(path.resolve(name)))
+    filesOf(options).remove(name)
+    filesOf(options).flushFolder(path.dirname(path.resolve(name)))
   }
 }
 
-function targetDepth(chain: Chain, file: string, into: string | undefined): number {
+function targetDepth(chain: Chain, file: string, options: MergeOptions): number {
+  const { into } = options
   if (chain.layers.length < 2) {
     throw new VdiskError('REFUSED', {
       message: `Cannot merge ${file}: it has no parent`,
@@ -264,8 +263,8 @@ function targetDepth(chain: Chain, file: string, into: string | undefined): numb
     })
   }
   if (into === undefined) return chain.layers.length - 2
-  const id = fileIdOf(into)
-  const depth = chain.layers.slice(0, -1).findIndex((layer) => id !== undefined && fileIdOf(layer.name) === id)
+  const id = fileIdOf(into, options)
+  const depth = chain.layers.slice(0, -1).findIndex((layer) => id !== undefined && fileIdOf(layer.name, options) === id)
   if (depth !== -1) return depth
   throw new VdiskError('REFUSED', {
     message: `Cannot merge ${file} into ${into}: that is not one of its ancestors`,
@@ -328,8 +327,8 @@ function unsound(file: string, why: string): VdiskError {
   })
 }
 
-function fileOptions({ allow, map, locking }: FileOptions): FileOptions {
-  return { allow, map, locking }
+function fileOptions({ allow, map, locking, files }: FileOptions): FileOptions {
+  return { allow, map, locking, files }
 }
 
 function parentOptions(plan: MergePlan, options: MergeOptions): OpenOptions {

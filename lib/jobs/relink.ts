@@ -4,8 +4,7 @@ import type { Identity, NewParent } from '../contracts/identity.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
-import { fileIdOf } from './children.ts'
-import { newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { fileIdOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
 
 export interface RelinkOptions extends OpenOptions {
   /** take the parent even if it is not, or cannot be shown to be, the one the child was made over */
@@ -78,7 +77,7 @@ async function judge(child: Layer, file: string, parent: string, options: Relink
     }),
   )
   try {
-    if (chain.layers.some((layer) => layer.store.fileId?.() === fileIdOf(file))) {
+    if (chain.layers.some((layer) => layer.store.fileId?.() === fileIdOf(file, options))) {
       throw new VdiskError('CHAIN_CYCLE', {
         message: `Cannot make ${parent} the parent of ${file}: it is that file itself, or built upon it`,
         where: { file },

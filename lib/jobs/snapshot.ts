@@ -1,4 +1,3 @@
-import fs from 'node:fs'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../contracts/layer.ts'
@@ -6,7 +5,7 @@ import { isWritable } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { childrenOf } from './children.ts'
-import { createImage, type FileOptions, type OpenOptions, openAlone, openImage } from './images.ts'
+import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
 
 /** A state of a disk that can be gone back to. */
 export interface SnapshotEntry {
@@ -69,7 +68,7 @@ export async function createLayer(
   const below = await promised(openAlone(file, 'inspect', { ...options, format: options.parentFormat }))
   const format = options.format ?? (below.format === 'raw' ? 'qcow2' : below.format)
   await promised(below.close())
-  if (fs.existsSync(overlay)) {
+  if (filesOf(options).find(overlay)) {
     throw new VdiskError('REFUSED', {
       message: `Cannot create ${overlay}: it exists already`,
       where: { file: overlay },
