@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { messageOf, VdiskError } from '../../lib/index.ts'
@@ -10,30 +11,35 @@ export interface TableEntry {
   /** for ours, the image */
   readonly source: string
   readonly readOnly: boolean
-  /** the number of the device, `0:52`; for FUSE the second part is that of the connection */
+  /** the number of the device, `0:52`; for FUSE the second part is that of the connection. Empty where the list has none */
   readonly device: string
 }
 
 export const SUBTYPE = 'vdisk'
 
+/** macOS does not list subtypes: there our mounts are known by the name of their source. */
+const MARK = `${SUBTYPE}:`
+
 /**
- * All mounts that this process sees, in the order they were made. [proc(5), /proc/pid/mountinfo]
+ * All mounts that this process sees, in the order they were made.
  *
  * @throws VdiskError UNSUPPORTED where there is no such list
  */
 export function readMountTable(): TableEntry[] {
   try {
-    return parseMountTable(fs.readFileSync('/proc/self/mountinfo', 'utf8'))
+    return process.platform === 'darwin'
+      ? parseMountList(execFileSync('/sbin/mount', { encoding: 'utf8' }))
+      : parseMountTable(fs.readFileSync('/proc/self/mountinfo', 'utf8'))
   } catch (error) {
     throw new VdiskError('UNSUPPORTED', {
       message: `Cannot tell what is mounted: ${messageOf(error)}`,
-      advice: 'Mounting needs Linux.',
+      advice: 'Mounting needs Linux or macOS.',
       cause: error,
     })
   }
 }
 
-/** @example 36 35 0:52 / /mnt rw,nosuid shared:1 - fuse.vdisk /srv/a\040b.qcow2 rw,user_id=0 */
+/** As Linux has them. [proc(5), /proc/pid/mountinfo] @example 36 35 0:52 / /mnt rw,nosuid shared:1 - fuse.vdisk /srv/a\040b.qcow2 rw,user_id=0 */
 export function parseMountTable(text: string): TableEntry[] {
   return text
     .split('\n')
@@ -50,6 +56,31 @@ export function parseMountTable(text: string): TableEntry[] {
         device,
       }
     })
+}
+
+/** As macOS has them. [mount(8)] @example vdisk:/Users/a/b%20c.qcow2 on /Volumes/c (macfuse, nodev, nosuid, mounted by a) */
+export function parseMountList(text: string): TableEntry[] {
+  return text.split('\n').flatMap((line) => {
+    // Our own sources have no blanks, whatever is in the names of mountpoints.
+    const [, source, mountpoint, options] = /^(.*?) on (\/.*) \(([^()]*)\)$/.exec(line) ?? []
+    if (source === undefined || mountpoint === undefined || options === undefined) return []
+    const [type = '', ...flags] = options.split(', ')
+    const isOurs = /^(mac|osx)fuse$/.test(type) && source.startsWith(MARK)
+    return [
+      {
+        mountpoint,
+        type: isOurs ? `fuse.${SUBTYPE}` : type,
+        source: isOurs ? decodeURI(source.slice(MARK.length)) : source,
+        readOnly: flags.includes('read-only'),
+        device: '',
+      },
+    ]
+  })
+}
+
+/** The name of a source by which macOS lists a mount of ours. */
+export function markedSource(source: string): string {
+  return MARK + encodeURI(source)
 }
 
 /** Whether a mount is one of ours. */

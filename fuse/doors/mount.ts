@@ -95,8 +95,7 @@ export function assertDevice(mountpoint: Mountpoint): void {
  * @throws VdiskError IN_USE if a program uses the mount; then nothing has changed
  */
 export async function unmount(mountpoint: string, how: 'now' | 'lazy' = 'now'): Promise<void> {
-  const tool = isRoot() ? UMOUNT : FUSERMOUNT
-  const flags = isRoot() ? (how === 'lazy' ? ['-l'] : []) : how === 'lazy' ? ['-u', '-z'] : ['-u']
+  const { tool, flags } = unmounting(how)
   const { status, words } = await runTool(tool, [...flags, '--', mountpoint])
   if (status === 0) return
   const busy = /busy/i.test(words)
@@ -116,6 +115,13 @@ export async function unmount(mountpoint: string, how: 'now' | 'lazy' = 'now'): 
         ? `Run: apt install ${tool.package}`
         : undefined,
   })
+}
+
+function unmounting(how: 'now' | 'lazy'): { tool: Tool; flags: string[] } {
+  // There whoever has mounted may unmount, and the only other way is by force.
+  if (process.platform === 'darwin') return { tool: UMOUNT, flags: how === 'lazy' ? ['-f'] : [] }
+  if (isRoot()) return { tool: UMOUNT, flags: how === 'lazy' ? ['-l'] : [] }
+  return { tool: FUSERMOUNT, flags: how === 'lazy' ? ['-u', '-z'] : ['-u'] }
 }
 
 /** Whether the system lets this process mount by itself. */

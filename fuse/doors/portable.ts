@@ -8,7 +8,7 @@ import { Session } from '../protocol/session.ts'
 import type { Door, DoorOptions } from './door.ts'
 import { isInherited } from './inherited.ts'
 import { assertDevice, escapeOption, isRoot, type Mountpoint, unmount, unsupported } from './mount.ts'
-import { SUBTYPE } from './mount-table.ts'
+import { markedSource, SUBTYPE } from './mount-table.ts'
 import { PathCalls, type Stat, type Statistics } from './path-calls.ts'
 
 /**
@@ -238,8 +238,9 @@ function libraryOptions({ owner, source, readOnly }: DoorOptions, direct: boolea
     ...(direct ? ['direct_io'] : []),
   ]
   return {
-    fsname: [shorten(source), ...(process.platform === 'linux' ? more : [])].join(','),
-    subtype: SUBTYPE,
+    ...(process.platform === 'linux'
+      ? { fsname: [shorten(source), ...more].join(','), subtype: SUBTYPE }
+      : { fsname: markedSource(source) }),
     allowOther: owner.shared,
     defaultPermissions: true,
     // A slow medium is waited for, as everywhere. With a time limit, its requests would fail.

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { forget } from './fio.ts'
-import { makeChain } from './fuse-images.ts'
+import { makeChain, makeChainTwice } from './fuse-images.ts'
 import { type Conditions, randomReadsDeep, readingUses, type Use, uses } from './fuse-rows.ts'
 import { benchFolder, compareRates, interleave, report, vdisk } from './harness.ts'
 import { call, type MountedDisk, mountByLibvhdi, mountByQemu, mountByVdisk, mountKnows } from './mounted.ts'
@@ -15,11 +15,10 @@ export async function chain(group: string, layers: number, picked: Picked, condi
   if (chosen.length === 0) return
   const shape = layers === 1 ? 'qcow2' : `chain of ${layers} layers`
   await inFolder('memory', async (folder) => {
-    const top = await makeChain(path.join(folder, 'ours'), layers)
-    fs.cpSync(path.join(folder, 'ours'), path.join(folder, 'peers'), { recursive: true })
+    const { top, ours, peers } = await makeChainTwice(folder, layers)
     await mounted({
-      vdisk: () => mountByVdisk(path.join(folder, 'ours', top)),
-      peer: () => mountByQemu(path.join(folder, 'peers', top)),
+      vdisk: () => mountByVdisk(path.join(ours, top)),
+      peer: () => mountByQemu(path.join(peers, top)),
     })(async ({ vdisk, peer }) => {
       for (const use of chosen) await compareUse(`${shape}: ${use.what}`, use, vdisk, peer, use.goal, conditions)
     })
@@ -31,18 +30,16 @@ export async function cold(picked: Picked, conditions: Conditions): Promise<void
   const use = randomReadsDeep
   if (!picked(`cold/${use.id}`)) return
   await inFolder('disk', async (folder) => {
-    const images = { vdisk: path.join(folder, 'ours'), peer: path.join(folder, 'peers') }
-    const top = await makeChain(images.vdisk, 1)
-    fs.cpSync(images.vdisk, images.peer, { recursive: true })
+    const { top, ours, peers } = await makeChainTwice(folder, 1)
     call(['sync', '-f', folder])
     await mounted({
-      vdisk: () => mountByVdisk(path.join(images.vdisk, top)),
-      peer: () => mountByQemu(path.join(images.peer, top)),
+      vdisk: () => mountByVdisk(path.join(ours, top)),
+      peer: () => mountByQemu(path.join(peers, top)),
     })(async ({ vdisk, peer }) => {
       const afresh: Use = {
         ...use,
         run(file, given, round) {
-          forget(path.join(file === vdisk.file ? images.vdisk : images.peer, top))
+          forget(path.join(file === vdisk.file ? ours : peers, top))
           return use.run(file, given, round)
         },
       }
@@ -79,11 +76,10 @@ export async function portable(picked: Picked, conditions: Conditions): Promise<
     return
   }
   await inFolder('memory', async (folder) => {
-    const top = await makeChain(path.join(folder, 'native'), 1)
-    fs.cpSync(path.join(folder, 'native'), path.join(folder, 'protocol'), { recursive: true })
+    const { top, ours, peers } = await makeChainTwice(folder, 1)
     await mounted({
-      vdisk: () => mountByVdisk(path.join(folder, 'native', top), '--transport', 'fuse-native'),
-      peer: () => mountByVdisk(path.join(folder, 'protocol', top)),
+      vdisk: () => mountByVdisk(path.join(ours, top), '--transport', 'fuse-native'),
+      peer: () => mountByVdisk(path.join(peers, top)),
     })(async ({ vdisk, peer }) => {
       for (const use of chosen) {
         const { ours, theirs } = await measure(use, vdisk, peer, conditions)

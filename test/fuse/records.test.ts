@@ -4,9 +4,9 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { parseMountTable } from '../../fuse/doors/mount-table.ts'
+import { isOurs, markedSource, parseMountList, parseMountTable } from '../../fuse/doors/mount-table.ts'
 import { makeLog } from '../../fuse/log.ts'
-import { processStart } from '../../fuse/process-start.ts'
+import { processStart, startByPs } from '../../fuse/process-start.ts'
 import { isServed, type MountRecord, readRecord, readRecords, removeRecord, writeRecord } from '../../fuse/records.ts'
 import { diskNameOf } from '../../fuse/tree/tree.ts'
 
@@ -22,6 +22,22 @@ test('the mount table is read with blanks, commas and dashes in names', () => {
   ])
 })
 
+test('the list of mounts of macOS is read, and ours are known by their source', () => {
+  const source = '/Users/a/on (my) disk.qcow2'
+  const table = parseMountList(`/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
+map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
+${markedSource(source)} on /Users/a/my on mount (macfuse, nodev, nosuid, synchronous, mounted by a)
+other@macfuse1 on /Volumes/x (macfuse, nodev)
+`)
+  expect(table.map((entry) => [entry.source, entry.mountpoint, entry.type, entry.readOnly])).toEqual([
+    ['/dev/disk3s1s1', '/', 'apfs', true],
+    ['map auto_home', '/System/Volumes/Data/home', 'autofs', false],
+    [source, '/Users/a/my on mount', 'fuse.vdisk', false],
+    ['other@macfuse1', '/Volumes/x', 'macfuse', false],
+  ])
+  expect(table.map(isOurs)).toEqual([false, false, true, false])
+})
+
 test('the disk of an image is named after it', () => {
   expect(['/a/server.qcow2', 'disk.raw', 'x.y.vhdx', 'plain'].map(diskNameOf)).toEqual([
     'server.raw',
@@ -35,12 +51,13 @@ describe.skipIf(process.platform !== 'linux')('a process', () => {
   test('is known by its number and its start, and ends', async () => {
     const child = spawn('sleep', ['60'])
     await once(child, 'spawn')
-    const start = processStart(child.pid as number)
-    expect(start).toMatch(/^\d+$/)
-    expect(processStart(child.pid as number)).toBe(start)
+    const pid = child.pid as number
+    const starts = [processStart(pid), startByPs(pid)]
+    expect(starts).toEqual([expect.stringMatching(/^\d+$/), expect.stringMatching(/^\w{3} \w{3} .*\d{4}$/)])
+    expect([processStart(pid), startByPs(pid)]).toEqual(starts)
     child.kill('SIGKILL')
     await once(child, 'exit')
-    expect(processStart(child.pid as number)).toBeUndefined()
+    expect([processStart(pid), startByPs(pid)]).toEqual([undefined, undefined])
   })
 })
 
