@@ -2,6 +2,7 @@ import path from 'node:path'
 import { askHolder } from '../../fuse/control/control-client.ts'
 import {
   type ChainLayerInfo,
+  type DiskContent,
   formatSize,
   inspectChain,
   inspectImage,
@@ -38,7 +39,8 @@ export const command = defineCommand({
       )
     }
     if (args.partitions) {
-      const content = await inspectPartitions(args.image, options)
+      const held = await askHolder<DiskContent>(args.image, 'partitions')
+      const content = held ?? (await inspectPartitions(args.image, options))
       out.document({ image: args.image, ...content })
       printContent(out, args.image, content)
       return EXIT.ok

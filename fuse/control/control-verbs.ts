@@ -5,7 +5,9 @@ import {
   mapDisk,
   promised,
   resizeOpen,
+  sectorSizeOf,
   settle,
+  surveyDisk,
   VdiskError,
 } from '../../lib/index.ts'
 import type { HeldDisk } from '../held-disk.ts'
@@ -40,7 +42,7 @@ const MOST_RUNS = 4096
 
 type Verb = (target: ControlTarget, request: ControlRequest, tell: (progress: object) => void) => Promise<object>
 
-const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, map, resize, flush, unmount }
+const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, partitions, map, resize, flush, unmount }
 
 /** Answers what is asked about a mount. */
 export function controlVerbs(target: ControlTarget): ControlHandler {
@@ -60,6 +62,12 @@ async function status(target: ControlTarget): Promise<object> {
     images.push({ ...mounted, status: await promised(exhibit.status()) })
   }
   return { ...target.about(), images }
+}
+
+/** As the disk is now, and not as it was when it was mounted. */
+async function partitions(target: ControlTarget, request: ControlRequest): Promise<object> {
+  const { chain } = diskOf(target, request).held
+  return await promised(surveyDisk(chain, { sectorSize: sectorSizeOf(chain) }))
 }
 
 /** A piece of the map: whoever wants all of it asks again from `next` on. */

@@ -5,6 +5,7 @@ import { createDisk } from '../../lib/index.ts'
 import { commandLineIn } from '../support/command-line.ts'
 import { describeIf, MIB, noise, useBench } from '../support/mount-suite.ts'
 import { execute, isRunning, until, whyNoMounts } from '../support/mounts.ts'
+import { writeGpt } from '../support/partition-tables.ts'
 
 const bench = useBench()
 
@@ -39,6 +40,22 @@ describeIf(whyNoMounts(), 'verbs of a disk that is mounted', () => {
       const { size, extents } = vdisk('map', name, '--json').json()
       expect([size, extents[0].kind, extents[0].length]).toEqual([4 * MIB, 'data', MIB])
       expect(vdisk('flush', name).out).toContain('everything is on the medium')
+    }
+  })
+
+  test('tell of the partitions that are there now', async () => {
+    const { at, vdisk } = await prepare()
+    vdisk('mount', 'a.qcow2', 'dir')
+    expect(vdisk('info', 'a.qcow2', '--partitions').out).toContain('no table')
+    const content = new Uint8Array(4 * MIB)
+    writeGpt(content, { entries: [{ name: 'data' }] })
+    fs.writeFileSync(path.join(at, 'a.raw'), content, { flag: 'r+' })
+    for (const name of ['a.qcow2', 'dir', 'dir/a.raw']) {
+      expect(vdisk('info', name, '--partitions', '--json').json()).toMatchObject({
+        size: 4 * MIB,
+        table: { kind: 'gpt' },
+        partitions: [{ number: 1, label: 'data' }],
+      })
     }
   })
 
