@@ -53,14 +53,18 @@ export async function vhdx(picked: Picked, conditions: Conditions): Promise<void
   const chosen = readingUses.filter(({ id }) => picked(`vhdx/${id}`))
   if (chosen.length === 0) return
   await inFolder('memory', async (folder) => {
-    const image = path.join(folder, 'ours.vhdx')
-    const top = await makeChain(path.join(folder, 'source'), 1)
-    call([...vdisk, 'convert', '-q', path.join(folder, 'source', top), image, '--format', 'vhdx'])
-    fs.rmSync(path.join(folder, 'source'), { recursive: true })
-    fs.copyFileSync(image, path.join(folder, 'peers.vhdx'))
+    const top = await makeChain(path.join(folder, 'chain'), 1)
+    const [source, ours, peers] = ['source', 'ours', 'peers'].map((name) => path.join(folder, `${name}.vhdx`)) as [
+      string,
+      string,
+      string,
+    ]
+    call([...vdisk, 'convert', '-q', path.join(folder, 'chain', top), source, '--format', 'vhdx'])
+    for (const side of [ours, peers]) fs.copyFileSync(source, side)
+    for (const used of ['chain', 'source.vhdx']) fs.rmSync(path.join(folder, used), { recursive: true })
     await mounted({
-      vdisk: () => mountByVdisk(image),
-      peer: () => mountByLibvhdi(path.join(folder, 'peers.vhdx')),
+      vdisk: () => mountByVdisk(ours),
+      peer: () => mountByLibvhdi(peers),
     })(async ({ vdisk, peer }) => {
       for (const use of chosen) await compareUse(`VHDX: ${use.what}`, use, vdisk, peer, 1, conditions)
     })
