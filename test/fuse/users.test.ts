@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/doors/mount-table.ts'
+import { corpusEntries, corpusMissing, restored } from '../support/corpus.ts'
 import { describeIf, MIB, makeImage, NOBODY, noise, readBack, useBench } from '../support/mount-suite.ts'
 import { execute, isRunning, must, until, whyNoMounts, whyNoPrograms, whyNotReachable } from '../support/mounts.ts'
 import { refusal } from '../support/refusal.ts'
@@ -67,6 +68,28 @@ describeIf(
         table: false,
       })
       expect((await readBack(image, 4096, 8192)).every((byte) => byte === 0x42)).toBe(true)
+    })
+
+    describe.skipIf(corpusMissing)(`and a real image${corpusMissing ? ` (skipped: ${corpusMissing})` : ''}`, () => {
+      test.each(['vhdx/discutils-btrfs', 'qcow2/dfvfs-ext2', 'raw/etcher-img'])('%s', async (id) => {
+        openDevice()
+        const entry = corpusEntries.find((one) => one.id === id)
+        if (!entry) throw new Error(`the corpus has no ${id}`)
+        const image = restored(entry, bench.directory('images'))
+        for (const file of [image, path.dirname(image)]) fs.chownSync(file, NOBODY, NOBODY)
+        const { mountpoint, env } = prepareFolders()
+        const { status, stdout, stderr } = asNobody(
+          `import { createHash } from 'node:crypto'
+           const mounted = await door.startDaemon(${JSON.stringify({ images: [image], format: entry.format, mountpoint })}, ${JSON.stringify(bench.entry)})
+           const hash = createHash('sha256')
+           for await (const chunk of fs.createReadStream(mounted.images[0].disk, { highWaterMark: 1 << 20 })) hash.update(chunk)
+           await door.unmountAt(mounted.mountpoint)
+           console.log(hash.digest('hex'))`,
+          env,
+        )
+        expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+        expect(stdout.trim()).toBe(entry.sha256_guest)
+      })
     })
 
     test('is told what is missing', async () => {
