@@ -2,6 +2,7 @@ import type { Io } from '../io/io.ts'
 import type { CheckReport } from './check-report.ts'
 import type { NewParent } from './identity.ts'
 import type { Image, Sample } from './image.ts'
+import type { Inspector } from './inspection.ts'
 import type { Layer, WritableLayer } from './layer.ts'
 import type { RepairReport } from './repair.ts'
 
@@ -65,4 +66,6 @@ export interface FormatDriver {
    * @throws VdiskError where so much is lost that no way to mend it would not be a guess
    */
   repair?(image: Image, report: RepairReport): Io<void>
+  /** Judges files of the format that may be from anybody; without it there is nothing to judge. */
+  readonly inspector?: Inspector
 }
