@@ -5,10 +5,12 @@ export { ExchangeableDevice, type ExchangeOptions } from './chain/exchangeable-d
 export { LayerPool, type LayerPoolOptions, type PooledLayer } from './chain/layer-pool.ts'
 export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
 export type { Finding, Severity } from './contracts/check-report.ts'
+export { CONCERNS, type ConcernCode, type ConcernSeverity } from './contracts/concerns.ts'
 export type { Device } from './contracts/device.ts'
 export type { CreateOption, FormatDriver, Supports } from './contracts/driver.ts'
 export type { Extent, ResolvedExtent } from './contracts/extent.ts'
 export type { Identity, ParentLink } from './contracts/identity.ts'
+export type { Concern, Inspector } from './contracts/inspection.ts'
 export type { SnapshotInfo } from './contracts/layer.ts'
 export { createDisk, Disk, openDisk, type StreamOptions, type StreamRange } from './disk.ts'
 export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
@@ -23,6 +25,15 @@ export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
 export type { Copied } from './jobs/copy.ts'
 export { type CreateOptions, type FileOptions, fileIdOf, type OpenOptions } from './jobs/images.ts'
 export { type ChainLayerInfo, describeChain, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
+export {
+  ALLOWED_FORMATS,
+  INSPECTED_FORMATS,
+  type Judgement,
+  type JudgeOptions,
+  judgeImage,
+  judgeStore,
+  MOST_DISK_BYTES,
+} from './jobs/inspect.ts'
 export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'

@@ -20,7 +20,7 @@ export const luksHeader = struct(
     uuid: bytes(168, 40), // text
   },
 )
-const LUKS_MAGIC = Buffer.from('LUKS\xba\xbe', 'latin1')
+export const LUKS_MAGIC = Buffer.from('LUKS\xba\xbe', 'latin1')
 
 export function* probeLuks(pieces: Pieces): Io<Filesystem | undefined> {
   const sector = yield* pieces.read(0, SECTOR)

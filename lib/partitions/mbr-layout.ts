@@ -1,4 +1,4 @@
-import { struct, u8, u16, u32 } from '../bytes/struct.ts'
+import { bytes, struct, u8, u16, u32 } from '../bytes/struct.ts'
 
 /** Master Boot Record on disk, little-endian. [UEFI 2.10, 5.2.1; extended partitions are nowhere specified but known] */
 
@@ -23,6 +23,7 @@ export const mbrEntry = struct(
   { size: 16, order: 'little' },
   {
     status: u8(0), // 0x80 active, else 0
+    firstChs: bytes(1, 3), // head, sector, cylinder: of disks before LBA
     type: u8(4),
     firstLba: u32(8), // of a logical partition relative to the sector of this entry
     sectorCount: u32(12), // 0: the slot is free

@@ -90,7 +90,7 @@ function* hfsPlusLabel(pieces: Pieces, catalogAt: number): Io<string | undefined
 }
 
 /** A volume descriptor, of which the first lies at 32 KiB; those of a primary one. [ECMA-119, 8.1 and 8.4] */
-const isoDescriptor = struct(
+export const isoDescriptor = struct(
   'ISO 9660 volume descriptor',
   { size: 2048, order: 'little' },
   {
@@ -98,11 +98,13 @@ const isoDescriptor = struct(
     identifier: ascii(1, 5), // "CD001"; of UDF "BEA01", "NSR02" ...
     version: u8(6), // 1
     volume: ascii(40, 32),
+    blockCount: u32(80), // of the volume
+    blockSize: u16(128), // bytes
     created: ascii(813, 17), // YYYYMMDDHHMMSSCC, then the time zone
     modified: ascii(830, 17),
   },
 )
-const DESCRIPTORS_AT = 32 << 10
+export const DESCRIPTORS_AT = 32 << 10
 const MOST_DESCRIPTORS = 16
 const PRIMARY = 1
 

@@ -6,13 +6,16 @@ const BLOCK = 4096
 /** No structure that is looked for here is larger; what a disk says of sizes must not decide how much is read. */
 const MOST = 1 << 20
 
+/** What pieces are taken from. */
+export type Readable = Pick<Device, 'size' | 'read'>
+
 /** Pieces of a disk by place. Each block is read once, however many ask for what lies in it. */
 export class Pieces {
   readonly size: number
-  private readonly device: Device
+  private readonly device: Readable
   private readonly blocks = new Map<number, Uint8Array>()
 
-  constructor(device: Device) {
+  constructor(device: Readable) {
     this.device = device
     this.size = device.size
   }

@@ -50,7 +50,7 @@ export function writeGpt(disk: Uint8Array, plan: GptPlan = {}): void {
     entrySize: gptEntry.size,
     entriesCrc: crc32(entries),
   }
-  writeMbr(disk, [{ type: 0xee, firstLba: 1, sectorCount: last }])
+  writeMbr(disk, [{ type: 0xee, firstChs: Buffer.from([0, 2, 0]), firstLba: 1, sectorCount: last }])
   disk.set(entries, 2 * sectorSize)
   putGptHeader(disk.subarray(sectorSize), { ...header, ...plan.primary })
   if (plan.backup === null) return
@@ -75,7 +75,7 @@ export function writeMbr(
   const record = disk.subarray((options.sector ?? 0) * 512)
   bootRecord.encode({ diskSignature: options.diskSignature ?? 0, signature: options.signature ?? 0xaa55 }, record)
   for (const [i, entry] of entries.entries()) {
-    const plain = { status: 0, type: 0x83, firstLba: 0, sectorCount: 0 }
+    const plain = { status: 0, firstChs: new Uint8Array(3), type: 0x83, firstLba: 0, sectorCount: 0 }
     mbrEntry.encode({ ...plain, ...entry }, record.subarray(ENTRIES_AT + i * mbrEntry.size))
   }
 }

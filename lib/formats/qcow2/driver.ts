@@ -11,6 +11,7 @@ import { ALGORITHMS, prepareCompression } from './compression.ts'
 import { createOptions, createQcow2 } from './create.ts'
 import { FileSpace } from './file-space.ts'
 import { Header } from './header.ts'
+import { qcow2Inspector } from './inspect.ts'
 import { Qcow2Layer, WritableQcow2Layer } from './layer.ts'
 import { AUTOCLEAR, EXTENSION, MAGIC } from './layout.ts'
 import { Linkage } from './linkage.ts'
@@ -60,6 +61,7 @@ export const qcow2: FormatDriver = {
   *check(layer: Layer, report: CheckReport) {
     yield* checkQcow2((layer as Qcow2Layer).structure, report)
   },
+  inspector: qcow2Inspector,
 }
 
 function* openForWriting(image: Image): Io<WritableQcow2Layer> {

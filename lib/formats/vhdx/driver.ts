@@ -13,6 +13,7 @@ import { createOptions, createVhdx } from './create.ts'
 import { corrupt, spotIn } from './damage.ts'
 import { Geometry } from './geometry.ts'
 import { Headers } from './header.ts'
+import { vhdxInspector } from './inspect.ts'
 import { VhdxLayer, WritableVhdxLayer } from './layer.ts'
 import { FILE_SIGNATURE, LIMIT, LOG_SECTOR, MIB } from './layout.ts'
 import { locatorIn } from './locator.ts'
@@ -56,6 +57,7 @@ export const vhdx: FormatDriver = {
   *check(layer: Layer, report: CheckReport) {
     yield* checkVhdx((layer as VhdxLayer).structure, report)
   },
+  inspector: vhdxInspector,
 }
 
 /** A log that was left behind is replayed in memory: who reads changes nothing. [2.3.3, note 5] */

@@ -1,0 +1,50 @@
+import type { Inspector } from '../contracts/inspection.ts'
+import { just } from '../io/io.ts'
+import { asif, encryptedImage, sparseBundle, sparseImage } from './apple.ts'
+import { bochs } from './bochs.ts'
+import { cloop } from './cloop.ts'
+import { dmg } from './dmg.ts'
+import { parallels } from './parallels.ts'
+import { qcow } from './qcow.ts'
+import { qed } from './qed.ts'
+import { vdi } from './vdi.ts'
+import { vhd } from './vhd.ts'
+import { vmdk } from './vmdk.ts'
+
+/** Formats that are known by their first bytes alone. */
+const BY_MAGIC: readonly (readonly [string, Uint8Array, string])[] = [
+  ['ewf', Buffer.from('EVF\t\r\n\xff\0', 'latin1'), 'a piece of evidence of EnCase, which may go on in other files'],
+  ['ewf2', Buffer.from('EVF2\r\n\x81\0', 'latin1'), 'a piece of evidence of EnCase, which may go on in other files'],
+  ['aff', Buffer.from('AFF10\r\n\0', 'latin1'), 'an image in the Advanced Forensic Format'],
+  ['android-sparse', Buffer.from('3aff26ed', 'hex'), 'a sparse image of Android, to be unpacked by fastboot'],
+]
+
+function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector {
+  return {
+    name,
+    recognizes: ({ head }) => just(Buffer.compare(head.subarray(0, magic.length), magic) === 0),
+    *inspect(_file, inspection) {
+      const message = `It is ${what}: what it needs besides cannot be told here.`
+      inspection.add('NOT_JUDGED', { structure: 'header', at: 0 }, message)
+      yield* just(undefined)
+    },
+  }
+}
+
+/** The formats that vdisk does not open, but knows well enough to judge. */
+export const foreignFormats: readonly Inspector[] = [
+  vmdk,
+  vhd,
+  vdi,
+  parallels,
+  qed,
+  qcow,
+  dmg,
+  sparseImage,
+  sparseBundle,
+  asif,
+  encryptedImage,
+  bochs,
+  cloop,
+  ...BY_MAGIC.map(knownByMagic),
+]

@@ -1,0 +1,55 @@
+import { ascii, bits64, bytes, struct, u8, u16, u32, u64 } from '../bytes/struct.ts'
+
+/** VMDK on disk, as far as it is needed to judge a file. Sections are those of VMware's "Virtual Disk Format 5.0". */
+
+export const SECTOR = 512
+export const SPARSE_MAGIC = 'KDMV'
+/** An extent of ESX, whose descriptor is always another file. ["ESX Server Sparse Extents"] */
+export const ESX_MAGIC = 'COWD'
+/** The same of vSphere 6.5 and later: 0xcafebabe as 64 bits, little-endian. */
+export const SE_SPARSE_MAGIC = Buffer.from('bebafeca00000000', 'hex')
+
+/** Header of a sparse extent, little-endian; also its footer. ["Hosted Sparse Extents"] */
+export const sparseHeader = struct(
+  'VMDK sparse extent header',
+  { size: SECTOR, order: 'little' },
+  {
+    magic: ascii(0, 4), // "KDMV"
+    version: u32(4), // 1 to 3
+    flags: u32(8), // FLAG
+    capacity: u64(12), // sectors
+    grainSize: u64(20), // sectors, a power of two
+    descriptorOffset: u64(28), // sectors; 0: none
+    descriptorSize: u64(36), // sectors
+    entriesPerTable: u32(44), // 512
+    redundantDirectoryOffset: u64(48), // sectors
+    directoryOffset: bits64(56), // sectors; all ones: see the footer
+    overhead: u64(64), // sectors before the first grain
+    unclean: u8(72),
+    lineEnds: bytes(73, 4), // "\n \r\n", to find what was copied as text
+    compression: u16(77), // 0 none, 1 deflate
+  },
+)
+
+export const FLAG = { lineEnds: 1, redundantDirectory: 2 } as const
+/** Line ends, redundant directory, zeroed grains; compressed grains, markers. */
+export const KNOWN_FLAGS = 0x00030007
+export const LINE_ENDS = '\n \r\n'
+export const DIRECTORY_AT_END = 0xffffffffffffffffn
+
+/** A marker in a stream of grains, one sector. ["Stream-Optimized Compressed Sparse Extents"] */
+export const marker = struct(
+  'VMDK marker',
+  { size: SECTOR, order: 'little' },
+  { value: u64(0), size: u32(8), type: u32(12), rest: bytes(16, SECTOR - 16) },
+)
+export const MARKER = { endOfStream: 0, footer: 3 } as const
+
+/** A descriptor has its place right behind the header, and readers stop at so many bytes. */
+export const DESCRIPTOR_SECTOR = 1
+export const MOST_DESCRIPTOR_BYTES = 1 << 20
+export const MOST_DIRECTORY_BYTES = 32 << 20
+/** Grain tables that are looked at. */
+export const TABLES_SAMPLED = 8
+/** sectors */
+export const GRAIN = { least: 8, most: 1 << 21 } as const
