@@ -15,7 +15,6 @@ export const FOREIGN_VERBS: Readonly<Record<string, string>> = {
   flatten: 'convert',
   fsck: 'check',
   grow: 'resize',
-  inspect: 'info',
   list: 'mounts',
   ls: 'mounts',
   new: 'create',

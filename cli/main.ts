@@ -11,6 +11,7 @@ import { UsageError } from './usage-error.ts'
 const VERBS: readonly (readonly [string, string, () => Promise<{ command: AnyCommand }>])[] = [
   ['info', 'what an image is, and who its parents are', () => import('./commands/info.ts')],
   ['create', 'make an image, empty or as the child of another', () => import('./commands/create.ts')],
+  ['inspect', 'whether an image from a stranger can be used', () => import('./commands/inspect.ts')],
   ['check', 'look for damage in images and in the links between them', () => import('./commands/check.ts')],
   ['map', 'where the data of a disk lies', () => import('./commands/map.ts')],
   ['convert', 'copy a disk into an image of any format', () => import('./commands/convert.ts')],
@@ -230,6 +231,8 @@ function outputOptions(
 function failureCode(verb: string | undefined, error: unknown): number {
   if (verb === 'compare') return 2
   if (verb === 'check') return isVdiskError(error, 'UNSUPPORTED') ? 63 : EXIT.failed
+  // There 2 is a verdict.
+  if (verb === 'inspect') return EXIT.failed
   return error instanceof UsageError ? EXIT.usage : EXIT.failed
 }
 

@@ -4,7 +4,7 @@ import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { transform } from 'esbuild'
 import { describe, expect, test, vi } from 'vitest'
-import { createDisk } from '../lib/index.ts'
+import { ALLOWED_FORMATS, CONCERNS, createDisk } from '../lib/index.ts'
 import { commandLineIn, MAIN } from './support/command-line.ts'
 import { tempFolder } from './support/temp.ts'
 
@@ -87,7 +87,12 @@ async function run(name: string, code: string): Promise<void> {
 }
 
 describe('what the documentation shows works', () => {
-  const examples = [...examplesOf('docs/library.md'), ...examplesOf('README.md'), ...commentExamplesOf('lib/disk.ts')]
+  const examples = [
+    ...examplesOf('docs/library.md'),
+    ...examplesOf('docs/untrusted-images.md'),
+    ...examplesOf('README.md'),
+    ...commentExamplesOf('lib/disk.ts'),
+  ]
 
   test('there are examples', () => expect(examples.length).toBeGreaterThan(10))
 
@@ -132,6 +137,16 @@ describe('what the documentation shows works', () => {
     }
   })
 
+  test('images from strangers: each kind of finding is told, with its severity, and each format that is allowed', () => {
+    const page = fs.readFileSync(path.join(root, 'docs/untrusted-images.md'), 'utf8')
+    const rows = [...page.matchAll(/^\| `([A-Z_]+)` +\| (refuse|warn|note) /gm)].map(([, code, severity]) => [
+      code,
+      severity,
+    ])
+    expect(rows).toEqual(Object.entries(CONCERNS).map(([code, { severity }]) => [code, severity]))
+    expect(page).toContain(`Default: ${ALLOWED_FORMATS.join(', ')}.`)
+  })
+
   test('the manual tells what the documents of --json hold', () => {
     const manual = fs.readFileSync(path.join(root, 'docs/manual.md'), 'utf8').replace(/^.*## JSON/s, '')
     const fieldsOf = (verb: string): string => manual.match(new RegExp(`^\\| \`${verb}\`.*$`, 'm'))?.[0] ?? ''
@@ -148,6 +163,7 @@ describe('what the documentation shows works', () => {
     }
     expectTold('create', vdisk('create', 'y.qcow2', '-f', 'qcow2', '--parent', 'x.qcow2', '--json').json())
     expectTold('info', vdisk('info', 'y.qcow2', '--json').json())
+    expectTold('inspect', vdisk('inspect', 'y.qcow2', '--json').json())
     expectTold('check', vdisk('check', 'y.qcow2', '--json').json())
     expectTold('map', vdisk('map', 'y.qcow2', '--json').json())
     expectTold('convert', vdisk('convert', 'y.qcow2', 'z.raw', '-O', 'raw', '--json').json())
