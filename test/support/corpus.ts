@@ -11,6 +11,8 @@ import { drivers } from '../../lib/formats/registry.ts'
 export interface CorpusEntry {
   readonly id: string
   readonly format: string
+  /** good, dirty, odd, orphan, repair, corrupt */
+  readonly kind: string
   readonly expect: string
   readonly open: string
   readonly virtual_size: number
@@ -25,12 +27,15 @@ const folder = process.env.VDISK_CORPUS
 export const corpusMissing =
   folder && fs.existsSync(path.join(folder, 'manifest.json')) ? undefined : 'VDISK_CORPUS names no folder'
 
-/** Those of formats that we have drivers for. */
-export const corpusEntries: readonly CorpusEntry[] = corpusMissing
+/** All of them, of whatever format. */
+export const allCorpusEntries: readonly CorpusEntry[] = corpusMissing
   ? []
-  : (JSON.parse(fs.readFileSync(path.join(folder as string, 'manifest.json'), 'utf8')) as CorpusEntry[]).filter(
-      ({ format }) => drivers.some(({ name }) => name === format),
-    )
+  : (JSON.parse(fs.readFileSync(path.join(folder as string, 'manifest.json'), 'utf8')) as CorpusEntry[])
+
+/** Those of formats that we have drivers for. */
+export const corpusEntries: readonly CorpusEntry[] = allCorpusEntries.filter(({ format }) =>
+  drivers.some(({ name }) => name === format),
+)
 
 const UNPACK: Readonly<Record<string, string>> = { gz: 'gzip', bz2: 'bzip2', xz: 'xz' }
 
