@@ -20,6 +20,7 @@ const VERBS: readonly (readonly [string, string, () => Promise<{ command: AnyCom
   ['snapshot', 'keep, list, go back to or drop states of a disk', () => import('./commands/snapshot.ts')],
   ['merge', 'merge an image into its parent, or several layers at once', () => import('./commands/merge.ts')],
   ['relink', 'point a child at its parent\u2019s new place', () => import('./commands/relink.ts')],
+  ['undo', 'take back what the last verb did to an image', () => import('./commands/undo.ts')],
   ['mount', 'show a disk as a file, for reading and writing', () => import('./commands/mount.ts')],
   ['unmount', 'end that, with everything on the medium', () => import('./commands/unmount.ts')],
   ['flush', 'make durable what was written to a mounted disk', () => import('./commands/flush.ts')],
@@ -149,7 +150,7 @@ function inReadingOrder(help: string): string {
     .split(/\n\n+/)
     .map((section) => section.replaceAll(/[ ]+$/gm, '').trimEnd())
   const rank = (section: string): number =>
-    ['Positionals', 'Options', 'Images', 'Output'].indexOf(section.split(':')[0] ?? '')
+    ['Positionals', 'Options', 'Undo', 'Images', 'Output'].indexOf(section.split(':')[0] ?? '')
   return sections
     .filter((section) => section.includes('\n'))
     .sort((a, b) => rank(a) - rank(b))

@@ -61,6 +61,15 @@ export {
   revertToSnapshot,
   type SnapshotEntry,
 } from './jobs/snapshot.ts'
+export {
+  discardUndo,
+  planUndo,
+  type UndoImageOptions,
+  type UndoneFile,
+  type UndoPlan,
+  undoImage,
+} from './jobs/undo.ts'
+export type { UndoOptions, UndoWish } from './jobs/undoable.ts'
 export { partitionFileName } from './partitions/file-name.ts'
 export type { Filesystem, FilesystemType } from './partitions/filesystem.ts'
 export { probeFilesystem } from './partitions/filesystem-probe.ts'
@@ -68,3 +77,5 @@ export { isExtended } from './partitions/mbr.ts'
 export type { Partition, PartitionTable } from './partitions/partition.ts'
 export { PartitionDevice } from './partitions/partition-device.ts'
 export { type PartitionTableOptions, readPartitionTable } from './partitions/partition-table.ts'
+export type { Objection } from './undo/restore.ts'
+export type { KeptJournal } from './undo/session.ts'

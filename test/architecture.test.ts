@@ -15,9 +15,14 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   [/^lib\/chain\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/partitions\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/inspection\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
+  [/^lib\/undo\//, [/^lib\/(io|bytes)\//, /^lib\/errors\.ts$/]],
   [
     /^lib\/jobs\//,
-    [/^lib\/(chain|partitions|inspection|contracts|io|bytes)\//, /^lib\/errors\.ts$/, /^lib\/formats\/registry\.ts$/],
+    [
+      /^lib\/(chain|partitions|inspection|undo|contracts|io|bytes)\//,
+      /^lib\/errors\.ts$/,
+      /^lib\/formats\/registry\.ts$/,
+    ],
   ],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
   [/^fuse\//, [/^fuse\//, /^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
@@ -33,6 +38,7 @@ const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/formats\//, ['node:zlib']],
   [/^lib\/partitions\//, []],
   [/^lib\/inspection\//, []],
+  [/^lib\/undo\//, ['node:path']],
   [/^lib\/chain\/gate\.ts$/, ['node:fs', 'node:path']],
   [/^lib\/chain\//, ['node:crypto']],
 ]

@@ -2,6 +2,7 @@ import { relink } from '../../lib/index.ts'
 import { noteOnFolder, openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
+import { noteUndo, undoOptions, withUndo } from '../undo.ts'
 
 export const command = defineCommand({
   usage: '<image>',
@@ -19,7 +20,7 @@ export const command = defineCommand({
     ],
   ],
   options: (yargs) =>
-    openOptions(yargs)
+    undoOptions(openOptions(yargs))
       .positional('image', { type: 'string', demandOption: true })
       .option('parent', { type: 'string', demandOption: true, describe: 'where the parent is now' })
       .option('accept-modified', {
@@ -28,15 +29,15 @@ export const command = defineCommand({
         describe: 'although it cannot be shown to be the one the child was made over',
       }),
   async run({ args, out }) {
-    const result = await relink(args.image, args.parent, {
-      ...toOpenOptions(args),
-      acceptModified: args['accept-modified'],
-    })
+    const { result, kept } = await withUndo(args, out, (undo) =>
+      relink(args.image, args.parent, { ...toOpenOptions(args), acceptModified: args['accept-modified'], undo }),
+    )
     const folderNote = noteOnFolder(args.image, args.parent, args)
     if (folderNote) out.note(printable(folderNote))
-    out.document({ ...result })
+    out.document({ ...result, undo: kept })
     out.line(`${printable(args.image)} is now a child of ${printable(args.parent)}: ${result.verdict.message}.`)
     if (result.replaced !== undefined) out.line(`It expected ${result.replaced}; that stays in its record.`)
+    noteUndo(out, args.image, kept)
     return EXIT.ok
   },
 })

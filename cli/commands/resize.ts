@@ -3,6 +3,7 @@ import { fileIdOf, formatSize, type Resized, resizeDisk } from '../../lib/index.
 import { openOptions, toOpenOptions, toSize } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
+import { noteUndo, undoOptions, withUndo } from '../undo.ts'
 import { UsageError } from '../usage-error.ts'
 
 export const command = defineCommand({
@@ -15,7 +16,7 @@ export const command = defineCommand({
     ['vdisk resize disk.qcow2 20G --shrink', 'smaller: what lies behind is lost'],
   ],
   options: (yargs) =>
-    openOptions(yargs)
+    undoOptions(openOptions(yargs))
       .positional('image', { type: 'string', demandOption: true })
       .positional('size', { type: 'string', demandOption: true, describe: 'such as 40G, +10G or -5G' })
       .option('shrink', { type: 'boolean', default: false, describe: 'allow the disk to become smaller' })
@@ -24,16 +25,22 @@ export const command = defineCommand({
     const sign = /^[+-]/.exec(args.size)?.[0]
     const amount = toSize(args.size.replace(/^[+-](?=[\d.])/, ''), 'SIZE')
     const step = sign === '-' ? -amount : amount
-    const result =
-      (await resizeHeld(args, sign === undefined ? { size: amount } : { by: step })) ??
-      (await resizeDisk(args.image, sign === undefined ? amount : (before) => afterStep(before, step), {
-        ...toOpenOptions(args),
-        shrink: args.shrink,
-        force: args.force,
-        signal,
-      }))
-    out.document({ image: args.image, ...result })
+    const held = await resizeHeld(args, sign === undefined ? { size: amount } : { by: step })
+    const { result, kept } = held
+      ? { result: held, kept: undefined }
+      : await withUndo(args, out, (undo) =>
+          resizeDisk(args.image, sign === undefined ? amount : (before) => afterStep(before, step), {
+            ...toOpenOptions(args),
+            shrink: args.shrink,
+            force: args.force,
+            undo,
+            signal,
+          }),
+        )
+    out.document({ image: args.image, ...result, undo: kept })
     out.line(`${printable(args.image)}: ${formatSize(result.before)} \u2192 ${formatSize(result.after)}`)
+    if (held && args.undo) out.note('it is mounted, and its server keeps no undo journal: this cannot be undone')
+    noteUndo(out, args.image, kept)
     return EXIT.ok
   },
 })

@@ -10,9 +10,10 @@ import {
 import { formatOptions, type OpenArguments, openOptions, toFormatOptions, toOpenOptions } from '../arguments.ts'
 import { type Call, defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
+import { noteUndo, type UndoArguments, undoOptions, withUndo } from '../undo.ts'
 import { UsageError } from '../usage-error.ts'
 
-interface SnapshotArguments extends OpenArguments {
+interface SnapshotArguments extends OpenArguments, UndoArguments {
   action: string
   image: string
   name: string | undefined
@@ -33,7 +34,7 @@ export const command = defineCommand<SnapshotArguments>({
     ['vdisk snapshot delete disk.qcow2 before-update', 'the disk stays as it is'],
   ],
   options: (yargs) =>
-    formatOptions(openOptions(yargs))
+    undoOptions(formatOptions(openOptions(yargs)))
       .positional('action', { choices: ['create', 'list', 'revert', 'delete'], demandOption: true })
       .positional('image', { type: 'string', demandOption: true })
       .positional('name', { type: 'string', describe: 'name or id; a layer is called by its file' })
@@ -71,9 +72,12 @@ async function create({ args, out, signal }: Call<SnapshotArguments>): Promise<v
     out.line(`${printable(args.image)} is frozen. From now on the disk is ${printable(layer.file)} (${layer.format}).`)
     return
   }
-  const snapshot = await createInternalSnapshot(args.image, nameOf(args), options)
-  out.document({ image: args.image, snapshot })
+  const { result: snapshot, kept } = await withUndo(args, out, (undo) =>
+    createInternalSnapshot(args.image, nameOf(args), { ...options, undo }),
+  )
+  out.document({ image: args.image, snapshot, undo: kept })
   out.line(`Kept the present state of ${printable(args.image)} as "${snapshot.name}" (${snapshot.id}).`)
+  noteUndo(out, args.image, kept)
 }
 
 async function list({ args, out }: Call<SnapshotArguments>): Promise<void> {
@@ -89,15 +93,21 @@ async function list({ args, out }: Call<SnapshotArguments>): Promise<void> {
 }
 
 async function revert({ args, out, signal }: Call<SnapshotArguments>): Promise<void> {
-  const kind = await revertToSnapshot(args.image, nameOf(args), { ...toOpenOptions(args), signal })
-  out.document({ image: args.image, reverted: nameOf(args), kind })
+  const { result: kind, kept } = await withUndo(args, out, (undo) =>
+    revertToSnapshot(args.image, nameOf(args), { ...toOpenOptions(args), undo, signal }),
+  )
+  out.document({ image: args.image, reverted: nameOf(args), kind, undo: kept })
   out.line(`${printable(args.image)} is as it was at "${nameOf(args)}".`)
+  noteUndo(out, args.image, kept)
 }
 
 async function remove({ args, out, signal }: Call<SnapshotArguments>): Promise<void> {
-  await deleteInternalSnapshot(args.image, nameOf(args), { ...toOpenOptions(args), signal })
-  out.document({ image: args.image, deleted: nameOf(args) })
+  const { kept } = await withUndo(args, out, (undo) =>
+    deleteInternalSnapshot(args.image, nameOf(args), { ...toOpenOptions(args), undo, signal }),
+  )
+  out.document({ image: args.image, deleted: nameOf(args), undo: kept })
   out.line(`Removed snapshot "${nameOf(args)}" from ${printable(args.image)}; the disk is as it was.`)
+  noteUndo(out, args.image, kept)
 }
 
 function nameOf({ name, action }: SnapshotArguments): string {

@@ -300,6 +300,16 @@ export class HostFile implements FileStore {
     })
   }
 
+  setModified(nanoseconds: bigint): void {
+    const result = sys()?.setModified(this.fd, nanoseconds)
+    if (result !== undefined && result !== 0) throw ioError('touch', this.name, 0, nativeError(result))
+    this.attempt('touch', 0, () => {
+      const seconds = Number(nanoseconds / 1_000_000_000n) + Number(nanoseconds % 1_000_000_000n) / 1e9
+      if (result === undefined) fs.futimesSync(this.fd, seconds, seconds)
+      if (this.durable) fs.fsyncSync(this.fd)
+    })
+  }
+
   fileId(): string {
     return this.id
   }

@@ -71,6 +71,11 @@ export interface ByteStore {
   stamp?(): FileStamp
   /** Sets the time of the last change, durably, to a whole second: such a time can be written down exactly. */
   restamp?(seconds: number): void
+  /**
+   * Sets the time of the last change, durably, to what `stamp` told once. Exact with native calls; without, times that are
+   * no whole second may come out up to a microsecond off.
+   */
+  setModified?(nanoseconds: bigint): void
   /** Tells two openings of one file from two files. It can be asked after closing too. */
   fileId?(): string
   /** Whether this opening can serve in place of another one: the same file, locked alike, and waited for alike. */

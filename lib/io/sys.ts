@@ -18,6 +18,8 @@ export interface Sys {
   seekEnd(fd: number): number
   /** @param mode a combination of FALLOCATE @returns 0 or -errno */
   fallocate(fd: number, mode: number, at: number, length: number): Promise<number>
+  /** Sets the time of the last change; that of the last access stays. @returns 0 or -errno */
+  setModified(fd: number, nanoseconds: bigint): number
   /** Begins to write what is dirty in the file to the medium, and does not wait for it. @returns 0 or -errno */
   startWriting(fd: number): Promise<number>
   /** @returns bytes copied, or -errno. `Later` does it on a thread, which costs some 0.1 ms. */
@@ -91,6 +93,8 @@ const F_SETFL = 4
 const POLLIN = 1
 const F_SETOWN = 8
 const O_ASYNC = 0x2000
+const UTIME_OMIT = 0x3ffffffen
+const BILLION = 1_000_000_000n
 /** A control message holding one descriptor: a header of 16 bytes, then the descriptor. [cmsg(3), 64-bit] */
 const CMSG_DESCRIPTOR_AT = 16
 
@@ -129,6 +133,7 @@ function load(): Sys | null {
   const copyFileRange: Native & NativeAsync = libc.func(
     'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, uint32_t flags)',
   )
+  const futimens: Native = libc.func('int futimens(int fd, void *times)')
   const fcntlLock: Native = libc.func('fcntl', 'int', ['int', 'int', koffi.inout(koffi.pointer(flock))])
   const fcntl: Native = libc.func('fcntl', 'int', ['int', 'int', 'int'])
   const read: Native = libc.func('int64_t read(int fd, void *buffer, size_t count)')
@@ -162,6 +167,12 @@ function load(): Sys | null {
     seekHole: (fd, at) => orErrno(lseek(fd, at, SEEK_HOLE)),
     seekEnd: (fd) => orErrno(lseek(fd, 0, SEEK_END)),
     fallocate: (fd, mode, at, length) => later(fallocate, fd, mode, at, length),
+    setModified(fd, nanoseconds) {
+      // Two pairs of seconds and nanoseconds: of the last access, of the last change. [utimensat(2)]
+      const seconds = nanoseconds / BILLION
+      const times = new BigInt64Array([0n, UTIME_OMIT, seconds, nanoseconds - seconds * BILLION])
+      return orErrno(futimens(fd, new Uint8Array(times.buffer)))
+    },
     startWriting: (fd) => later(syncFileRange, fd, 0, 0, SYNC_FILE_RANGE_WRITE),
     copyFileRange: (from, fromAt, to, toAt, length) => orErrno(copyFileRange(from, [fromAt], to, [toAt], length, 0)),
     copyFileRangeLater: (from, fromAt, to, toAt, length) => later(copyFileRange, from, [fromAt], to, [toAt], length, 0),

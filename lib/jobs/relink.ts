@@ -5,8 +5,9 @@ import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { fileIdOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { type UndoOptions, undoable } from './undoable.ts'
 
-export interface RelinkOptions extends OpenOptions {
+export interface RelinkOptions extends OpenOptions, UndoOptions {
   /** take the parent even if it is not, or cannot be shown to be, the one the child was made over */
   readonly acceptModified?: boolean | undefined
 }
@@ -46,7 +47,8 @@ export async function relink(file: string, parent: string, options: RelinkOption
   if (!sure && !options.acceptModified) throw notSure(file, parent, verdict)
   const next: NewParent = await promised(newParentOf(file, parent, options))
   const replaces = sure ? undefined : expected
-  await pointAt(file, { ...next, replaces }, options)
+  const words = `relink to ${parent}`
+  await undoable(file, words, options, (given) => pointAt(file, { ...next, replaces }, given))
   return { file, parent, verdict, replaced: replaces?.value }
 }
 

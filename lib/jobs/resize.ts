@@ -3,8 +3,9 @@ import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { childrenOf } from './children.ts'
 import { type OpenOptions, openImage } from './images.ts'
+import { type UndoOptions, undoable } from './undoable.ts'
 
-export interface ResizeOptions extends OpenOptions {
+export interface ResizeOptions extends OpenOptions, UndoOptions {
   /** allow the disk to become smaller: what is cut off is gone */
   readonly shrink?: boolean | undefined
   /** go on although other images are built upon this one */
@@ -22,12 +23,14 @@ export type NewSize = number | ((before: number) => number)
 /** Changes the size of a disk. What is new reads as zero. */
 export async function resizeDisk(file: string, size: NewSize, options: ResizeOptions = {}): Promise<Resized> {
   await assertNoChildren(file, options)
-  const chain = await promised(openImage(file, { ...options, writable: true }))
-  try {
-    return await resizeOpen(chain, size, options)
-  } finally {
-    await promised(chain.close())
-  }
+  return await undoable(file, 'resize', options, async (given) => {
+    const chain = await promised(openImage(file, { ...given, writable: true }))
+    try {
+      return await resizeOpen(chain, size, given)
+    } finally {
+      await promised(chain.close())
+    }
+  })
 }
 
 /**

@@ -6,6 +6,7 @@ import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { childrenOf } from './children.ts'
 import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { type UndoOptions, undoable } from './undoable.ts'
 
 /** A state of a disk that can be gone back to. */
 export interface SnapshotEntry {
@@ -46,9 +47,10 @@ export async function listSnapshots(file: string, options: OpenOptions = {}): Pr
 export async function createInternalSnapshot(
   file: string,
   name: string,
-  options: OpenOptions = {},
+  options: OpenOptions & UndoOptions = {},
 ): Promise<SnapshotInfo> {
-  return await editSnapshots(file, options, (edit) => promised(edit.create(name, options.signal)))
+  const words = `snapshot create "${name}"`
+  return await editSnapshots(file, words, options, (edit) => promised(edit.create(name, options.signal)))
 }
 
 /**
@@ -86,7 +88,7 @@ export async function createLayer(
 export async function revertToSnapshot(
   file: string,
   name: string,
-  options: OpenOptions = {},
+  options: OpenOptions & UndoOptions = {},
 ): Promise<'internal' | 'layer'> {
   const children = await childrenOf(file, options)
   if (children.length > 0) {
@@ -97,6 +99,10 @@ export async function revertToSnapshot(
       advice: 'Revert or remove those first, or make a copy: vdisk convert',
     })
   }
+  return await undoable(file, `snapshot revert "${name}"`, options, (given) => revert(file, name, given))
+}
+
+async function revert(file: string, name: string, options: OpenOptions): Promise<'internal' | 'layer'> {
   const chain = await promised(openImage(file, { ...options, writable: true }))
   try {
     const top = topOf(chain)
@@ -113,28 +119,38 @@ export async function revertToSnapshot(
 }
 
 /** Removes an internal snapshot; the disk stays as it is. */
-export async function deleteInternalSnapshot(file: string, name: string, options: OpenOptions = {}): Promise<void> {
-  await editSnapshots(file, options, (edit) => promised(edit.delete(name)))
+export async function deleteInternalSnapshot(
+  file: string,
+  name: string,
+  options: OpenOptions & UndoOptions = {},
+): Promise<void> {
+  await editSnapshots(file, `snapshot delete "${name}"`, options, (edit) => promised(edit.delete(name)))
 }
 
 async function editSnapshots<T>(
   file: string,
-  options: OpenOptions,
+  words: string,
+  options: OpenOptions & UndoOptions,
   work: (edit: NonNullable<InternalSnapshots['edit']>) => Promise<T>,
 ): Promise<T> {
-  const layer = await promised(openAlone(file, 'write', options))
-  try {
-    if (!layer.snapshots?.edit) {
-      throw new VdiskError('UNSUPPORTED', {
-        message: `Cannot keep snapshots inside ${file}: ${layer.format === 'qcow2' ? 'its data lies in another file' : `${layer.format} has none`}`,
-        where: { file },
-        advice: 'Add a layer instead: vdisk snapshot create IMAGE --to FILE. To remove a layer, merge it: vdisk merge',
-      })
+  return await undoable(file, words, options, async (given) => {
+    const layer = await promised(openAlone(file, 'write', given))
+    try {
+      if (!layer.snapshots?.edit) throw keepsNone(file, layer.format)
+      return await work(layer.snapshots.edit)
+    } finally {
+      await promised(layer.close())
     }
-    return await work(layer.snapshots.edit)
-  } finally {
-    await promised(layer.close())
-  }
+  })
+}
+
+function keepsNone(file: string, format: string): VdiskError {
+  const why = format === 'qcow2' ? 'its data lies in another file' : `${format} has none`
+  return new VdiskError('UNSUPPORTED', {
+    message: `Cannot keep snapshots inside ${file}: ${why}`,
+    where: { file },
+    advice: 'Add a layer instead: vdisk snapshot create IMAGE --to FILE. To remove a layer, merge it: vdisk merge',
+  })
 }
 
 /** Takes everything out of the top layer, so that the disk is what the layer below has. */
