@@ -54,6 +54,9 @@ export const command = defineCommand<Arguments>({
   },
 })
 
+/** Ranges that are listed for people. */
+const SHOWN = 20
+
 const STATES = {
   complete: 'done',
   open: 'cut short',
@@ -69,9 +72,10 @@ function print(out: Output, plan: UndoPlan): void {
   ])
   for (const { file, size, ranges, objection } of plan.files) {
     out.line(`${printable(file)}: ${sizeOf(size)}`)
-    for (const { at, length, zero } of ranges) {
+    for (const { at, length, zero } of ranges.slice(0, SHOWN)) {
       out.line(`  at ${String(at).padStart(14)}  ${formatSize(length)}${zero ? ' of zeros' : ''}`)
     }
+    if (ranges.length > SHOWN) out.line(`  ... and ${ranges.length - SHOWN} more: --json has them all`)
     if (!objection) continue
     const beaten = objection.kind === 'time' ? '; --force undoes all the same' : ''
     out.line(`  ${out.paint('red', 'cannot be undone')}: ${objection.message}${beaten}`)

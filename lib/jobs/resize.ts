@@ -1,3 +1,4 @@
+import { formatSize } from '../bytes/size.ts'
 import type { Chain } from '../chain/chain.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
@@ -23,7 +24,8 @@ export type NewSize = number | ((before: number) => number)
 /** Changes the size of a disk. What is new reads as zero. */
 export async function resizeDisk(file: string, size: NewSize, options: ResizeOptions = {}): Promise<Resized> {
   await assertNoChildren(file, options)
-  return await undoable(file, 'resize', options, async (given) => {
+  const words = typeof size === 'number' ? `resize to ${formatSize(size)}` : 'resize'
+  return await undoable(file, words, options, async (given) => {
     const chain = await promised(openImage(file, { ...given, writable: true }))
     try {
       return await resizeOpen(chain, size, given)

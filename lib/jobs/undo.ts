@@ -5,6 +5,7 @@ import type { FileStore, Files } from '../io/files.ts'
 import { type Io, promised, settle } from '../io/io.ts'
 import type { LockRole } from '../io/lock.ts'
 import { type Journal, noteUndoing, readJournal } from '../undo/journal.ts'
+import type { Past } from '../undo/past.ts'
 import type { JournalState } from '../undo/records.ts'
 import { findObjection, type Objection, restore } from '../undo/restore.ts'
 import { journalOf } from '../undo/session.ts'
@@ -112,15 +113,24 @@ function* planOf({ image, journal, store, parts }: Opened): Io<UndoPlan> {
   const files: UndoneFile[] = []
   for (const [i, past] of journal.files.entries()) {
     const part = parts[i] as HostImage
-    const ranges = past.olds
-      .map(({ at, length, place }) => ({ at, length, zero: place === undefined }))
-      .sort((a, b) => a.at - b.at)
     const objection = yield* findObjection(past, journal.state, part.store, store)
     const now = yield* settle(part.store.size())
-    files.push({ file: part.name, size: { now, before: past.size }, ranges, objection })
+    files.push({ file: part.name, size: { now, before: past.size }, ranges: rangesOf(past), objection })
   }
   const { words, begun, state } = journal
   return { image, journal: store.name, words, begun, state, files }
+}
+
+/** What was saved, in order, what lies side by side as one. */
+function rangesOf({ olds }: Past): UndoneFile['ranges'] {
+  const ranges: { at: number; length: number; zero: boolean }[] = []
+  for (const { at, length, place } of olds.toSorted((a, b) => a.at - b.at)) {
+    const last = ranges.at(-1)
+    const zero = place === undefined
+    if (last && last.zero === zero && last.at + last.length === at) last.length += length
+    else ranges.push({ at, length, zero })
+  }
+  return ranges
 }
 
 function* bringBack(opened: Opened, { force }: UndoImageOptions): Io<UndoPlan> {

@@ -60,7 +60,7 @@ export class UndoSession {
     this.image = under.realPath(file)
     const mode = under.find(file)?.mode ?? 0o600
     this.writer = new JournalWriter(under, { file: journalOf(this.image), image: file, words, limit, mode })
-    this.files = { ...under, open: (name, options) => this.open(name, options) }
+    this.files = openingBy((name, options) => this.open(name, options), under)
   }
 
   /** Why the journal could not be written: then the verb has failed, and must be rolled back. */
@@ -221,6 +221,21 @@ export class UndoSession {
       where: { file: this.image },
       advice: 'To go on without a way back: --no-undo',
     })
+  }
+}
+
+/** The same files, opened in another way. */
+function openingBy(open: Files['open'], files: Files): Files {
+  return {
+    open,
+    look: (file) => files.look(file),
+    find: (file) => files.find(file),
+    realPath: (file) => files.realPath(file),
+    list: (folder) => files.list(folder),
+    rename: (from, to) => files.rename(from, to),
+    remove: (file, options) => files.remove(file, options),
+    setMode: (file, mode) => files.setMode(file, mode),
+    flushFolder: (folder) => files.flushFolder(folder),
   }
 }
 
