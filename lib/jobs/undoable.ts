@@ -90,20 +90,30 @@ class Undoing {
     return new Undoing(file, words, options.undo === true ? {} : options.undo, options)
   }
 
+  /** @throws what keeps the verb from being undoable, after it was taken back; or from being durable */
   async end(): Promise<void> {
-    const kept = await promised(this.session.end())
-    if (kept) this.wish.onKept?.(kept)
+    try {
+      const kept = await promised(this.session.end())
+      if (kept) this.wish.onKept?.(kept)
+    } catch (error) {
+      const { journalFailure } = this.session
+      throw journalFailure ? await this.rollBack(journalFailure) : error
+    } finally {
+      this.session.close()
+    }
   }
 
   /** @param error of the verb @returns the error to tell */
   async fail(error: unknown): Promise<unknown> {
     const { journalFailure } = this.session
-    if (journalFailure) return await this.rollBack(journalFailure)
     try {
+      if (journalFailure) return await this.rollBack(journalFailure)
       await this.end()
     } catch (flaw) {
-      // The verb's own error tells what happened; that the journal has no end only makes it a cut-short one.
+      // The verb's own error tells what happened; that the journal has no end only makes it one of a verb cut short.
       if (!isVdiskError(flaw)) throw flaw
+    } finally {
+      this.session.close()
     }
     return error
   }

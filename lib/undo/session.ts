@@ -63,28 +63,22 @@ export class UndoSession {
     this.files = openingBy((name, options) => this.open(name, options), under)
   }
 
-  /** Why the journal could not be written: then the verb has failed, and must be rolled back. */
+  /** Why the journal could not be written: then the verb must be rolled back. */
   get journalFailure(): VdiskError | undefined {
     return this.failure
   }
 
   /**
-   * Ends a verb that has closed its files, and lets these go.
+   * Ends a verb that has closed its files: everything is on the medium, and the journal says how the files were left.
    *
    * @returns undefined: nothing was changed, so what could be undone before still can
-   * @throws VdiskError what keeps the files, or the journal, from becoming durable; it can be undone all the same
+   * @throws VdiskError what keeps the files, or the journal, from becoming durable
    */
   *end(): Io<KeptJournal | undefined> {
-    try {
-      for (const held of this.held.values()) yield* held.journaled.settleAll()
-      if (!this.writer.exists) return undefined
-      for (const held of this.held.values()) if (held.number !== undefined) yield* this.noteEnd(held)
-      yield* this.writer.commit()
-      yield* this.writer.seal()
-      return { file: journalOf(this.image), bytes: this.writer.length }
-    } finally {
-      this.letGo()
-    }
+    for (const { journaled } of this.held.values()) yield* journaled.settleAll()
+    if (!this.writer.exists) return undefined
+    yield* this.noting(() => this.noteEnds())
+    return { file: journalOf(this.image), bytes: this.writer.length }
   }
 
   /**
@@ -93,32 +87,29 @@ export class UndoSession {
    * @throws VdiskError if that fails; the journal, as far as it goes, is still there
    */
   *rollBack(): Io<void> {
-    const file = journalOf(this.image)
     this.writer.close()
+    if (!this.writer.exists) return
+    const file = journalOf(this.image)
+    const journal = this.under.open(file, { noFollow: true })
     try {
-      if (!this.writer.exists) return
-      const journal = this.under.open(file, { noFollow: true })
-      try {
-        const { files } = yield* readJournal(journal)
-        for (const [number, past] of files.entries()) yield* this.restoreHeld(number, past, journal)
-      } finally {
-        journal.close()
-      }
-      this.under.remove(file)
-      this.under.flushFolder(path.dirname(file))
+      const { files } = yield* readJournal(journal)
+      for (const [number, past] of files.entries()) yield* this.restoreHeld(number, past, journal)
     } finally {
-      this.letGo()
+      journal.close()
     }
+    this.under.remove(file)
+    this.under.flushFolder(path.dirname(file))
+  }
+
+  /** Lets all files go. */
+  close(): void {
+    this.writer.close()
+    for (const { inner } of this.held.values()) inner.close()
+    this.held.clear()
   }
 
   private *restoreHeld(number: number, past: Past, journal: FileStore): Io<void> {
     for (const held of this.held.values()) if (held.number === number) yield* restore(past, held.inner, journal)
-  }
-
-  private letGo(): void {
-    this.writer.close()
-    for (const { inner } of this.held.values()) inner.close()
-    this.held.clear()
   }
 
   private open(file: string, options: OpenFileOptions = {}): FileStore {
@@ -192,10 +183,14 @@ export class UndoSession {
     return [...this.held.values()].find(({ file }) => file === this.image)
   }
 
-  private *noteEnd(held: Held): Io<void> {
-    const { size, modified } = yield* held.journaled.left()
-    const file = held.number as number
-    yield* this.writer.add({ kind: KIND.end, file, at: BigInt(size), length: modified ?? 0n })
+  private *noteEnds(): Io<void> {
+    for (const { number: file, journaled } of this.held.values()) {
+      if (file === undefined) continue
+      const { size, modified } = yield* journaled.left()
+      yield* this.writer.add({ kind: KIND.end, file, at: BigInt(size), length: modified ?? 0n })
+    }
+    yield* this.writer.commit()
+    yield* this.writer.seal()
   }
 
   private *noting(work: () => Io<void>): Io<void> {
