@@ -172,6 +172,8 @@ describe('what the documentation shows works', () => {
     expectTold('snapshot create', vdisk('snapshot', 'create', 'y.qcow2', 'one', '--json').json())
     expectTold('snapshot list', vdisk('snapshot', 'list', 'y.qcow2', '--json').json())
     expectTold('relink', vdisk('relink', 'y.qcow2', '--parent', 'x.qcow2', '--json').json())
+    expectTold('undo', vdisk('undo', 'y.qcow2', '--show', '--json').json())
+    expectTold('undo', vdisk('undo', 'y.qcow2', '--json').json())
     expectTold('merge --plan', vdisk('merge', 'y.qcow2', '--plan', '--json').json())
     const error = vdisk('info', 'nowhere', '--json').json()
     expect(Object.keys(error.error).sort()).toEqual(['advice', 'code', 'message', 'where'])

@@ -1,4 +1,4 @@
-import { isVdiskError, VdiskError } from '../errors.ts'
+import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { type KeptJournal, UndoSession } from '../undo/session.ts'
 import { type FileOptions, filesOf } from './images.ts'
@@ -24,8 +24,8 @@ export interface UndoOptions extends FileOptions {
 /**
  * Does something to an image in such a way that `undoImage` can bring back every byte of before.
  *
- * Where the journal cannot be kept (no room, larger than its limit, a device), everything is as before, and the error says
- * how to go on without one.
+ * Where the journal cannot be kept (no room, larger than its limit, a device), or the image fails, everything is as
+ * before, and the error says how to go on. A verb that fails for another reason can be undone like one that did not.
  *
  * @param words what is done, for people
  * @param work is given options with the files that it must use
@@ -90,14 +90,13 @@ class Undoing {
     return new Undoing(file, words, options.undo === true ? {} : options.undo, options)
   }
 
-  /** @throws what keeps the verb from being undoable, after it was taken back; or from being durable */
+  /** @throws what keeps the verb from being undoable, or durable, after it was taken back */
   async end(): Promise<void> {
     try {
       const kept = await promised(this.session.end())
       if (kept) this.wish.onKept?.(kept)
     } catch (error) {
-      const { journalFailure } = this.session
-      throw journalFailure ? await this.rollBack(journalFailure) : error
+      throw await this.takeBack(error)
     } finally {
       this.session.close()
     }
@@ -105,30 +104,34 @@ class Undoing {
 
   /** @param error of the verb @returns the error to tell */
   async fail(error: unknown): Promise<unknown> {
-    const { journalFailure } = this.session
+    if (!this.session.broken) {
+      try {
+        await this.end()
+      } catch (flaw) {
+        return flaw
+      }
+      return error
+    }
     try {
-      if (journalFailure) return await this.rollBack(journalFailure)
-      await this.end()
-    } catch (flaw) {
-      // The verb's own error tells what happened; that the journal has no end only makes it one of a verb cut short.
-      if (!isVdiskError(flaw)) throw flaw
+      return await this.takeBack(error)
     } finally {
       this.session.close()
     }
-    return error
   }
 
-  private async rollBack(failure: VdiskError): Promise<VdiskError> {
+  /** @param error that made it necessary @returns the error to tell */
+  private async takeBack(error: unknown): Promise<unknown> {
+    const cause = this.session.journalFailure ?? error
     try {
       await promised(this.session.rollBack())
-      return failure
-    } catch (error) {
-      if (!isVdiskError(error)) throw error
-      return new VdiskError(error.code, {
-        message: `${failure.message}; and ${this.file} could not be given back what it had: ${error.message}`,
-        where: error.where,
+      return cause
+    } catch (flaw) {
+      if (!isVdiskError(flaw)) throw flaw
+      return new VdiskError(flaw.code, {
+        message: `${messageOf(cause)}; and ${this.file} could not be given back what it had: ${flaw.message}`,
+        where: flaw.where,
         advice: `What was there before is in the journal: vdisk undo ${this.file}`,
-        cause: failure,
+        cause,
       })
     }
   }

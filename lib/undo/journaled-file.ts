@@ -69,6 +69,11 @@ export class JournaledFile implements FileStore {
     }
   }
 
+  /** Whether a change, or a note of it, has failed. */
+  get failed(): boolean {
+    return this.failure !== undefined
+  }
+
   size(): Awaitable<number> {
     return this.inTurn(() => this.length())
   }
@@ -191,7 +196,7 @@ export class JournaledFile implements FileStore {
   private *flushNow(): Io<void> {
     this.assertSound()
     yield* this.commit()
-    yield* settle(this.inner.flush())
+    yield* this.attempt(() => settle(this.inner.flush()))
   }
 
   /** Notes what waits, makes the notes durable, then writes. */
@@ -221,13 +226,17 @@ export class JournaledFile implements FileStore {
     this.waiting = new Map()
   }
 
-  /** A failure on the way leaves open what the medium has: from then on the file takes no more changes. */
   private *change(note: () => Io<void>, work: () => Io<void>): Io<void> {
     this.assertSound()
+    this.stamped = false
+    yield* this.attempt(note)
+    yield* this.attempt(() => this.notes.commit())
+    yield* this.attempt(work)
+  }
+
+  /** A failure leaves open what the medium has: from then on the file takes no more changes. */
+  private *attempt(work: () => Io<void>): Io<void> {
     try {
-      yield* note()
-      yield* this.notes.commit()
-      this.stamped = false
       yield* work()
     } catch (error) {
       this.failure = error

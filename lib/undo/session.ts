@@ -63,7 +63,12 @@ export class UndoSession {
     this.files = openingBy((name, options) => this.open(name, options), under)
   }
 
-  /** Why the journal could not be written: then the verb must be rolled back. */
+  /** Whether the journal, or a file, could not be written: then the verb must be rolled back. */
+  get broken(): boolean {
+    return this.failure !== undefined || [...this.held.values()].some(({ journaled }) => journaled.failed)
+  }
+
+  /** Why the journal could not be written. */
   get journalFailure(): VdiskError | undefined {
     return this.failure
   }
@@ -82,7 +87,7 @@ export class UndoSession {
   }
 
   /**
-   * Gives every file back what it had, because the journal cannot be kept.
+   * Gives every file back what it had, because a file or the journal failed.
    *
    * @throws VdiskError if that fails; the journal, as far as it goes, is still there
    */

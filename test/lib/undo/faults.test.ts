@@ -107,19 +107,22 @@ describe('where the journal has no room at its n-th change, the verb has changed
   })
 })
 
-describe('where the image fails at its n-th change, what was there is brought back', () => {
+describe.each([false, true])('where the image fails at its n-th change, all is as before (for good: %s)', (lasting) => {
   test.each(UNDO_SCENES)('$title', async (scene) => {
     const made = await make(scene)
     for (let at = 0; ; at++) {
       const state = { ...made, files: made.files.crashedAt(0) }
-      const fault = failing(state.files, { of: (name) => name === made.image, at, code: 'IO', lasting: false })
+      const fault = failing(state.files, { of: (name) => name === made.image, at, code: 'IO', lasting })
       const error = await errorOf(scene.run(made.image, { files: fault.files, undo: true }))
       if (!fault.fired()) {
         expect(at).toBeGreaterThan(1)
         return
       }
-      expect(error === undefined || error.code === 'IO', `${error?.message}, at ${at}`).toBe(true)
-      if (state.files.allNames.some(isJournal)) await undoImage(made.image, { files: state.files })
+      expect(error?.code, `at ${at}`).toBe('IO')
+      if (lasting && state.files.allNames.some(isJournal)) {
+        expect(error).toMatchObject({ advice: expect.stringContaining('is in the journal: vdisk undo') })
+        await undoImage(made.image, { files: state.files })
+      }
       expectAsBefore(state, `image failed at ${at}`)
     }
   })
