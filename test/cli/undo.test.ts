@@ -181,6 +181,38 @@ function killedAt(at: number, ...args: string[]): number | undefined {
   return Number(/changes (\d+)/.exec(ran.stderr)?.[1])
 }
 
+describe('after a verb that was killed', () => {
+  /** An image whose verb was killed when its journal was there, and the image not yet as it should be. */
+  async function killedScene(): Promise<Awaited<ReturnType<typeof scene>>> {
+    for (let change = 4; ; change++) {
+      const made = await scene()
+      killedAt(change, 'resize', made.at('disk.qcow2'), '8M')
+      if (!fs.existsSync(made.at('disk.qcow2.vdisk-undo'))) continue
+      expect(made.vdisk('undo', 'disk.qcow2', '--show').out).toMatch(/^state {4}cut short$/m)
+      return made
+    }
+  }
+
+  test('the next one waits for a decision', async () => {
+    const { vdisk } = await killedScene()
+    const next = vdisk('snapshot', 'create', 'disk.qcow2', 'one')
+    expect(next).toMatchObject({ code: 1, err: expect.stringContaining('"resize to 8 MiB" was cut short there') })
+    expect(next.err).toContain('vdisk undo disk.qcow2 --discard')
+    expect(vdisk('undo', 'disk.qcow2', '--discard').code).toBe(0)
+    expect(vdisk('snapshot', 'create', 'disk.qcow2', 'one').code).toBe(0)
+  })
+
+  test('what others write later, anywhere, keeps it from being undone', async () => {
+    const { at, vdisk } = await killedScene()
+    const later = Date.now() / 1000 + 300
+    fs.utimesSync(at('disk.qcow2'), later, later)
+    const refused = vdisk('undo', 'disk.qcow2')
+    expect(refused).toMatchObject({ code: 1, err: expect.stringContaining('but what was cut short ended before') })
+    expect(vdisk('undo', 'disk.qcow2', '--force').code).toBe(0)
+    expect(vdisk('info', 'disk.qcow2', '--json').json().image.size).toBe(4 * MIB)
+  })
+})
+
 describe('a verb that is killed, and an undo that is killed, are undone', () => {
   for (const name of ['disk.raw', 'disk.qcow2', 'disk.vhdx']) {
     randomTest(name, async (random: Random) => {
