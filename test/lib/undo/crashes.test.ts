@@ -1,4 +1,4 @@
-import { describe, expect } from 'vitest'
+import { afterAll, describe, expect } from 'vitest'
 import { isVdiskError, undoImage } from '../../../lib/index.ts'
 import type { MemoryStore } from '../../../lib/io/memory.ts'
 import { printSeed, type Random, randomTest } from '../../support/random.ts'
@@ -7,10 +7,13 @@ import { UNDO_SCENES } from '../../support/undo-scenes.ts'
 
 printSeed()
 
+let states = 0
+afterAll(() => console.info(`${states} crash states of verbs and of their undoing`))
+
 const FOLDER = '/disks'
 /** Crash states after each change of a verb; with each, some of the undoing of it. */
-const STATES = Number(process.env.VDISK_UNDO_STATES ?? 2)
-const AGAIN = 2
+const STATES = Number(process.env.VDISK_UNDO_STATES ?? 1)
+const AGAIN = 1
 
 /** The files of a scene as they were before its verb, by name. */
 type Before = ReadonlyMap<string, MemoryStore>
@@ -51,6 +54,7 @@ describe('a verb cut short at any change, by a kill or by the power, is undone t
           const when = `after change ${end} of ${files.log.length}, state ${state}`
           const crashed = files.crashedAt(end, state === 0 ? undefined : random)
           await undo(crashed, image)
+          states += 1 + AGAIN
           expectAsBefore(crashed, before, when)
           for (let again = 0; again < AGAIN; again++) {
             const place = random.below(crashed.log.length + 1)
