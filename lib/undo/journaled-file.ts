@@ -315,7 +315,10 @@ export class JournaledFile implements FileStore {
 
   private *takeRoom(at: number, length: number): Io<void> {
     if (!this.inner.allocate) {
-      throw new VdiskError('UNSUPPORTED', { message: `Cannot reserve room for ${this.name}: its medium offers no way` })
+      throw new VdiskError('UNSUPPORTED', {
+        message: `Cannot reserve room for ${this.name}: its medium offers no way to do it without writing`,
+        where: { file: this.name, at },
+      })
     }
     yield* this.commit()
     const state = yield* this.state()

@@ -3,6 +3,7 @@ import { type Io, settle } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { LIMIT, SECTOR } from './layout.ts'
 import type { Old, Past } from './past.ts'
+import type { Range } from './ranges.ts'
 import type { JournalState } from './records.ts'
 
 /** Bytes that are looked at, and written, at once. */
@@ -73,12 +74,12 @@ function* findForeignContent(past: Past, file: ByteStore, size: number, journal:
   for (const old of past.olds) {
     const found =
       old.place === undefined
-        ? findForeignData(past, file, old.at, Math.min(size, old.at + old.length))
+        ? findForeignData(past, file, size, { start: old.at, end: old.at + old.length })
         : findForeignSector(past, file, size, old, journal)
     const at = yield* found
     if (at !== undefined) return at
   }
-  return yield* findForeignData(past, file, roundUp(past.size, SECTOR), size)
+  return yield* findForeignData(past, file, size, { start: roundUp(past.size, SECTOR), end: size })
 }
 
 function* findForeignSector(
@@ -101,15 +102,16 @@ function* findForeignSector(
 }
 
 /** The first sector in a range that was zero which holds what the verb did not write. */
-function* findForeignData(past: Past, file: ByteStore, from: number, to: number): Io<number | undefined> {
-  for (let at = from; at < to; ) {
-    const segment = yield* settle(file.segment?.(at) ?? { kind: 'data' as const, length: to - at })
+function* findForeignData(past: Past, file: ByteStore, size: number, range: Range): Io<number | undefined> {
+  const end = Math.min(size, range.end)
+  for (let at = range.start; at < end; ) {
+    const segment = yield* settle(file.segment?.(at) ?? { kind: 'data' as const, length: end - at })
     if (segment.kind === 'hole' && segment.length >= SECTOR) {
       at += roundDown(segment.length, SECTOR)
       continue
     }
-    const bytes = new Uint8Array(roundUp(Math.min(PIECE, to - at), SECTOR))
-    yield* readAvailable(file, to, at, bytes)
+    const bytes = new Uint8Array(roundUp(Math.min(PIECE, end - at), SECTOR))
+    yield* readAvailable(file, size, at, bytes)
     for (let done = 0; done < bytes.length; done += SECTOR) {
       const sector = bytes.subarray(done, done + SECTOR)
       if (sector.some((byte) => byte !== 0) && !past.explains((at + done) / SECTOR, sector)) return at + done

@@ -16,6 +16,8 @@ printSeed()
 
 const NOTHING = { *add() {}, *commit() {} }
 const IMAGE = '/disks/image'
+/** Random histories of a file. */
+const ROUNDS = Number(process.env.VDISK_UNDO_ROUNDS ?? 6)
 
 function asFile(store: ByteStore): FileStore {
   const { name, writable } = store
@@ -61,10 +63,11 @@ async function anything(random: Random, store: ByteStore): Promise<void> {
 }
 
 describe('whatever is done to a file', () => {
-  for (let round = 0; round < 6; round++) {
+  for (let round = 0; round < ROUNDS; round++) {
     randomTest(`it can be brought back, from the end and from any moment, ${round}`, async (random) => {
       const files = new RecordingFiles()
-      files.put(IMAGE, random.bytes(random.pick([0, 511, 512, 70_000, 300_001])))
+      const size = random.pick([0, 511, 512, 70_000, 300_001])
+      files.put(IMAGE, round % 2 === 0 ? random.bytes(size) : new Uint8Array(size))
       const before = files.content(IMAGE) as MemoryStore
       files.begin()
       const session = sessionOn(files)
@@ -116,6 +119,17 @@ describe('whatever is done to a file', () => {
         ],
       },
     ])
+  })
+
+  test('in a last sector that was zero, and not whole, what the verb wrote is known as its own', async () => {
+    const files = new RecordingFiles()
+    files.put(IMAGE, new Uint8Array(1000))
+    const before = files.content(IMAGE) as MemoryStore
+    const session = sessionOn(files)
+    await promised(settle(session.files.open(IMAGE, { write: true }).write(900, new Uint8Array(200).fill(9))))
+    await promised(session.end())
+    await undoImage(IMAGE, { files })
+    expect(firstDifference(files.content(IMAGE) as MemoryStore, before)).toBeUndefined()
   })
 
   test('it is opened again while it is held: writers and readers share it', async () => {
