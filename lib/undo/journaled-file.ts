@@ -268,14 +268,17 @@ export class JournaledFile implements FileStore {
     const state = yield* this.state()
     const before = state.inner
     if (size === before) return
-    // The sector in which the new end lies keeps its beginning.
-    const kept = size < before && size % SECTOR !== 0 ? yield* this.sectorNow(Math.floor(size / SECTOR)) : undefined
+    // A sector that is cut in two keeps its beginning, whatever of it has arrived: so that this is known, all of it must.
+    const cut = size < before && size % SECTOR !== 0
+    if (cut) yield* this.flushNow()
+    const kept = cut ? yield* this.sectorNow(Math.floor(size / SECTOR)) : undefined
     kept?.fill(0, size % SECTOR)
     yield* this.change(
       () => this.noteSize(size, before, kept),
       () => settle(this.inner.truncate(size)),
     )
     Object.assign(state, { inner: size, now: size })
+    if (cut) yield* this.flushNow()
   }
 
   private *noteSize(size: number, before: number, kept: Uint8Array | undefined): Io<void> {

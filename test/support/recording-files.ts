@@ -4,9 +4,9 @@ import type { Entry, FileStore, Files, OpenFileOptions } from '../../lib/io/file
 import { MemoryStore } from '../../lib/io/memory.ts'
 import type { Random } from './random.ts'
 
-/** One change to a folder in memory: to the bytes of a file, by its number, or to a name. */
+/** One change to a folder in memory: to the bytes of a file, by its number, after which it has `size`; or to a name. */
 type Change =
-  | { kind: 'write'; file: number; at: number; bytes: Uint8Array }
+  | { kind: 'write'; file: number; at: number; bytes: Uint8Array; size: number }
   | { kind: 'zero'; file: number; at: number; length: number }
   | { kind: 'size'; file: number; size: number }
   | { kind: 'flush'; file: number }
@@ -163,7 +163,9 @@ export class RecordingFiles implements Files {
     for (let done = 0; done < change.bytes.length; ) {
       const at = change.at + done
       const length = Math.min(change.bytes.length - done, SECTOR - (at % SECTOR))
-      if (!random || random.chance(0.7)) store.write(at, change.bytes.subarray(done, done + length))
+      const piece = change.bytes.subarray(done, done + length)
+      if (!random) store.write(at, piece)
+      else if (random.chance(0.7)) store.write(at, at + length < change.size ? piece : wholeSector(store, at, piece))
       done += length
     }
   }
@@ -190,7 +192,10 @@ export class RecordingFiles implements Files {
       size: () => content().size(),
       read: (at, target) => content().read(at, target),
       segment: (at) => content().segment(at),
-      write: (at, source) => this.note({ kind: 'write', file, at, bytes: source.slice() }),
+      write: (at, source) => {
+        const size = Math.max(content().size(), at + source.length)
+        this.note({ kind: 'write', file, at, bytes: source.slice(), size })
+      },
       truncate: resize,
       grow: (size) => {
         if (size > content().size()) resize(size)
@@ -203,6 +208,17 @@ export class RecordingFiles implements Files {
       close() {},
     }
   }
+}
+
+/**
+ * The end of a file as its sector holds it: zeros behind it. Where the file is longer, because what made it shorter never
+ * arrived, they come to light.
+ */
+function wholeSector(store: MemoryStore, at: number, piece: Uint8Array): Uint8Array {
+  const end = Math.min(Math.max(store.size(), at + piece.length), Math.floor(at / SECTOR) * SECTOR + SECTOR)
+  const sector = new Uint8Array(end - at)
+  sector.set(piece)
+  return sector
 }
 
 function isContent(change: Change): change is ContentChange {
