@@ -1,0 +1,141 @@
+import type { Operation, Scenario } from './state.ts'
+
+const write = (from: number, to: number): Operation => ({ kind: 'write', from, to })
+const discard = (from: number, to: number): Operation => ({ kind: 'discard', from, to })
+
+/** Small enough that all of them are explored whenever tests run. */
+export const scenarios = {
+  overlap: {
+    name: 'two writers over the same chunks, a crash at every step',
+    width: 1,
+    base: 'bb',
+    child: 'c-',
+    writers: [write(0, 2), write(0, 2)],
+    chances: { crash: 1 },
+  },
+  apart: {
+    name: 'a write to each chunk, a crash at every step',
+    width: 1,
+    base: 'bb',
+    child: 'cc',
+    writers: [write(0, 1), write(1, 2)],
+    chances: { crash: 1 },
+  },
+  alone: {
+    name: 'one writer, a flush, a crash at every step and another in what follows',
+    width: 1,
+    base: 'bb',
+    child: 'cc',
+    writers: [write(0, 2)],
+    chances: { crash: 2, flush: 1 },
+  },
+  sectors: {
+    name: 'chunks of two sectors, a write that crosses their border, torn by a crash',
+    width: 2,
+    base: 'bbbb',
+    child: 'c-0-',
+    writers: [write(1, 3)],
+    chances: { crash: 1, flush: 1 },
+  },
+  discard: {
+    name: 'a discard, a flush, a crash; C has zero marks already',
+    width: 1,
+    base: 'bb',
+    child: 'c0',
+    writers: [discard(0, 1)],
+    chances: { crash: 1, flush: 1 },
+  },
+  reader: {
+    name: 'readers beside two writers',
+    width: 1,
+    base: 'bb',
+    child: 'c-',
+    writers: [write(0, 2), write(1, 2)],
+    chances: { read: 2 },
+  },
+  watermark: {
+    name: 'a watermark is kept, withdrawn, and used after a crash',
+    width: 1,
+    base: 'bb',
+    child: 'cc',
+    writers: [write(0, 1), write(1, 2)],
+    chances: { crash: 1, watermark: 1 },
+  },
+  target: {
+    name: 'B fails at any write or flush; the job is begun again',
+    width: 1,
+    base: 'bb',
+    child: 'c-',
+    writers: [write(0, 2), write(0, 1)],
+    chances: { targetFailure: 1, again: 1, watermark: 1 },
+  },
+  source: {
+    name: 'C fails at any write of the guest, with or without the bytes landed',
+    width: 1,
+    base: 'bb',
+    child: 'c-',
+    writers: [write(0, 2), write(0, 1)],
+    chances: { sourceFailure: 1 },
+  },
+  cancel: {
+    name: 'the job is cancelled at any moment, and begun again',
+    width: 1,
+    base: 'bb',
+    child: 'cc',
+    writers: [write(0, 2)],
+    chances: { crash: 1, cancel: 1, again: 1, watermark: 1 },
+  },
+  growth: {
+    name: 'B is smaller than the disk, and its file has old bytes behind its end',
+    width: 1,
+    base: 'b',
+    child: '--',
+    writers: [write(1, 2)],
+    chances: { crash: 1, flush: 1 },
+  },
+  silent: {
+    name: 'B is smaller than the disk, C says nothing, and nobody writes',
+    width: 1,
+    base: 'b',
+    child: '--',
+    writers: [],
+    chances: { crash: 1 },
+  },
+  stranger: {
+    name: 'after a crash another program writes to the disk',
+    width: 1,
+    base: 'bb',
+    child: 'cc',
+    writers: [write(0, 1)],
+    chances: { crash: 2, stranger: 1, watermark: 1 },
+  },
+  sibling: {
+    name: 'another image is built upon B',
+    width: 1,
+    base: 'bb',
+    child: 'cc',
+    writers: [write(0, 1), write(1, 2)],
+    chances: { crash: 1, flush: 1 },
+    sibling: true,
+  },
+} as const satisfies Record<string, Scenario>
+
+/** The same with more writers, and more of everything that may go wrong: millions of states, minutes. */
+export const largeScenarios: readonly Scenario[] = [
+  { ...scenarios.overlap, chances: { crash: 2, flush: 1 } },
+  { ...scenarios.apart, chances: { crash: 2, flush: 2 } },
+  { ...scenarios.sectors, writers: [write(1, 3), write(0, 2)] },
+  { ...scenarios.alone, chances: { crash: 2, flush: 2 } },
+  { ...scenarios.discard, writers: [discard(0, 2), write(0, 1)], chances: { crash: 2, flush: 1 } },
+  { ...scenarios.reader, chances: { read: 2, crash: 1, flush: 1 } },
+  { ...scenarios.watermark, chances: { crash: 2, flush: 1, watermark: 2 } },
+  { ...scenarios.target, chances: { crash: 1, flush: 1, targetFailure: 1, again: 1, watermark: 1 } },
+  { ...scenarios.source, chances: { crash: 1, flush: 1, sourceFailure: 1 } },
+  {
+    ...scenarios.cancel,
+    writers: [write(0, 1), write(0, 2)],
+    chances: { crash: 1, flush: 1, cancel: 1, again: 1, watermark: 1 },
+  },
+  { ...scenarios.growth, writers: [write(1, 2), write(0, 2)] },
+  { ...scenarios.stranger, chances: { crash: 2, flush: 1, stranger: 1, watermark: 1 } },
+]
