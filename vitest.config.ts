@@ -7,5 +7,7 @@ export default defineConfig({
     hookTimeout: 120_000,
     pool: 'forks',
     reporters: ['default'],
+    // Where scripts/coverage.mjs wants to know what the programs do that tests start.
+    env: process.env.VDISK_COUNT_PROGRAMS ? { NODE_V8_COVERAGE: process.env.VDISK_COUNT_PROGRAMS } : {},
   },
 })

@@ -23,7 +23,8 @@ const plainWidth = {
   },
 }
 
-export async function build() {
+/** @param measured for a run that counts what is executed: one plain file with a map to its sources, compiled when it runs */
+export async function build({ measured = false } = {}) {
   fs.rmSync(path.join(root, 'dist'), { recursive: true, force: true })
   const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc')
   const compiled = spawnSync(process.execPath, [tsc, '-p', path.join(root, 'tsconfig.build.json')], {
@@ -37,7 +38,8 @@ export async function build() {
   await bundle({
     absWorkingDir: root,
     entryPoints: ['cli/main.ts'],
-    outfile: path.join(cli, 'vdisk.js'),
+    outfile: path.join(cli, measured ? 'main.js' : 'vdisk.js'),
+    sourcemap: measured ? 'external' : false,
     bundle: true,
     format: 'cjs',
     platform: 'node',
@@ -46,14 +48,15 @@ export async function build() {
     define: { __VDISK_VERSION__: JSON.stringify(version), 'import.meta.url': '__bundle' },
     banner: { js: 'const __bundle = require("node:url").pathToFileURL(__filename).href;' },
     // Names stay: errors show them, and the program of a thread is a function taken as text.
-    minifyWhitespace: true,
-    minifySyntax: true,
+    minifyWhitespace: !measured,
+    minifySyntax: !measured,
     plugins: [plainWidth],
     legalComments: 'none',
     logLevel: 'warning',
   })
   // Bundled code is CommonJS: V8 can keep that compiled, and Node has less to do before it runs.
   fs.writeFileSync(path.join(cli, 'package.json'), '{ "type": "commonjs" }\n')
+  if (measured) return
   fs.copyFileSync(path.join(root, 'cli', 'launch.cjs'), path.join(cli, 'main.js'))
   fs.chmodSync(path.join(cli, 'main.js'), 0o755)
   compileAhead(path.join(cli, 'main.js'))

@@ -1,0 +1,92 @@
+// Branches that programs took which tests start: the command line and its servers.
+//
+// Those run from one bundle, in processes of their own, where the tests' instruments do not reach. V8 itself counts there
+// (NODE_V8_COVERAGE), and what it found is led back to the sources by the same two packages that vitest counts with;
+// they come with @vitest/coverage-v8. A process that is killed tells nothing.
+import fs from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { mergeProcessCovs } from '@bcoe/v8-coverage'
+import astV8ToIstanbul from 'ast-v8-to-istanbul'
+import { parseAstAsync } from 'vitest/node'
+
+/** Reports merged at a time: all of them would be gigabytes. */
+const AT_ONCE = 20
+
+/**
+ * Adds to the branches of `coverage` what programs did.
+ *
+ * Bundled, a branch may begin a column further; so branches are told apart by line and by their order there. Where the two
+ * sides see different branches in a line, nothing of it is counted: this may miss some, and never counts too many.
+ *
+ * @param coverage istanbul's: by file, with branchMap and b
+ * @param folder what V8 wrote
+ * @param bundle the file that was run; its map lies beside it
+ */
+export async function countPrograms(coverage, folder, bundle) {
+  const counted = mergeReports(folder, bundle)
+  if (!counted) return
+  const code = fs.readFileSync(bundle, 'utf8')
+  const found = await astV8ToIstanbul({
+    code,
+    sourceMap: JSON.parse(fs.readFileSync(`${bundle}.map`, 'utf8')),
+    ast: parseAstAsync(code),
+    coverage: counted,
+    wrapperLength: 0,
+  })
+  for (const [file, ofProgram] of Object.entries(found)) {
+    const ofTests = coverage[file]
+    if (!ofTests) continue
+    const others = branchesByLine(ofProgram)
+    for (const [line, branches] of branchesByLine(ofTests)) {
+      const same = others.get(line)
+      if (same && shapeOf(same) === shapeOf(branches)) addCounts(branches, same)
+    }
+  }
+}
+
+/** What V8 says of the bundle, in all processes together; undefined if none ran it. */
+function mergeReports(folder, bundle) {
+  let merged
+  const names = fs.readdirSync(folder)
+  for (let i = 0; i < names.length; i += AT_ONCE) {
+    const reports = names.slice(i, i + AT_ONCE).flatMap((name) => {
+      const result = scriptsIn(path.join(folder, name)).filter(
+        ({ url }) => url.startsWith('file:') && fileURLToPath(url) === bundle,
+      )
+      return result.length > 0 ? [{ result }] : []
+    })
+    if (reports.length > 0) merged = mergeProcessCovs(merged ? [merged, ...reports] : reports)
+  }
+  return merged?.result[0]
+}
+
+function scriptsIn(file) {
+  try {
+    return JSON.parse(fs.readFileSync(file, 'utf8')).result
+  } catch {
+    // Its process was killed while it wrote.
+    return []
+  }
+}
+
+function branchesByLine({ branchMap, b }) {
+  const lines = new Map()
+  for (const [id, { type, loc }] of Object.entries(branchMap)) {
+    const branches = lines.get(loc.start.line) ?? []
+    branches.push({ type, column: loc.start.column, counts: b[id] })
+    lines.set(loc.start.line, branches)
+  }
+  for (const branches of lines.values()) branches.sort((a, c) => a.column - c.column)
+  return lines
+}
+
+function shapeOf(branches) {
+  return branches.map(({ type, counts }) => `${type} ${counts.length}`).join()
+}
+
+function addCounts(branches, others) {
+  for (const [i, { counts }] of branches.entries()) {
+    for (const n of counts.keys()) counts[n] += others[i].counts[n]
+  }
+}
