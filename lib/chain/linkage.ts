@@ -32,7 +32,8 @@ export interface Verdict {
 
 /** The two identities of a verdict in brackets, where they say something. */
 export function identitiesOf({ found, expected }: Verdict): string {
-  return found === expected ? '' : ` (it is ${found ?? 'without identity'}, expected ${expected ?? 'none'})`
+  if (expected === undefined || found === expected) return ''
+  return ` (it is ${found ?? 'without identity'}, expected ${expected})`
 }
 
 /** What to do about a child whose parent does not match. */

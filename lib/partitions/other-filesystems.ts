@@ -8,7 +8,7 @@ import type { Pieces } from './pieces.ts'
 /** File systems of Apple, and of optical discs. */
 
 /** Superblock of an APFS container, at 0. [Apple File System Reference, "Container", nx_superblock_t] */
-const apfsSuperblock = struct(
+export const apfsSuperblock = struct(
   'APFS superblock',
   { size: 88, order: 'little' },
   {
@@ -30,7 +30,7 @@ export function* probeApfs(pieces: Pieces): Io<Filesystem | undefined> {
 }
 
 /** Volume header of HFS Plus, at 1024. [Apple Technical Note 1150, "Volume Header"] */
-const hfsPlusHeader = struct(
+export const hfsPlusHeader = struct(
   'HFS Plus volume header',
   { size: 512, order: 'big' },
   {
@@ -58,14 +58,14 @@ export function* probeHfsPlus(pieces: Pieces): Io<Filesystem | undefined> {
 }
 
 /** The first node of the catalog, a B-tree. ["B-Trees", header node] */
-const catalogHeader = struct(
+export const catalogHeader = struct(
   'HFS Plus catalog header',
   { size: 34, order: 'big' },
   { kind: u8(8), firstLeaf: u32(24), nodeSize: u16(32) },
 )
 const HEADER_NODE = 1
 /** A leaf, with the key of its first record. ["Catalog File", HFSPlusCatalogKey] */
-const catalogLeaf = struct(
+export const catalogLeaf = struct(
   'HFS Plus catalog leaf',
   { size: 22, order: 'big' },
   { kind: u8(8), parent: u32(16), nameLength: u16(20) },
@@ -128,7 +128,6 @@ export function* probeOptical(pieces: Pieces): Io<Filesystem | undefined> {
 
 /** The date that stands for a UUID: `2024-02-01-10-20-30-00`. */
 function isoDate(text: string): string | undefined {
-  const digits = text.slice(0, 16)
-  if (!/^\d{16}$/.test(digits) || /^0+$/.test(digits)) return undefined
-  return [digits.slice(0, 4), ...(digits.slice(4).match(/../g) ?? [])].join('-')
+  const parts = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)/.exec(text)
+  return parts === null || /^0+$/.test(parts[0]) ? undefined : parts.slice(1).join('-')
 }

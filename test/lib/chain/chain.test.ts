@@ -155,6 +155,33 @@ describe('a chain', () => {
     await promised(chain.close())
   })
 
+  test('has at least one layer', () => {
+    expect(() => new Chain([])).toThrow(TypeError)
+  })
+
+  test('has the size it had after a resize that cannot be', async () => {
+    const { layers } = await layersOf([qcow2], SMALL)
+    const chain = new Chain(layers)
+    for (const size of [-1, 0.5, 2 ** 53]) {
+      await expect(promised(chain.resize(size))).rejects.toMatchObject({
+        code: 'OUT_OF_RANGE',
+        where: { file: 'layer-0' },
+      })
+    }
+    expect(chain.size).toBe(SIZE)
+    await promised(chain.close())
+  })
+
+  test('finds no snapshot where its format has none', async () => {
+    const { layers } = await layersOf([raw], {})
+    const chain = new Chain(layers)
+    await expect(promised(chain.viewOfSnapshot('1'))).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+      where: { file: 'layer-0' },
+    })
+    await promised(chain.close())
+  })
+
   test('closes all of its layers, though one of them fails, and tells of the failure', async () => {
     const { layers } = await layersOf([raw, qcow2, qcow2], SMALL)
     const closed: number[] = []

@@ -4,6 +4,8 @@ import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { FolderGate, type FolderGateOptions } from '../../../lib/chain/gate.ts'
 import { isVdiskError, type VdiskError } from '../../../lib/errors.ts'
+import type { Files } from '../../../lib/io/files.ts'
+import { hostFiles } from '../../../lib/io/host-files.ts'
 import { runSync } from '../../../lib/io/io.ts'
 import { scratchFolder } from '../../support/temp.ts'
 
@@ -141,6 +143,34 @@ describe('a name inside an image is refused', () => {
     const { folder, images } = make()
     execFileSync('mkfifo', [path.join(images, 'fifo')])
     expect(refusal(folder, 'fifo')).toMatchObject({ code: 'REFUSED', message: expect.stringContaining('regular file') })
+  })
+
+  test('that is another file by the time it is open', () => {
+    const { folder, images } = make()
+    const [base, other] = ['images/base', 'other/base'].map((name) => path.join(folder, name)) as [string, string]
+    const swapping = (open: (file: string) => string): Files => ({
+      ...hostFiles,
+      open: (file, options) => hostFiles.open(path.basename(file) === 'base' ? open(file) : file, options),
+    })
+    const replaced = expect.stringContaining('it was replaced while it was being opened')
+    // Somebody else's file is opened under the name; or the name goes to another file right after.
+    const elsewhere = swapping(() => other)
+    expect(refusal(folder, 'base', { files: elsewhere })).toMatchObject({ code: 'REFUSED', message: replaced })
+    const moved = swapping((file) => {
+      fs.renameSync(base, path.join(images, 'before'))
+      fs.copyFileSync(other, file)
+      return path.join(images, 'before')
+    })
+    expect(refusal(folder, 'base', { files: moved })).toMatchObject({ code: 'REFUSED', message: replaced })
+  })
+
+  test('if it is missing, with what to do about it: only of a parent the place can be told anew', () => {
+    const { folder } = make()
+    expect(refusal(folder, 'gone').advice).toBe(
+      'Put the file back in its place. Or point the image at it: vdisk relink IMAGE --parent FILE',
+    )
+    expect(refusal(folder, 'gone', { role: 'data' }).advice).toBe('Put the file back in its place.')
+    expect(refusal(folder, 'c:\\gone').advice).toContain('--map PREFIX=DIR')
   })
 
   test('of the image itself, by any name', () => {

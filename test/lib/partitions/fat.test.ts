@@ -123,6 +123,19 @@ describe('what has the form of a FAT, but makes no sense as one', () => {
   })
 })
 
+test.each([
+  ['the mark of a serial number and a label', 0x29, 0x1234abcd, '1234-ABCD'],
+  ['the mark of a serial number alone', 0x28, 0x1234abcd, '1234-ABCD'],
+  ['no such mark', 0, 0x1234abcd, undefined],
+  ['a serial number of zero', 0x29, 0, undefined],
+])('FAT with %s', async (_, mark, serial, uuid) => {
+  const disk = fat({})
+  const view = new DataView(disk.bytes.buffer)
+  view.setUint8(38, mark)
+  view.setUint32(39, serial, true)
+  expect(await found(disk)).toMatchObject({ type: 'vfat', uuid })
+})
+
 type ExfatBoot = Parameters<typeof exfatBootSector.encode>[0]
 
 /** An exFAT whose root directory is cluster 2, of one sector. */

@@ -238,6 +238,35 @@ describe('what is no file system', () => {
   })
 })
 
+test('a ZFS label counts only with the name, the GUID and the version of its pool', async () => {
+  const pairs = {
+    version: zfsPair('version', 8, number(5000, 8, 'big')),
+    name: zfsPair('name', 9, xdr('tank')),
+    pool_guid: zfsPair('pool_guid', 8, number(7, 8, 'big')),
+  }
+  const labelled = async (...chosen: Uint8Array[]): Promise<string | undefined> => {
+    const device = new MemoryDevice(SIZE)
+    put(device.bytes, 16 << 10, '\x01\x01\0\0', number(0, 8), ...chosen)
+    return (await promised(probeFilesystem(device)))?.type
+  }
+  const { version, name, pool_guid } = pairs
+  expect(await labelled(version, name, pool_guid)).toBe('zfs')
+  expect(await labelled(name, pool_guid)).toBeUndefined()
+  expect(await labelled(version, pool_guid)).toBeUndefined()
+  expect(await labelled(version, name)).toBeUndefined()
+  expect(await labelled(version, name, zfsPair('pool_guid', 8, number(7, 4, 'big')))).toBeUndefined()
+})
+
+test('a volume of BitLocker To Go has its identifier in one of two places', async () => {
+  for (const at of [160, 424]) {
+    const device = new MemoryDevice(SIZE)
+    put(device.bytes, 0, '\xeb\x58\x90MSWIN4.1')
+    expect(await filesystemOn(device)).not.toMatchObject({ type: 'bitlocker' })
+    put(device.bytes, at, guidToMixedEndian('92a84d3b-dd80-4d0e-9e4e-b1e3284eaed8'))
+    expect(await filesystemOn(device)).toMatchObject({ type: 'bitlocker', mountable: false })
+  }
+})
+
 test('little is read, and a disk that cannot be read says so', async () => {
   const device = new MemoryDevice(SIZE)
   await filesystemOn(device)

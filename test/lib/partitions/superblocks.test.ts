@@ -178,6 +178,15 @@ believes('luks', luksHeader as Struct<never>, 0, LUKS, [
   { magic: Buffer.from('LUKS\xba\xbf', 'latin1') },
 ])
 
+test('luks has a label since its version 2, as long as the field or shorter', async () => {
+  const label = Buffer.from('secrets'.padEnd(48, '!'))
+  const labelOf = async (change: Values) =>
+    (await found((disk) => luksHeader.encode({ ...LUKS, ...change } as never, disk)))?.label
+  expect(await labelOf({ label })).toBe('secrets'.padEnd(48, '!'))
+  expect(await labelOf({ label: Buffer.from('secrets'.padEnd(48, '\0')) })).toBe('secrets')
+  expect(await labelOf({ label, version: 1 })).toBeUndefined()
+})
+
 const LVM = { magic: 'LABELONE', sector: 1, checksum: 0, headerAt: 32, type: 'LVM2 001' }
 believes('lvm', lvmLabel as Struct<never>, 512, LVM, [{ sector: 0 }, { type: 'LVM1 001' }], (disk) => {
   const checksum = lvmChecksum(disk.subarray(512 + LVM_CHECKED_FROM, 1024))
@@ -223,6 +232,12 @@ believes('ntfs', ntfsBootSector as Struct<never>, 0, NTFS, [
   { clusterSectors: 0x81 },
   { recordClusters: 0x81 },
 ])
+test('an NTFS without a serial number has no UUID', async () => {
+  expect(await found((disk) => ntfsBootSector.encode({ ...NTFS, serial: 0n }, disk))).toMatchObject({
+    type: 'ntfs',
+    uuid: undefined,
+  })
+})
 test('the master file table of an NTFS may lie anywhere, and its records may say anything', async () => {
   const far = await found((disk) => ntfsBootSector.encode({ ...NTFS, mftCluster: 2 ** 52 }, disk))
   expect(far).toMatchObject({ type: 'ntfs', label: undefined, uuid: '0000000000000005' })
