@@ -51,8 +51,8 @@ const ROOMS = [
   { name: 'cli', files: /^cli\//, goal: REST, tests: ['test/cli', 'test/fuse', 'test/docs'] },
 ]
 
-/** Without code: only types. */
-const NOT_COUNTED = ['lib/contracts/**', '**/*.d.ts']
+/** Types; and what starts the bundle from compiled code, which a bundle that is measured does without. */
+const NOT_COUNTED = ['**/*.d.ts', 'cli/launch.cjs']
 
 async function main(names) {
   const unknown = names.filter((name) => !ROOMS.some((room) => room.name === name))
