@@ -21,6 +21,8 @@ export class BatCensus {
   private readonly report: CheckReport
   private readonly fileEnd: number
   private readonly used: Bitmap
+  /** MiB that entries name which hold nothing */
+  private readonly kept: Bitmap
   /** MiB that more than one block claims */
   private readonly shared = new Set<number>()
   /** the first partially present block of the chunk that is being walked */
@@ -33,6 +35,7 @@ export class BatCensus {
     this.report = report
     this.fileEnd = fileEnd
     this.used = Bitmap.empty(Math.ceil(fileEnd / MIB))
+    this.kept = Bitmap.empty(this.used.length)
     for (const { at, length } of bat.regions.all) this.mark(at, length)
   }
 
@@ -43,8 +46,7 @@ export class BatCensus {
       Math.floor((this.fileEnd - regions.bat.at) / BAT_ENTRY),
       this.geometry.entryCount(LIMIT.diskBytes, true),
     )
-    const passes = this.shared.size > 0 ? 2 : 1
-    yield* this.walk(0, entries, passes, (view, first, count) => this.judge(view, first, count))
+    yield* this.walk(0, entries, 1, (view, first, count) => this.judge(view, first, count))
     this.judgeSkipped(Number.POSITIVE_INFINITY)
     if (this.stale > 0) {
       this.report.add({
@@ -55,12 +57,18 @@ export class BatCensus {
         message: `${this.stale} entries behind the last block are in use: the disk was larger once`,
       })
     }
-    if (this.shared.size > 0) yield* this.explain(entries)
+    const inUse = Math.min(entries, this.geometry.entryCount())
+    if (this.shared.size > 0) yield* this.explain(inUse)
+    if (this.used.bytes.some((byte, i) => (byte & (this.kept.bytes[i] as number)) !== 0)) yield* this.explainKept(inUse)
   }
 
   /** Runs of the file that nobody uses. */
   *unused(): Generator<{ at: number; length: number }> {
-    for (const { start, length, set } of this.used.runs()) {
+    const known = new Bitmap(
+      this.used.bytes.map((byte, i) => byte | (this.kept.bytes[i] as number)),
+      this.used.length,
+    )
+    for (const { start, length, set } of known.runs()) {
       if (!set) yield { at: start * MIB, length: Math.min(length * MIB, this.fileEnd - start * MIB) }
     }
   }
@@ -118,8 +126,7 @@ export class BatCensus {
       this.error('BAT_ENTRY_RESERVED', block, `the entry of block ${block} has reserved bits set`)
     if (state < PAYLOAD.fullyPresent) {
       if (state === 4) this.error('BAT_STATE_INVALID', block, `block ${block} has the state 4, which does not exist`)
-      // It may keep a place that is its own. [2.5.1.1, UNMAPPED]
-      if (place !== 0) this.mark(place, this.geometry.blockSize)
+      this.keep(this.bat.entryPlace(block), `block ${block}`, place, this.geometry.usedOf(block))
       return
     }
     if (state === PAYLOAD.partiallyPresent) {
@@ -155,7 +162,7 @@ export class BatCensus {
     if (!this.geometry.hasParent) {
       if (state !== BITMAP.notPresent)
         note('BITMAP_WITHOUT_PARENT', 'warning', 'is present, but the file has no parent')
-      if (place !== 0) this.mark(place, MIB)
+      this.keep(this.bat.bitmapEntryPlace(chunk), `the sector bitmap of chunk ${chunk}`, place, MIB)
       return
     }
     if (partial !== undefined && state !== BITMAP.present) {
@@ -164,6 +171,7 @@ export class BatCensus {
     if (state !== BITMAP.present) {
       if (state !== BITMAP.notPresent)
         note('BAT_STATE_INVALID', 'error', `has the state ${state}, which does not exist`)
+      this.keep(this.bat.bitmapEntryPlace(chunk), `the sector bitmap of chunk ${chunk}`, place, MIB)
       return
     }
     if (hasReservedBits(low)) note('BAT_ENTRY_RESERVED', 'error', 'has reserved bits set in its entry')
@@ -175,8 +183,51 @@ export class BatCensus {
 
   private judgeStale(low: number, high: number, length: number): void {
     this.stale++
-    const place = placeOf(high, low)
-    if (place !== 0) this.mark(place, length)
+    this.kept.fill(...this.unitsOf(placeOf(high, low), length))
+  }
+
+  /** An entry that holds nothing may keep a place that is its own. [2.5.1.1, UNMAPPED] */
+  private keep(at: number, name: string, place: number, length: number): void {
+    if (place === 0) return
+    this.kept.fill(...this.unitsOf(place, length))
+    const region = this.bat.regions.hit(place, length)
+    if (region) this.notOwn(at, name, `${place}, where the ${region.name} lies`)
+    else if (place + length > this.fileEnd) this.notOwn(at, name, `${place}, past the end of the file`)
+  }
+
+  /** Walks once more, to say which entries that hold nothing keep the place of a block. */
+  private *explainKept(entries: number): Io<void> {
+    yield* this.walk(1, entries, 2, (view, first, count) => {
+      for (let i = 0; i < count; i++) {
+        const low = view.getUint32(i * BAT_ENTRY, true)
+        const place = placeOf(view.getUint32(i * BAT_ENTRY + 4, true), low)
+        const owner = this.geometry.ownerOf(first + i)
+        const isBlock = 'block' in owner
+        const length = isBlock ? this.geometry.usedOf(owner.block) : MIB
+        const holdsNothing = isBlock ? stateOf(low) < PAYLOAD.fullyPresent : stateOf(low) !== BITMAP.present
+        if (!holdsNothing || place === 0 || this.bat.regions.hit(place, length)) continue
+        for (const run of this.used.runs(...this.unitsOf(place, length))) {
+          if (!run.set) continue
+          const name = isBlock ? `block ${owner.block}` : `the sector bitmap of chunk ${owner.chunk}`
+          this.notOwn(this.bat.regions.bat.at + (first + i) * BAT_ENTRY, name, `${place}, where another one lies`)
+          break
+        }
+      }
+    })
+  }
+
+  private notOwn(at: number, name: string, where: string): void {
+    this.report.add({
+      code: 'BAT_PLACE_NOT_OWN',
+      severity: 'warning',
+      structure: 'BAT',
+      at,
+      message: `${name} holds nothing, but keeps the place ${where}`,
+    })
+  }
+
+  private unitsOf(at: number, length: number): [number, number] {
+    return [Math.floor(at / MIB), Math.min(this.used.length, Math.ceil((at + length) / MIB))]
   }
 
   /** Takes room for a block; what was taken before is shared. */
@@ -195,7 +246,7 @@ export class BatCensus {
   /** Walks once more, to say whose blocks meet. */
   private *explain(entries: number): Io<void> {
     const owners = new Map<number, string>()
-    yield* this.walk(1, Math.min(entries, this.geometry.entryCount()), 2, (view, first, count) => {
+    yield* this.walk(1, entries, 2, (view, first, count) => {
       for (let i = 0; i < count; i++) {
         const low = view.getUint32(i * BAT_ENTRY, true)
         const owner = this.geometry.ownerOf(first + i)
@@ -226,7 +277,7 @@ export class BatCensus {
   }
 
   private mark(at: number, length: number): void {
-    this.used.fill(Math.floor(at / MIB), Math.min(this.used.length, Math.ceil((at + length) / MIB)))
+    this.used.fill(...this.unitsOf(at, length))
   }
 
   private guestOf(block: number): { offset: number; length: number } {
