@@ -69,9 +69,9 @@ export function* adopt(layer: VhdxEditor, patches: readonly Patch[], bat?: NewBa
   const old = parts.bat.regions.bat
   yield* change(layer, [...(bat ? parts.bat.regions.moveBat(bat.at, bat.length) : []), ...patches], bat)
   // The tables were written to their places: what is there now is the truth.
-  parts.bat.regions = yield* Regions.read(name, store, parts.headers)
-  parts.metadata = yield* Metadata.read(name, store, parts.bat.regions.metadata)
-  parts.locator = locatorIn(name, parts.metadata)
+  parts.bat.regions = yield* Regions.read({ name }, store, parts.headers)
+  parts.metadata = yield* Metadata.read({ name }, store, parts.bat.regions.metadata)
+  parts.locator = locatorIn({ name }, parts.metadata)
   parts.geometry.adopt(parts.metadata)
   if (!bat) return
   parts.bat.tables.drop(old.at, old.length)

@@ -27,7 +27,7 @@ import {
 } from './layout.ts'
 import { locatorFor } from './linkage.ts'
 import { encodeWide, Metadata, makeMetadata } from './metadata.ts'
-import { makeRegionTable } from './regions.ts'
+import { makeRegionTable } from './region-table.ts'
 
 /** Windows' own: large blocks where there is nothing to share, small ones where a write hides the parent. */
 const BLOCK_SIZE = { alone: 32 * MIB, child: 2 * MIB } as const
@@ -108,7 +108,7 @@ export function* createVhdx(
   const region = { name: 'metadata', ...metadata }
   yield* settle(store.grow(metadata.at + metadata.length))
   yield* settle(store.write(metadata.at, metadataOf(name, plan, shape)))
-  const geometry = new Geometry(yield* Metadata.read(name, store, region))
+  const geometry = new Geometry(yield* Metadata.read({ name }, store, region))
   const bat = {
     at: metadata.at + metadata.length,
     length: Math.max(MIB, roundUp(geometry.batBytes(), MIB)),

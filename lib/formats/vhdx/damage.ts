@@ -1,4 +1,8 @@
+import type { Image } from '../../contracts/image.ts'
 import { type ErrorCode, VdiskError, type Where } from '../../errors.ts'
+
+/** Whose file is read: its name for messages, and what salvage leaves out. */
+export type Reader = Pick<Image, 'name' | 'leaveOut'>
 
 /** The place in a file that breaks the rules; `section` is the number in [MS-VHDX]. */
 export type Spot = Omit<Where, 'file'>
@@ -21,6 +25,23 @@ export function tooLarge(file: string, why: string, spot: Spot): VdiskError {
 /** `where` of an error about a VHDX file. */
 export function spotIn(file: string, spot: Spot): Where {
   return { file, ...spot, ...(spot.section === undefined ? {} : { section: `[MS-VHDX] ${spot.section}` }) }
+}
+
+const WAY_ON = 'Read it all the same with --salvage, or mend it: vdisk check IMAGE --repair'
+
+/**
+ * Tells salvage of damage that it can do without.
+ *
+ * @throws VdiskError the damage itself where nothing may be left out, with advice that says how to read on
+ */
+export function leaveOut(reader: Reader, damage: VdiskError): void {
+  if (reader.leaveOut) {
+    reader.leaveOut(damage)
+    return
+  }
+  const { code, message, where, advice } = damage
+  if (advice?.endsWith(WAY_ON)) throw damage
+  throw new VdiskError(code, { message, where, advice: advice === undefined ? WAY_ON : `${advice} ${WAY_ON}` })
 }
 
 function refusal(code: ErrorCode, file: string, why: string, spot: Spot, advice: string | undefined): VdiskError {

@@ -1,3 +1,4 @@
+import { ZERO_GUID } from '../../bytes/guid.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
 import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
@@ -41,7 +42,8 @@ export class VhdxLayer implements Layer {
 
   /** The current header's: another writer may have left a different one in the other. [2.2.2] */
   get identity(): Identity | undefined {
-    return { kind: 'guid', value: this.parts.headers.dataWriteGuid, current: true }
+    const { dataWriteGuid: value } = this.parts.headers
+    return value === ZERO_GUID ? undefined : { kind: 'guid', value, current: true }
   }
 
   get parent(): ParentLink | undefined {
@@ -152,9 +154,14 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
     yield* this.lock.alone(() => clearImage(this, size))
   }
 
+  /** Leaves a file that counts as cleanly closed, and open. */
+  *end(): Io<void> {
+    if (this.session.hasBegun) yield* this.writeBack.end()
+  }
+
   override *close(): Io<void> {
     try {
-      if (this.session.hasBegun) yield* this.writeBack.end()
+      yield* this.end()
     } finally {
       yield* super.close()
     }

@@ -73,10 +73,24 @@ export function mergedMarkOf(locator: ParentLocator): MergedMark | undefined {
 export function complaintsAbout(locator: ParentLocator): string[] {
   const complaints: string[] = []
   if (guidIn(locator, KEY.linkage) === undefined) complaints.push(`it has no ${KEY.linkage} that is a GUID`)
+  const second = locator.get(KEY.linkage2)
+  if (second !== undefined && normalizeGuid(second) === undefined) complaints.push(`its ${KEY.linkage2} is no GUID`)
   if (!PATHS.some((key) => locator.get(key))) complaints.push('it has no path to the parent')
   const link = locator.get(KEY.link)
   if (link !== undefined && !decodeLink(link)) complaints.push(`its ${KEY.link} cannot be read`)
   return complaints
+}
+
+/**
+ * The same without what can be mended for certain: a second linkage that is no GUID goes, one that stands alone takes
+ * the place of the first, since the parent is accepted by it already.
+ */
+export function mendedLinkage(locator: ParentLocator): ParentLocator {
+  const second = locator.get(KEY.linkage2)
+  if (second !== undefined && normalizeGuid(second) === undefined) return locator.with({ [KEY.linkage2]: undefined })
+  const accepted = guidIn(locator, KEY.linkage2)
+  if (accepted === undefined || guidIn(locator, KEY.linkage) !== undefined) return locator
+  return locator.with({ [KEY.linkage]: braced(accepted), [KEY.linkage2]: undefined })
 }
 
 /**

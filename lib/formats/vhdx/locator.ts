@@ -1,5 +1,5 @@
 import { VdiskError } from '../../errors.ts'
-import { corrupt, spotIn, tooLarge, unsupported } from './damage.ts'
+import { corrupt, leaveOut, type Reader, type Spot, spotIn, tooLarge, unsupported } from './damage.ts'
 import { LIMIT, parentLocatorEntry, parentLocatorHeader, VHDX_LOCATOR } from './layout.ts'
 import type { Metadata } from './metadata.ts'
 
@@ -21,39 +21,39 @@ export class ParentLocator {
   }
 
   /**
+   * Salvage leaves out what it cannot read; nothing is read of another kind of parent, and of a key that has two values.
+   *
    * @param at bytes in the file, for messages
    * @throws VdiskError CORRUPT, UNSUPPORTED for another kind of parent than a file of this format's
    */
-  static parse(file: string, bytes: Uint8Array, at: number): ParentLocator {
+  static parse(reader: Reader, bytes: Uint8Array, at: number): ParentLocator {
     const spot = { structure: 'parent locator', at, section: '2.6.2.6' }
-    if (bytes.length < parentLocatorHeader.size) throw corrupt(file, 'its parent locator is too short', spot)
-    const { locatorType, keyValueCount } = parentLocatorHeader.decode(bytes)
-    if (locatorType !== VHDX_LOCATOR) {
-      throw unsupported(file, `its parent is of the kind {${locatorType}}, which vdisk does not know`, {
-        ...spot,
-        section: '2.6.2.6.1',
-      })
-    }
-    if (keyValueCount > MAX_PAIRS) throw tooLarge(file, `its parent locator has ${keyValueCount} entries`, spot)
-    if (parentLocatorHeader.size + keyValueCount * parentLocatorEntry.size > bytes.length) {
-      throw corrupt(file, `its parent locator has no room for the ${keyValueCount} entries it claims`, spot)
-    }
+    const count = entryCount(reader, bytes, spot)
     const pairs = new Map<string, string>()
+    const twice = new Set<string>()
     let total = 0
-    for (let i = 0; i < keyValueCount; i++) {
+    for (let i = 0; i < count; i++) {
       const entry = bytes.subarray(parentLocatorHeader.size + i * parentLocatorEntry.size)
       const { keyOffset, keyLength, valueOffset, valueLength } = parentLocatorEntry.decode(entry)
       const where = { ...spot, index: i, section: '2.6.2.6.2' }
       total += keyLength + valueLength
-      if (total > LIMIT.itemBytes) throw tooLarge(file, 'the texts of its parent locator are longer than it is', where)
+      if (total > LIMIT.itemBytes) {
+        leaveOut(reader, tooLarge(reader.name, 'the texts of its parent locator are longer than it is', where))
+        break
+      }
       const key = textAt(bytes, keyOffset, keyLength)
       const value = textAt(bytes, valueOffset, valueLength)
       if (key === undefined || value === undefined || key === '') {
-        throw corrupt(file, `entry ${i} of its parent locator points outside it`, where)
+        leaveOut(reader, corrupt(reader.name, `entry ${i} of its parent locator points outside it`, where))
+        continue
       }
-      if (pairs.has(key)) throw corrupt(file, `its parent locator has the key "${key}" twice`, where)
+      if (pairs.has(key)) {
+        leaveOut(reader, corrupt(reader.name, `its parent locator has the key "${key}" twice`, where))
+        if (pairs.get(key) !== value) twice.add(key)
+      }
       pairs.set(key, value)
     }
+    for (const key of twice) pairs.delete(key)
     return new ParentLocator(pairs)
   }
 
@@ -95,10 +95,39 @@ export class ParentLocator {
   }
 }
 
-/** The locator of a file with a parent. @throws VdiskError CORRUPT, UNSUPPORTED */
-export function locatorIn(file: string, metadata: Metadata): ParentLocator | undefined {
+/**
+ * The locator of a file with a parent. In salvage it may be empty: then the parent is missing, whoever it was.
+ *
+ * @throws VdiskError CORRUPT, UNSUPPORTED
+ */
+export function locatorIn(reader: Reader, metadata: Metadata): ParentLocator | undefined {
   const { hasParent, locator, locatorAt } = metadata
-  return hasParent && locator ? ParentLocator.parse(file, locator, locatorAt) : undefined
+  if (!hasParent) return undefined
+  if (locator) return ParentLocator.parse(reader, locator, locatorAt)
+  const spot = { structure: 'metadata region', at: metadata.region.at, section: '2.6.2.6' }
+  leaveOut(reader, corrupt(reader.name, 'it has a parent, and nothing in it says which', spot))
+  return new ParentLocator(new Map())
+}
+
+/** Entries that a locator has and that can be read. */
+function entryCount(reader: Reader, bytes: Uint8Array, spot: Spot): number {
+  const { name } = reader
+  if (bytes.length < parentLocatorHeader.size) {
+    leaveOut(reader, corrupt(name, 'its parent locator is too short', spot))
+    return 0
+  }
+  const { locatorType, keyValueCount: count } = parentLocatorHeader.decode(bytes)
+  if (locatorType !== VHDX_LOCATOR) {
+    const where = { ...spot, section: '2.6.2.6.1' }
+    leaveOut(reader, unsupported(name, `its parent is of the kind {${locatorType}}, which vdisk does not know`, where))
+    return 0
+  }
+  const room = Math.floor((bytes.length - parentLocatorHeader.size) / parentLocatorEntry.size)
+  if (count > MAX_PAIRS) leaveOut(reader, tooLarge(name, `its parent locator has ${count} entries`, spot))
+  else if (count > room) {
+    leaveOut(reader, corrupt(name, `its parent locator has no room for the ${count} entries it claims`, spot))
+  }
+  return Math.min(count, MAX_PAIRS, room)
 }
 
 /** Text should not end in a zero, but some writers let it. */

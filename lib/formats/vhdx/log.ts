@@ -1,7 +1,7 @@
 import { crc32c } from '../../bytes/crc32c.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { corrupt, tooLarge } from './damage.ts'
+import { corrupt, leaveOut, type Reader, tooLarge } from './damage.ts'
 import type { Headers } from './header.ts'
 import {
   DATA_DESCRIPTOR,
@@ -37,7 +37,12 @@ export interface PendingLog {
   readonly entries: number
   /** bytes that the file must have afterwards */
   readonly fileEnd: number
+  /** bytes that the file had, durably, when the log was written: a shorter one was cut off since */
+  readonly durableEnd: number
 }
+
+/** Where a log lies, and which entries are its own. */
+export type LogPlace = Pick<Headers, 'logOffset' | 'logLength' | 'logGuid' | 'hasLog'>
 
 interface Entry {
   /** bytes from the start of the log */
@@ -56,9 +61,12 @@ const CHECKED = 4
 /**
  * Reads the updates that a log holds; undefined if the file was closed well.
  *
+ * Salvage replays the log of a file that was cut short since.
+ *
  * @throws VdiskError CORRUPT if no sequence is complete, the file was cut short, or an update goes where none may
  */
-export function* readPendingLog(file: string, store: ByteStore, headers: Headers): Io<PendingLog | undefined> {
+export function* readPendingLog(reader: Reader, store: ByteStore, headers: LogPlace): Io<PendingLog | undefined> {
+  const file = reader.name
   if (!headers.hasLog) return undefined
   if (headers.logLength > LIMIT.replayedLogBytes) {
     throw tooLarge(file, `it was not closed, and its log of ${headers.logLength} bytes is too large to be replayed`, {
@@ -82,12 +90,13 @@ export function* readPendingLog(file: string, store: ByteStore, headers: Headers
   }
   const size = yield* settle(store.size())
   if (size < head.flushedFileOffset) {
-    throw corrupt(
+    const damage = corrupt(
       file,
       `it was cut short: it has ${size} bytes, and had ${head.flushedFileOffset} when its log was written`,
       { structure: 'log', at: headers.logOffset + head.at, section: '2.3.3' },
       'If you have it, copy the file again from its source.',
     )
+    leaveOut(reader, damage)
   }
   const fileEnd = Math.max(size, head.lastFileOffset)
   if (fileEnd > LIMIT.fileBytes) {
@@ -97,18 +106,19 @@ export function* readPendingLog(file: string, store: ByteStore, headers: Headers
       section: '2.3.1.1',
     })
   }
-  return { updates: log.updatesOf(sequence, fileEnd), entries: sequence.length, fileEnd }
+  const updates = log.updatesOf(sequence, fileEnd)
+  return { updates, entries: sequence.length, fileEnd, durableEnd: head.flushedFileOffset }
 }
 
 class Log {
   private readonly file: string
   private readonly bytes: Uint8Array
   private readonly view: DataView
-  private readonly headers: Headers
+  private readonly headers: LogPlace
   private readonly known = new Map<number, Entry | undefined>()
   private checked = 0
 
-  constructor(file: string, bytes: Uint8Array, headers: Headers) {
+  constructor(file: string, bytes: Uint8Array, headers: LogPlace) {
     this.file = file
     this.bytes = bytes
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -1,18 +1,9 @@
-import { crc32c } from '../../bytes/crc32c.ts'
-import { type Io, settle } from '../../io/io.ts'
+import type { Io } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { corrupt, unsupported } from './damage.ts'
+import { corrupt, leaveOut, type Reader, unsupported } from './damage.ts'
 import type { Headers } from './header.ts'
-import {
-  HEADER_SECTION,
-  LIMIT,
-  MIB,
-  REGION,
-  REGION_TABLE_PLACES,
-  REGION_TABLE_SIZE,
-  regionTableEntry,
-  regionTableHeader,
-} from './layout.ts'
+import { HEADER_SECTION, LIMIT, MIB, REGION, REGION_TABLE_PLACES, regionTableHeader } from './layout.ts'
+import { entriesOf, isValidTable, joinTables, type RegionEntry, readRegionTables, withBat } from './region-table.ts'
 
 /** A part of the file that no block may lie in. Places are bytes. */
 export interface Region {
@@ -41,49 +32,41 @@ export class Regions {
   /** header section, log and all regions: what the file has besides blocks */
   readonly all: readonly Region[]
   readonly copies: readonly [TableCopy, TableCopy]
-  private readonly table: Uint8Array
+  /** entries that were not left out, in the order of the table */
+  readonly entries: readonly RegionEntry[]
+  /** entries that were */
+  readonly dropped: number
+  /** the 64 KiB that count */
+  readonly table: Uint8Array
 
-  private constructor(parts: {
-    bat: Region
-    metadata: Region
-    all: readonly Region[]
-    copies: [TableCopy, TableCopy]
-    table: Uint8Array
-  }) {
-    this.bat = parts.bat
-    this.metadata = parts.metadata
-    this.all = parts.all
-    this.copies = parts.copies
-    this.table = parts.table
+  private constructor(copies: readonly [TableCopy, TableCopy], table: Uint8Array, found: Found) {
+    this.copies = copies
+    this.table = table
+    this.bat = found.bat
+    this.metadata = found.metadata
+    this.all = found.all
+    this.entries = found.entries
+    this.dropped = regionTableHeader.decode(table).entryCount - found.entries.length
   }
 
-  /** @throws VdiskError CORRUPT, UNSUPPORTED for a required region that is not known */
-  static *read(file: string, store: ByteStore, headers: Headers): Io<Regions> {
-    const tables = yield* readTables(store)
-    const table = tables.find(isValid)
-    if (!table) {
-      throw corrupt(file, 'neither copy of its region table is valid', {
-        structure: 'region table',
-        at: REGION_TABLE_PLACES[0],
-        section: '2.2.3',
-      })
-    }
+  /**
+   * Salvage does without regions that the disk does not need, also where somebody calls them required.
+   *
+   * @throws VdiskError CORRUPT, UNSUPPORTED for a required region that is not known
+   */
+  static *read(reader: Reader, store: ByteStore, headers: Headers): Io<Regions> {
+    const tables = yield* readRegionTables(store)
+    return Regions.of(reader, tables, wholeTable(reader, tables), headers)
+  }
+
+  /** What one of the copies says. */
+  static of(reader: Reader, tables: readonly (Uint8Array | undefined)[], table: Uint8Array, headers: Headers): Regions {
     // The checksum of 64 KiB takes most of the time of opening: what equals a valid copy is valid.
+    const isWhole = tables.includes(table)
     const copies = tables.map((copy) =>
-      copy && Buffer.compare(copy, table) === 0 ? 'valid' : isValid(copy) ? 'differs' : 'damaged',
+      isWhole && copy && Buffer.compare(copy, table) === 0 ? 'valid' : isValidTable(copy) ? 'differs' : 'damaged',
     ) as [TableCopy, TableCopy]
-    const log = { name: 'log', at: headers.logOffset, length: headers.logLength }
-    const found = parseTable(file, table)
-    const all = [{ name: 'header section', at: 0, length: HEADER_SECTION }, ...found.values()]
-    if (log.length > 0) all.push(log)
-    refuseOverlap(file, all)
-    return new Regions({
-      bat: required(file, found, REGION.bat, 'BAT'),
-      metadata: required(file, found, REGION.metadata, 'metadata'),
-      all,
-      copies,
-      table,
-    })
+    return new Regions(copies, table, new Parsing(reader, table).found(headers))
   }
 
   /** Which region a range of the file touches. */
@@ -94,115 +77,108 @@ export class Regions {
 
   /** Both copies of the table as they must be for the BAT to lie elsewhere. */
   moveBat(at: number, length: number): Patch[] {
-    const table = this.table.slice()
-    const count = regionTableHeader.decode(table).entryCount
-    for (let i = 0; i < count; i++) {
-      const entry = table.subarray(entryAt(i), entryAt(i) + regionTableEntry.size)
-      if (regionTableEntry.decode(entry).guid === REGION.bat) regionTableEntry.patch(entry, { fileOffset: at, length })
-    }
-    seal(table)
-    return REGION_TABLE_PLACES.map((place) => ({ at: place, bytes: table }))
+    const bytes = withBat(this.table, at, length)
+    return REGION_TABLE_PLACES.map((place) => ({ at: place, bytes }))
   }
-}
-
-/** The 64 KiB of a new region table. */
-export function makeRegionTable(
-  bat: { at: number; length: number },
-  metadata: { at: number; length: number },
-): Uint8Array {
-  const table = new Uint8Array(REGION_TABLE_SIZE)
-  regionTableHeader.encode({ signature: SIGNATURE, checksum: 0, entryCount: 2 }, table)
-  const entries = [
-    { guid: REGION.bat, fileOffset: bat.at, length: bat.length, required: 1 },
-    { guid: REGION.metadata, fileOffset: metadata.at, length: metadata.length, required: 1 },
-  ]
-  for (const [i, entry] of entries.entries()) regionTableEntry.encode(entry, table.subarray(entryAt(i)))
-  seal(table)
-  return table
-}
-
-const SIGNATURE = 'regi'
-
-function* readTables(store: ByteStore): Io<(Uint8Array | undefined)[]> {
-  const size = yield* settle(store.size())
-  const tables: (Uint8Array | undefined)[] = []
-  for (const at of REGION_TABLE_PLACES) {
-    const table = new Uint8Array(REGION_TABLE_SIZE)
-    if (at + table.length <= size) yield* settle(store.read(at, table))
-    tables.push(at + table.length <= size ? table : undefined)
-  }
-  return tables
-}
-
-function isValid(table: Uint8Array | undefined): table is Uint8Array {
-  if (!table) return false
-  const { signature, checksum } = regionTableHeader.decode(table)
-  return signature === SIGNATURE && checksum === checksumOf(table)
-}
-
-function parseTable(file: string, table: Uint8Array): Map<string, Region> {
-  const { entryCount } = regionTableHeader.decode(table)
-  const spot = { structure: 'region table', at: REGION_TABLE_PLACES[0], section: '2.2.3' }
-  if (entryCount > LIMIT.tableEntries) {
-    throw corrupt(file, `its region table claims ${entryCount} entries, it has room for ${LIMIT.tableEntries}`, spot)
-  }
-  const regions = new Map<string, Region>()
-  for (let i = 0; i < entryCount; i++) {
-    const { guid, fileOffset, length, required } = regionTableEntry.decode(table.subarray(entryAt(i)))
-    const name = NAMES.get(guid)
-    const entry = { ...spot, index: i, section: '2.2.3.2' }
-    if (name === undefined && required & 1) {
-      throw unsupported(file, `it needs the region {${guid}}, which vdisk does not know`, entry)
-    }
-    if (regions.has(guid)) throw corrupt(file, `its region table names {${guid}} twice`, entry)
-    const aligned = fileOffset % MIB === 0 && length % MIB === 0
-    if (!aligned || fileOffset < HEADER_SECTION || length === 0 || !Number.isSafeInteger(fileOffset + length)) {
-      throw corrupt(file, `its region {${guid}} of ${length} bytes at ${fileOffset} is not aligned to 1 MiB`, entry)
-    }
-    regions.set(guid, { name: name ?? `region {${guid}}`, at: fileOffset, length })
-  }
-  return regions
 }
 
 const NAMES = new Map<string, string>([
   [REGION.bat, 'BAT'],
   [REGION.metadata, 'metadata region'],
 ])
+const SPOT = { structure: 'region table', at: REGION_TABLE_PLACES[0], section: '2.2.3' }
 
-function required(file: string, regions: Map<string, Region>, guid: string, name: string): Region {
-  const region = regions.get(guid)
-  if (region) return region
-  throw corrupt(file, `its region table has no ${name} region`, {
-    structure: 'region table',
-    at: REGION_TABLE_PLACES[0],
-    section: '2.2.3.2',
-  })
+interface Found {
+  readonly bat: Region
+  readonly metadata: Region
+  readonly all: readonly Region[]
+  readonly entries: readonly RegionEntry[]
 }
 
-function refuseOverlap(file: string, regions: readonly Region[]): void {
-  const sorted = [...regions].sort((a, b) => a.at - b.at)
-  for (const [i, region] of sorted.entries()) {
-    const next = sorted[i + 1]
-    if (!next || region.at + region.length <= next.at) continue
-    throw corrupt(file, `its ${region.name} and its ${next.name} lie on top of each other at ${next.at}`, {
-      structure: 'region table',
-      at: next.at,
-      section: '2.2.3.2',
+function wholeTable(reader: Reader, tables: readonly (Uint8Array | undefined)[]): Uint8Array {
+  const table = tables.find(isValidTable)
+  if (table) return table
+  const damage = corrupt(reader.name, 'neither copy of its region table is valid', SPOT)
+  const joined = joinTables(tables[0], tables[1])
+  if (!joined) throw damage
+  leaveOut(reader, damage)
+  return joined
+}
+
+/** One table, entry by entry. */
+class Parsing {
+  private readonly reader: Reader
+  private readonly entries: readonly RegionEntry[]
+
+  constructor(reader: Reader, table: Uint8Array) {
+    this.reader = reader
+    const { entryCount } = regionTableHeader.decode(table)
+    if (entryCount > LIMIT.tableEntries) {
+      const why = `its region table claims ${entryCount} entries, it has room for ${LIMIT.tableEntries}`
+      throw corrupt(reader.name, why, SPOT)
+    }
+    this.entries = entriesOf(table, entryCount)
+  }
+
+  found(headers: Headers): Found {
+    const entries = this.usable()
+    const bat = this.required(entries, REGION.bat, 'BAT')
+    const metadata = this.required(entries, REGION.metadata, 'metadata')
+    const all: Region[] = [{ name: 'header section', at: 0, length: HEADER_SECTION }]
+    for (const region of [bat, metadata]) this.place(all, region, false)
+    const log = { name: 'log', at: headers.logOffset, length: headers.logLength }
+    if (log.length > 0) this.place(all, log, !headers.hasLog)
+    const kept = entries.filter((entry) => NAMES.has(entry.guid) || this.place(all, regionOf(entry), true))
+    return { bat, metadata, all, entries: kept }
+  }
+
+  /** The entries that make sense, each for itself. */
+  private usable(): RegionEntry[] {
+    const { name } = this.reader
+    const seen = new Set<string>()
+    return this.entries.filter(({ guid, fileOffset, length, required }, index) => {
+      const where = { ...SPOT, index, section: '2.2.3.2' }
+      const isKnown = NAMES.has(guid)
+      if (!isKnown && required & 1) {
+        leaveOut(this.reader, unsupported(name, `it needs the region {${guid}}, which vdisk does not know`, where))
+      }
+      const aligned = fileOffset % MIB === 0 && length % MIB === 0 && length > 0
+      const why = seen.has(guid)
+        ? `its region table names {${guid}} twice`
+        : aligned && fileOffset >= HEADER_SECTION && Number.isSafeInteger(fileOffset + length)
+          ? undefined
+          : `its region {${guid}} of ${length} bytes at ${fileOffset} is not aligned to 1 MiB`
+      seen.add(guid)
+      if (why === undefined) return true
+      const damage = corrupt(name, why, where)
+      if (isKnown) throw damage
+      leaveOut(this.reader, damage)
+      return false
     })
+  }
+
+  private required(entries: readonly RegionEntry[], guid: string, name: string): Region {
+    const entry = entries.find((one) => one.guid === guid)
+    if (entry) return regionOf(entry)
+    throw corrupt(this.reader.name, `its region table has no ${name} region`, { ...SPOT, section: '2.2.3.2' })
+  }
+
+  /** Adds a region to those that have their place. @returns whether it could have its own */
+  private place(all: Region[], region: Region, isOptional: boolean): boolean {
+    const other = all.find(({ at, length }) => region.at < at + length && at < region.at + region.length)
+    if (other) {
+      const [first, second] = other.at <= region.at ? [other, region] : [region, other]
+      const why = `its ${first.name} and its ${second.name} lie on top of each other at ${second.at}`
+      const damage = corrupt(this.reader.name, why, { ...SPOT, at: second.at, section: '2.2.3.2' })
+      if (!isOptional) throw damage
+      leaveOut(this.reader, damage)
+      return false
+    }
+    all.push(region)
+    return true
   }
 }
 
-function entryAt(index: number): number {
-  return regionTableHeader.size + index * regionTableEntry.size
-}
-
-function seal(table: Uint8Array): void {
-  regionTableHeader.patch(table, { checksum: checksumOf(table) })
-}
-
-/** With the checksum field taken as 0. */
-function checksumOf(table: Uint8Array): number {
-  const copy = table.slice()
-  regionTableHeader.patch(copy, { checksum: 0 })
-  return crc32c(copy)
+function regionOf({ guid, fileOffset, length }: RegionEntry): Region {
+  return { name: NAMES.get(guid) ?? `region {${guid}}`, at: fileOffset, length }
 }

@@ -88,6 +88,13 @@ export class Space implements FileEnd {
     return rooms
   }
 
+  /** Runs of the file that nobody uses. */
+  *unused(): Generator<Room> {
+    for (const { start, length, set } of this.used.runs()) {
+      if (!set) yield { at: start * MIB, length: Math.min(length * MIB, this.end - start * MIB) }
+    }
+  }
+
   /** At the begin of a flush: no reader that saw the old tables is left. The room is given back to the medium. */
   *retire(): Io<void> {
     const rooms = [...this.givenUp.takeDue()]

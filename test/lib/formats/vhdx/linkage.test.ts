@@ -33,7 +33,7 @@ function parentOf(change: Partial<NewParent> = {}): NewParent {
 
 function pairsOf(file: VhdxFile): Record<string, string> {
   const { at, length } = file.item(LOCATOR)
-  return Object.fromEntries(ParentLocator.parse('a', file.bytes(at, length), at).pairs)
+  return Object.fromEntries(ParentLocator.parse({ name: 'a' }, file.bytes(at, length), at).pairs)
 }
 
 /** A locator by the book. [MS-VHDX] 2.6.2.6 */
@@ -66,7 +66,7 @@ describe('a parent locator', () => {
       ['relative_path', '.\\base.vhdx'],
       ['volume_path', '\\\\?\\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\\vm\\base.vhdx'],
     ])
-    expect(parentLinkOf(ParentLocator.parse('a', bytes, 0))).toEqual({
+    expect(parentLinkOf(ParentLocator.parse({ name: 'a' }, bytes, 0))).toEqual({
       references: [
         '.\\base.vhdx',
         '\\\\?\\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\\vm\\base.vhdx',
@@ -86,13 +86,13 @@ describe('a parent locator', () => {
       ['parent_linkage2', `{${B}}`],
       ['relative_path', 'x'],
     ])
-    const link = parentLinkOf(ParentLocator.parse('a', bytes, 0))
+    const link = parentLinkOf(ParentLocator.parse({ name: 'a' }, bytes, 0))
     expect(link).toMatchObject({ expects: [guid(A), guid(B)], merging: true })
   })
 
   test('whose text ends in a zero is read without it', () => {
     const bytes = locatorBytes([['relative_path', 'x.vhdx\0']])
-    expect(ParentLocator.parse('a', bytes, 0).get('relative_path')).toBe('x.vhdx')
+    expect(ParentLocator.parse({ name: 'a' }, bytes, 0).get('relative_path')).toBe('x.vhdx')
   })
 
   test('round trips, whatever the order of its keys', () => {
@@ -102,7 +102,7 @@ describe('a parent locator', () => {
       ['vdisk_link', JSON.stringify({ größe: '𝄞' })],
     ])
     const bytes = new ParentLocator(pairs).encode('a')
-    expect([...ParentLocator.parse('a', bytes, 0).pairs]).toEqual([...pairs])
+    expect([...ParentLocator.parse({ name: 'a' }, bytes, 0).pairs]).toEqual([...pairs])
   })
 
   test.each<[string, Uint8Array, string]>([
@@ -124,7 +124,7 @@ describe('a parent locator', () => {
       'CORRUPT',
     ],
   ])('%s is refused', (_, bytes, code) => {
-    expect(() => ParentLocator.parse('a', bytes, 0)).toThrow(expect.objectContaining({ code }) as Error)
+    expect(() => ParentLocator.parse({ name: 'a' }, bytes, 0)).toThrow(expect.objectContaining({ code }) as Error)
   })
 
   test('whose entries share one long text costs no more than a locator can have', () => {
@@ -136,7 +136,7 @@ describe('a parent locator', () => {
       view.setUint32(24 + i * 12, view.getUint32(24 + 39 * 12, true), true)
       view.setUint16(30 + i * 12, 65534, true)
     }
-    expect(() => ParentLocator.parse('a', bytes, 0)).toThrow(
+    expect(() => ParentLocator.parse({ name: 'a' }, bytes, 0)).toThrow(
       expect.objectContaining({ code: 'LIMIT_EXCEEDED' }) as Error,
     )
   })
