@@ -2,12 +2,14 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Access, FormatDriver } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { Layer } from '../../contracts/layer.ts'
+import type { RepairReport } from '../../contracts/repair.ts'
 import { checkVhdx } from './check.ts'
 import { createOptions, createVhdx } from './create.ts'
 import { vhdxInspector } from './inspect.ts'
 import type { VhdxLayer } from './layer.ts'
 import { FILE_SIGNATURE, LIMIT } from './layout.ts'
 import { openForReading, openForWriting } from './open.ts'
+import { repairVhdx } from './repair/repair.ts'
 
 /** Hyper-V's format, and that of its checkpoints (AVHDX). [MS-VHDX] */
 export const vhdx: FormatDriver = {
@@ -43,4 +45,8 @@ export const vhdx: FormatDriver = {
     yield* checkVhdx((layer as VhdxLayer).structure, report)
   },
   inspector: vhdxInspector,
+
+  *repair(image: Image, report: RepairReport) {
+    yield* repairVhdx(image, report)
+  },
 }
