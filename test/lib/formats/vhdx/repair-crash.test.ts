@@ -19,7 +19,7 @@ const GUID = '11111111-2222-4333-8444-555555555555'
 const PARAMETERS = 'caa16737-fa36-4d43-b3b6-33f0aa44e76b'
 
 /** Writes back from the last one of which one may be missing. */
-const MISSING = 5
+const MISSING = 3
 
 type Sectors = readonly (Uint8Array | undefined)[]
 
