@@ -73,12 +73,14 @@ export class ParentLocator {
 
   /** @throws VdiskError UNSUPPORTED for a text that is longer than the format can say */
   encode(file: string): Uint8Array {
-    const texts = [...this.pairs].map(([key, value]) => [Buffer.from(key, 'utf16le'), Buffer.from(value, 'utf16le')])
+    const texts = [...this.pairs].map(
+      ([key, value]) => [Buffer.from(key, 'utf16le'), Buffer.from(value, 'utf16le')] as const,
+    )
     let at = parentLocatorHeader.size + texts.length * parentLocatorEntry.size
-    const length = texts.reduce((sum, [key, value]) => sum + (key?.length ?? 0) + (value?.length ?? 0), at)
+    const length = texts.reduce((sum, [key, value]) => sum + key.length + value.length, at)
     const bytes = new Uint8Array(length)
     parentLocatorHeader.encode({ locatorType: VHDX_LOCATOR, reserved: 0, keyValueCount: texts.length }, bytes)
-    for (const [i, [key, value]] of (texts as [Buffer, Buffer][]).entries()) {
+    for (const [i, [key, value]] of texts.entries()) {
       if (value.length > MAX_TEXT) throw tooLong(file)
       const fields = {
         keyOffset: at,

@@ -142,7 +142,8 @@ export class Metadata {
         bytes: fileParameters.encode({ blockSize: this.blockSize, flags }),
       },
     ]
-    if (!locator) return old ? [...patches, ...this.withoutEntry(old)] : patches
+    // Who has a parent has a locator: without it the file would not have been opened for writing.
+    if (!locator) return [...patches, ...this.withoutEntry(old as MetadataItem)]
     const offset = this.roomFor(locator.length)
     const index = old?.index ?? this.items.length
     const { isRequired } = METADATA_FLAG

@@ -16,40 +16,31 @@ export interface EntryChange {
   readonly doubtful: readonly Range[]
 }
 
-/** Writes entries, page by page: as many pages at a time as a log entry can hold. What they point at was written before. */
+/** Entries of as many pages as any log has room for: even one of 1 MiB holds nearly twice as many. */
+export const ENTRIES_AT_ONCE = (64 * LOG_SECTOR) / BAT_ENTRY
+
+/**
+ * Writes entries, all of them in one batch. What they point at was written before.
+ *
+ * @param changes of entries that lie within ENTRIES_AT_ONCE of each other, or 64 at most
+ */
 export function* applyChanges(mending: Mending, bat: Bat, changes: readonly EntryChange[]): Io<void> {
-  for (let done = 0; done < changes.length; ) {
-    yield* mending.begin('metadata')
-    const capacity = yield* mending.capacity()
-    const pages = new Set<number>()
-    let end = done
-    while (end < changes.length) {
-      pages.add(pageOf(placeOfEntry(bat, changes[end] as EntryChange)))
-      if (pages.size > capacity) break
-      end++
-    }
-    const batch = changes.slice(done, end)
-    for (const change of batch) {
-      const { code, message, doubtful } = change
-      mending.tell({ code, structure: 'BAT', at: placeOfEntry(bat, change), message }, doubtful)
-    }
-    if (batch.some(({ changesContent }) => changesContent)) yield* mending.begin('content')
-    yield* mending.amend(
-      batch.map((change) => {
-        const bytes = new Uint8Array(BAT_ENTRY)
-        setBatEntry(new DataView(bytes.buffer), 0, change.state, change.place)
-        return { at: placeOfEntry(bat, change), bytes }
-      }),
-    )
-    for (const change of batch) bat.tables.drop(pageOf(placeOfEntry(bat, change)), LOG_SECTOR)
-    done = end
+  if (changes.length === 0) return
+  for (const change of changes) {
+    const { code, message, doubtful } = change
+    mending.tell({ code, structure: 'BAT', at: placeOfEntry(bat, change), message }, doubtful)
   }
+  yield* mending.begin(changes.some(({ changesContent }) => changesContent) ? 'content' : 'metadata')
+  yield* mending.amend(
+    changes.map((change) => {
+      const bytes = new Uint8Array(BAT_ENTRY)
+      setBatEntry(new DataView(bytes.buffer), 0, change.state, change.place)
+      return { at: placeOfEntry(bat, change), bytes }
+    }),
+  )
+  for (const change of changes) bat.tables.drop(placeOfEntry(bat, change), BAT_ENTRY)
 }
 
 function placeOfEntry(bat: Bat, { index }: EntryChange): number {
   return bat.regions.bat.at + index * BAT_ENTRY
-}
-
-function pageOf(at: number): number {
-  return at - (at % LOG_SECTOR)
 }

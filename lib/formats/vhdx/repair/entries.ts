@@ -2,13 +2,10 @@ import type { Io } from '../../../io/io.ts'
 import type { Bat } from '../bat.ts'
 import type { Geometry } from '../geometry.ts'
 import { BAT_ENTRY, BITMAP, hasReservedBits, MIB, PAYLOAD, placeOf, stateOf } from '../layout.ts'
-import { applyChanges, type EntryChange } from './changes.ts'
+import { applyChanges, ENTRIES_AT_ONCE, type EntryChange } from './changes.ts'
 import { decidedRanges, presentRanges, rangeOf } from './guest-ranges.ts'
 import type { Mending } from './mending.ts'
 import { fillRange, isMarked, knownEntries, type RoomSurvey, surveyRoom } from './room.ts'
-
-/** Entries that are looked at before what is wrong with them is changed. */
-const STRIDE = 1 << 15
 
 /** A change, and whose content it is about. */
 type Verdict = Omit<EntryChange, 'index' | 'doubtful'> & {
@@ -29,9 +26,9 @@ export function* mendEntries(mending: Mending, bat: Bat): Io<void> {
   const { report, pace, originalEnd } = mending
   const judge = new EntryJudge(bat, yield* surveyRoom(bat, originalEnd, pace), originalEnd)
   const entries = knownEntries(bat, originalEnd)
-  for (let start = 0; start < entries; start += STRIDE) {
+  for (let start = 0; start < entries; start += ENTRIES_AT_ONCE) {
     const found: { index: number; verdict: Verdict }[] = []
-    yield* bat.walk(start, Math.min(entries, start + STRIDE), (view, first, count) => {
+    yield* bat.walk(start, Math.min(entries, start + ENTRIES_AT_ONCE), (view, first, count) => {
       for (let i = 0; i < count; i++) {
         const low = view.getUint32(i * BAT_ENTRY, true)
         const high = view.getUint32(i * BAT_ENTRY + 4, true)

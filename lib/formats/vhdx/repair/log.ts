@@ -1,7 +1,6 @@
 import { ZERO_GUID } from '../../../bytes/guid.ts'
 import { isVdiskError, type VdiskError } from '../../../errors.ts'
 import { type Io, settle } from '../../../io/io.ts'
-import { HEADER_SECTION } from '../layout.ts'
 import { type PendingLog, readPendingLog } from '../log.ts'
 import { openParts } from '../open.ts'
 import { replayOnto } from '../replay.ts'
@@ -53,7 +52,7 @@ function* setAside(mending: Mending, damage: VdiskError): Io<void> {
   const change = {
     code: 'LOG_UNUSABLE',
     structure: 'log',
-    at: damage.where.at ?? HEADER_SECTION,
+    at: damage.where.at,
     message: `the log could not be replayed and was set aside: the tables are what they were before it. ${damage.message}`,
   }
   mending.tell(change, [{ offset: 0, length: geometry.size }])

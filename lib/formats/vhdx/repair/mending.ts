@@ -93,11 +93,6 @@ export class Mending {
     yield* settle(this.store.grow(roundUp(end, MIB)))
   }
 
-  /** Pages that one batch can change. */
-  *capacity(): Io<number> {
-    return (yield* this.ensureLog()).capacity
-  }
-
   /**
    * Changes tables, durably and together. `begin` came before.
    *

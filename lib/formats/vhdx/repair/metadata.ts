@@ -36,8 +36,8 @@ export function* mendMetadata(mending: Mending, region: Region): Io<void> {
   for (const { message, where } of damage) {
     mending.tell({
       code: 'METADATA_DAMAGED',
-      structure: where.structure ?? 'metadata table',
-      at: where.at ?? region.at,
+      structure: 'metadata table',
+      at: where.at,
       message: `the metadata table was written anew: ${message}`,
     })
   }
