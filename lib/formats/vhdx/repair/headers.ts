@@ -17,6 +17,7 @@ import { openParts } from '../open.ts'
 import type { Mending } from './mending.ts'
 import { placeForLog, refuseHiddenLogs } from './new-log.ts'
 import { surveyRoom } from './room.ts'
+import { tolerant } from './tolerant.ts'
 
 export interface MendedHeaders {
   readonly headers: Headers
@@ -38,11 +39,10 @@ export function* mendHeaders(image: Image, report: RepairReport): Io<MendedHeade
   if (!currentOf(copies)) yield* rebuild(image, copies, report)
   const current = currentOf(yield* readHeaderCopies(image.store)) as HeaderCopy
   let complaint: VdiskError | undefined
-  const leaveOut = (damage: VdiskError): void => {
-    if (damage.code === 'UNSUPPORTED') throw damage
+  const patient = tolerant(image, (damage) => {
     complaint = damage
-  }
-  const headers = yield* Headers.read({ ...image, leaveOut })
+  })
+  const headers = yield* Headers.read(patient)
   return { headers, lostLog: current.fields.logGuid === ZERO_GUID ? undefined : complaint }
 }
 
@@ -80,13 +80,7 @@ function* stateWithNewLog(image: Image): Io<HeaderState> {
   const { name, store } = image
   const size = yield* settle(store.size())
   const pace = new Pace(image.signal)
-  const parts = yield* openParts(
-    { ...image, leaveOut: () => {} },
-    Headers.make(name, NO_STATE),
-    store,
-    { end: size },
-    undefined,
-  )
+  const parts = yield* openParts(tolerant(image), Headers.make(name, NO_STATE), store, { end: size }, undefined)
   const survey = yield* surveyRoom(parts.bat, size, pace)
   yield* refuseHiddenLogs(image, survey, pace)
   const place = placeForLog(survey, size)

@@ -12,6 +12,7 @@ import { complaintAboutLog, openParts } from '../open.ts'
 import { type Patch, Regions } from '../regions.ts'
 import { placeForLog } from './new-log.ts'
 import { surveyRoom } from './room.ts'
+import { tolerant } from './tolerant.ts'
 
 /** A range of the disk, in bytes. */
 export interface Range {
@@ -53,14 +54,7 @@ export class Mending {
     this.report = report
     this.headers = headers
     this.originalEnd = originalEnd
-    this.image = {
-      ...image,
-      leaveOut: (damage) => {
-        // Who does not know what a file is about cannot mend it.
-        if (damage.code === 'UNSUPPORTED') throw damage
-        this.leftOut.push(damage)
-      },
-    }
+    this.image = tolerant(image, (damage) => this.leftOut.push(damage))
     this.pace = new Pace(image.signal)
   }
 

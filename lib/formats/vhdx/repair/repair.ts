@@ -40,10 +40,11 @@ function* mendAll(image: Image, report: RepairReport): Io<boolean> {
   const { headers, lostLog } = yield* mendHeaders(image, report)
   const mending = new Mending(image, report, headers, yield* settle(image.store.size()))
   yield* mendLog(mending, lostLog)
-  yield* mendHeaderCopy(mending)
   yield* mendRegionTables(mending)
   yield* mendMetadata(mending, (yield* Regions.read(mending.image, mending.store, headers)).metadata)
   yield* mendLocator(mending)
+  // Not before it is clear that nothing in the file is beyond us: any change writes both headers anyway.
+  yield* mendHeaderCopy(mending)
   const { bat } = yield* partsOf(mending)
   yield* mendEntries(mending, bat)
   yield* mendBlocks(mending, bat)
