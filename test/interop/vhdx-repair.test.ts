@@ -1,15 +1,21 @@
+import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { Chain } from '../../lib/chain/chain.ts'
+import { RepairReport } from '../../lib/contracts/repair.ts'
+import { vhdx } from '../../lib/formats/vhdx/driver.ts'
+import { HostFile } from '../../lib/io/host-file.ts'
 import { promised } from '../../lib/io/io.ts'
+import { checkLayer } from '../contract/driver-contract.ts'
 import { patternFor } from '../model/history.ts'
+import { corpusEntries, corpusMissing, restored } from '../support/corpus.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
-import { contentOf } from '../support/stores.ts'
+import { contentOf, watchedStore } from '../support/stores.ts'
 import { tempFolder } from '../support/temp.ts'
 import { readByLibvhdi } from '../support/vhdimount.ts'
 import { KIB, MIB, VhdxFile } from '../support/vhdx-file.ts'
-import { repair, sectorsOf } from '../support/vhdx-repair.ts'
+import { namedBy, repair, sectorsOf } from '../support/vhdx-repair.ts'
 
 const SIZE = 8 * MIB
 const folder = tempFolder('vhdx-repair')
@@ -71,3 +77,54 @@ describeWithPeers(['vhdimount', 'umount'], 'libvhdi and a mended VHDX', () => {
     expect(readByLibvhdi(name, 1)[0]?.equals(await read(file))).toBe(true)
   })
 })
+
+describe.skipIf(corpusMissing)(`real VHDX images${corpusMissing ? ` (${corpusMissing})` : ''}`, () => {
+  const scratch = tempFolder('vhdx-repair-corpus')
+  const images = corpusEntries.filter(({ format }) => format === 'vhdx')
+
+  test.each(images)(
+    '$id is written to by a repair only where the check finds something, and reads the same',
+    async (entry) => {
+      const store = HostFile.open(restored(entry, scratch), { write: true })
+      let writes = 0
+      const image = {
+        name: entry.id,
+        store: watchedStore(store, ({ kind }) => {
+          if (kind !== 'read') writes++
+        }),
+        neighbour: () => {
+          throw new Error('a repair asks for no other file')
+        },
+      }
+      const check = async (): Promise<string[]> => {
+        const layer = await promised(vhdx.open(image, 'read'))
+        return (await checkLayer(vhdx, layer)).findings.map(({ code }) => code)
+      }
+      try {
+        const found = await check()
+        const digest = async (): Promise<string> => sampleOf(new Chain([await promised(vhdx.open(image, 'read'))]))
+        const before = await digest()
+        const report = new RepairReport('all')
+        await promised((vhdx.repair as NonNullable<typeof vhdx.repair>)(image, report))
+        expect(report.count > 0).toBe(found.length > 0)
+        expect(writes > 0).toBe(found.length > 0)
+        expect(namedBy(report)).toEqual([])
+        expect(await check()).toEqual([])
+        expect(await digest()).toBe(before)
+      } finally {
+        store.close()
+      }
+    },
+  )
+})
+
+/** A digest of a MiB in every 64 of a disk. */
+async function sampleOf(chain: Chain): Promise<string> {
+  const hash = createHash('sha256')
+  for (let at = 0; at + MIB <= chain.size; at += 64 * MIB) {
+    const bytes = new Uint8Array(MIB)
+    await promised(chain.read(at, bytes))
+    hash.update(bytes)
+  }
+  return hash.digest('hex')
+}

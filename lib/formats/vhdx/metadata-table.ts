@@ -99,21 +99,33 @@ export function gapFor(items: readonly NewItem[], length: number): number {
   return start
 }
 
-/** How many entries there are to believe in. */
+/**
+ * How many entries there are to believe in. What stands behind the claimed ones means nothing: Hyper-V leaves rubbish
+ * there. Only where the claim cannot be right, salvage takes all that are there.
+ */
 function countOf(reader: Reader, table: Uint8Array, spot: Spot): number {
-  const { entryCount } = metadataTableHeader.decode(table)
+  const { entryCount: claimed } = metadataTableHeader.decode(table)
   const { name } = reader
   const room = LIMIT.tableEntries
-  if (entryCount > room) {
-    leaveOut(reader, corrupt(name, `its metadata table claims ${entryCount} entries, it has room for ${room}`, spot))
+  if (claimed > room) {
+    leaveOut(reader, corrupt(name, `its metadata table claims ${claimed} entries, it has room for ${room}`, spot))
   }
-  if (!reader.leaveOut) return entryCount
+  if (!reader.leaveOut || (claimed <= room && hasVitalItems(table, claimed))) return claimed
   let there = 0
   while (there < room && !isEmpty(table, there)) there++
-  if (there !== entryCount && entryCount <= room) {
-    reader.leaveOut(corrupt(name, `its metadata table claims ${entryCount} entries, there are ${there}`, spot))
+  if (claimed <= room) {
+    reader.leaveOut(corrupt(name, `its metadata table claims ${claimed} entries, there are ${there}`, spot))
   }
   return there
+}
+
+function hasVitalItems(table: Uint8Array, count: number): boolean {
+  const found = new Set<string>()
+  for (let index = 0; index < count; index++) {
+    const { itemId, flags } = metadataTableEntry.decode(table.subarray(entryAt(index)))
+    if (VITAL_ITEMS.has(itemId) && (flags & METADATA_FLAG.isUser) === 0) found.add(itemId)
+  }
+  return found.size === VITAL_ITEMS.size
 }
 
 function isEmpty(table: Uint8Array, index: number): boolean {

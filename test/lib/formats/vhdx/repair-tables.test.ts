@@ -494,6 +494,13 @@ describe('metadata', () => {
     expect(report.done.map(({ code }) => code)).toEqual(['METADATA_DAMAGED'])
   })
 
+  test('with rubbish behind the entries that the table claims, as Hyper-V leaves it, is sound', async () => {
+    const { file } = await written()
+    file.put(file.metadata.at + 32 + 5 * 32, file.bytes(file.item(ITEM.id).entryAt, 32))
+    expect((await salvage(file)).told).toEqual([])
+    expect((await repair(file)).count).toBe(0)
+  })
+
   test('an item that nobody needs, and which is sound, stays when the table is written anew', async () => {
     const { file, content } = await written()
     addItem(file, {})
