@@ -1,6 +1,5 @@
 import { crc32c } from '../../bytes/crc32c.ts'
 import { ZERO_GUID } from '../../bytes/guid.ts'
-import type { Image } from '../../contracts/image.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -55,12 +54,12 @@ export class Headers {
    *
    * @throws VdiskError NOT_THIS_FORMAT, CORRUPT if no header is current, UNSUPPORTED for another version
    */
-  static *read(image: Image): Io<Headers> {
-    const { name, store } = image
-    yield* checkSignature(image)
+  static *read(reader: Reader, store: ByteStore): Io<Headers> {
+    const { name } = reader
+    yield* checkSignature(reader, store)
     const copies = yield* readHeaderCopies(store)
     const current = currentOf(copies)
-    if (!current) leaveOut(image, noneCurrent(name, copies))
+    if (!current) leaveOut(reader, noneCurrent(name, copies))
     const valid = [0, 1].map((slot) => copies.some((copy) => copy.slot === slot && copy.isValid)) as [boolean, boolean]
     const headers = new Headers(
       name,
@@ -68,7 +67,7 @@ export class Headers {
       current?.slot ?? 1,
       valid,
     )
-    headers.check(image, yield* settle(store.size()))
+    headers.check(reader, yield* settle(store.size()))
     return headers
   }
 
@@ -217,16 +216,15 @@ function complete(state: HeaderState): Fields {
   return { ...state, signature: SIGNATURE, checksum: 0, sequenceNumber: 0n }
 }
 
-function* checkSignature(image: Image): Io<void> {
-  const { name, store } = image
+function* checkSignature({ name, leaveOut: note }: Reader, store: ByteStore): Io<void> {
   if (yield* hasSignature(store)) return
   const damage = new VdiskError('NOT_THIS_FORMAT', {
     message: `Cannot read ${name} as vhdx: it does not begin with "${FILE_SIGNATURE}"`,
     where: spotIn(name, { structure: 'file type identifier', at: 0, section: '2.2.1' }),
   })
   // Most files that do not begin with it are of another format: nobody is advised to salvage those.
-  if (!image.leaveOut) throw damage
-  image.leaveOut(damage)
+  if (!note) throw damage
+  note(damage)
 }
 
 /** Whether a file says at its begin what it is. [2.2.1] */

@@ -31,13 +31,13 @@ export const vhdxInspector: Inspector = {
 }
 
 function* inspectFile(file: BoundedStore, inspection: Inspection): Io<void> {
-  const headers = yield* inspection.attempt(() => Headers.read(file.name, file))
+  const headers = yield* inspection.attempt(() => Headers.read(file, file))
   if (!headers) return
   inspectHeaders(file, headers, inspection)
-  const regions = yield* inspection.attempt(() => Regions.read(file.name, file, headers))
+  const regions = yield* inspection.attempt(() => Regions.read(file, file, headers))
   if (!regions) return
   inspectRegions(file, regions, inspection)
-  const metadata = yield* inspection.attempt(() => Metadata.read(file.name, file, regions.metadata))
+  const metadata = yield* inspection.attempt(() => Metadata.read(file, file, regions.metadata))
   if (!metadata) return
   inspection.size = metadata.virtualDiskSize
   const geometry = new Geometry(metadata)
@@ -115,7 +115,7 @@ function inspectOptional({ all }: Regions, { items, region }: Metadata, inspecti
 function* inspectParent(file: BoundedStore, metadata: Metadata, inspection: Inspection): Io<void> {
   if (!metadata.hasParent && !metadata.locator) return
   const place = { structure: 'parent locator', at: metadata.locatorAt, section: '2.6.2.6' }
-  const locator = yield* inspection.attempt(() => just(locatorIn(file.name, metadata)))
+  const locator = yield* inspection.attempt(() => just(locatorIn(file, metadata)))
   const paths = locator ? namesIn(locator) : []
   const named = paths.length === 0 ? '' : `, ${paths.map(quoted).join(' or ')}`
   inspection.add('PARENT_REFERENCE', place, `It holds only what differs from a parent${named}.`)

@@ -25,7 +25,7 @@ import { Space } from './space.ts'
  */
 export function* openForReading(image: Image): Io<VhdxLayer> {
   const { store } = image
-  const headers = yield* Headers.read(image)
+  const headers = yield* Headers.read(image, store)
   const { view, log } = yield* replayedView(image, headers)
   const size = yield* settle(store.size())
   // What was cut off since the log was written is lost, however far the log lets the file reach.
@@ -35,7 +35,7 @@ export function* openForReading(image: Image): Io<VhdxLayer> {
 
 export function* openForWriting(image: Image): Io<WritableVhdxLayer> {
   const { store } = image
-  const headers = yield* Headers.read(image)
+  const headers = yield* Headers.read(image, store)
   refuseUnusableLog(image, headers, yield* settle(store.size()))
   const fileWriteGuid = randomGuid()
   const pendingLog = yield* readPendingLog(image, store, headers)

@@ -17,7 +17,7 @@ export function* giveBackRoom(image: Image, report: RepairReport): Io<void> {
   const { store } = image
   const size = yield* settle(store.size())
   // To write at all, there must be a log.
-  if (complaintAboutLog(yield* Headers.read(image), size) !== undefined) return
+  if (complaintAboutLog(yield* Headers.read(image, store), size) !== undefined) return
   const layer = yield* openForWriting(image)
   const { space, session } = layer
   const end = yield* settle(store.size())

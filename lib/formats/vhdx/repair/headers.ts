@@ -42,7 +42,7 @@ export function* mendHeaders(image: Image, report: RepairReport): Io<MendedHeade
   const patient = tolerant(image, (damage) => {
     complaint = damage
   })
-  const headers = yield* Headers.read(patient)
+  const headers = yield* Headers.read(patient, image.store)
   return { headers, lostLog: current.fields.logGuid === ZERO_GUID ? undefined : complaint }
 }
 
