@@ -116,6 +116,7 @@ function* inspectParent(file: BoundedStore, metadata: Metadata, inspection: Insp
   if (!metadata.hasParent && !metadata.locator) return
   const place = { structure: 'parent locator', at: metadata.locatorAt, section: '2.6.2.6' }
   const locator = yield* inspection.attempt(() => just(locatorIn(file, metadata)))
+  if (!metadata.locator) return
   const paths = locator ? namesIn(locator) : []
   const named = paths.length === 0 ? '' : `, ${paths.map(quoted).join(' or ')}`
   inspection.add('PARENT_REFERENCE', place, `It holds only what differs from a parent${named}.`)
