@@ -701,6 +701,15 @@ describe('the parent locator', () => {
     expect((await repair(file)).count).toBe(0)
   })
 
+  test('with a second linkage that is no GUID is a finding of the check', async () => {
+    const pairs: [string, string][] = [
+      ['parent_linkage', `{${GUID}}`],
+      ['parent_linkage2', 'rubbish'],
+      ['relative_path', '.\\p'],
+    ]
+    expect(await findings(await childWith(pairs))).toEqual(['PARENT_LOCATOR_INVALID'])
+  })
+
   test('with a linkage twice, of two values, has none afterwards: nobody knows which', async () => {
     const file = await childWith([
       ['parent_linkage', `{${GUID}}`],
