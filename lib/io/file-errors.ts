@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { type ErrorCode, VdiskError } from '../errors.ts'
+import { type ErrorCode, VdiskError, type Where } from '../errors.ts'
 import { ERRNO } from './sys.ts'
 
 /** What the file was opened for. */
@@ -17,22 +17,62 @@ export function nativeError(errno: number): { code: string | undefined; message:
 }
 
 /** Errors that mean: no room. */
-export const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+
+/** Errors that say something of the name, or of who asks; all the rest are the medium's, or the system's. */
+const CODES: readonly (readonly [ErrorCode, ReadonlySet<string>])[] = [
+  ['NO_SPACE', FULL],
+  ['NOT_FOUND', new Set(['ENOENT', 'ENOTDIR'])],
+  ['REFUSED', new Set(['EACCES', 'EPERM', 'ELOOP', 'ENAMETOOLONG'])],
+  ['READ_ONLY', new Set(['EROFS'])],
+]
+
+/** Errors that mean: this process, or all of them, may not have more files open. */
+const TOO_MANY: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE'])
+
+/** What the system said of a failure. */
+interface SystemError {
+  readonly code?: string | undefined
+  readonly message: string
+}
 
 /** An operation on an open file that the system refused. @param verb what could not be done, as `write` */
-export function ioError(
-  verb: string,
-  file: string,
-  at: number,
-  error: { code?: string | undefined; message: string },
-): VdiskError {
+export function ioError(verb: string, file: string, at: number, error: SystemError): VdiskError {
+  return refusal(`${verb} ${file} at ${at}`, { file, at }, error)
+}
+
+/** An operation on an open file as a whole, or on a name, that the system refused. IO: the medium is at fault, not the name. */
+export function fileError(verb: string, file: string, error: SystemError): VdiskError {
+  return refusal(`${verb} ${file}`, { file }, error)
+}
+
+/** What a failed flush leaves behind: the kernel may have dropped what was not written, so no later one can make up for it. */
+export function flushError(file: string, error: SystemError): VdiskError {
   const full = FULL.has(error.code ?? '')
   return new VdiskError(full ? 'NO_SPACE' : 'IO', {
-    message: `Cannot ${verb} ${file} at ${at}: ${full ? 'no room is left' : error.message}`,
-    where: { file, at },
-    advice: full ? 'Free some room on the file system that holds it, then repeat the command.' : undefined,
+    message: `Cannot make ${file} durable: ${error.message}`,
+    where: { file },
+    advice: `What was written since the last flush may be lost. ${full ? 'Free some room' : 'Check the medium'}, open the image again and check it.`,
+    cause: error,
+  })
+}
+
+function refusal(what: string, where: Where, error: SystemError): VdiskError {
+  const code = CODES.find(([, codes]) => codes.has(error.code ?? ''))?.[0] ?? 'IO'
+  return new VdiskError(code, {
+    message: `Cannot ${what}: ${code === 'NO_SPACE' ? 'no room is left' : error.message}`,
+    where,
+    advice: adviceOn(error),
     cause: error instanceof Error ? error : undefined,
   })
+}
+
+function adviceOn({ code = '' }: SystemError): string | undefined {
+  if (FULL.has(code)) return 'Free some room on the file system that holds it, then repeat the command.'
+  if (TOO_MANY.has(code)) return 'Close other programs, or allow more open files: ulimit -n 4096'
+  if (code === 'ENOMEM') return 'The system is short of memory: close other programs, then repeat the command.'
+  if (code === 'EIO') return 'Check the medium that holds it: the system log tells more.'
+  return undefined
 }
 
 /** Why a file could not be opened or made, and what to do. */
@@ -64,13 +104,13 @@ export function openError(file: string, error: NodeJS.ErrnoException, options: O
       return refuse('REFUSED', 'it is neither a regular file nor a block device', 'Name a file or a block device.')
     case 'EACCES':
     case 'EPERM':
-      return refuse(options.write ? 'READ_ONLY' : 'IO', 'permission denied', permissionAdvice(options))
+      return refuse(options.write ? 'READ_ONLY' : 'REFUSED', 'permission denied', permissionAdvice(options))
     case 'EROFS':
       return refuse('READ_ONLY', 'its file system is mounted read-only', 'Mount it writable, or work on a copy.')
     case 'ETXTBSY':
       return refuse('IN_USE', 'the system uses it', 'End what uses it: a swap file, or a loop device.')
     default:
-      return refuse('IO', error.message)
+      return fileError(options.create ? 'create' : 'open', file, error)
   }
 }
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { VdiskError } from '../errors.ts'
-import { CopyThread } from './copy-thread.ts'
-import { ioError, nativeError, openError } from './file-errors.ts'
+import { copyByKernel, copyByThread } from './file-copy.ts'
+import { fileError, flushError, ioError, nativeError, openError } from './file-errors.ts'
 import type { FileStore, OpenFileOptions } from './files.ts'
 import type { Awaitable } from './io.ts'
 import { type LockRole, lockImage } from './lock.ts'
@@ -67,7 +67,7 @@ export class HostFile implements FileStore {
     this.defer = options.waiting === 'defer'
     this.durable = options.durable ?? true
     this.lock = options.lock
-    const stat = fs.fstatSync(fd, { bigint: true })
+    const stat = this.attempt('look at', 0, () => fs.fstatSync(fd, { bigint: true }))
     this.id = `${stat.dev}:${stat.ino}`
     this.isDevice = stat.isBlockDevice()
     if (!stat.isFile() && !this.isDevice) {
@@ -105,6 +105,8 @@ export class HostFile implements FileStore {
       return opened
     } catch (error) {
       fs.closeSync(fd)
+      // Nobody but this call knows that it was made.
+      if (options.create === 'new') fs.rmSync(file, { force: true })
       throw error
     }
   }
@@ -192,7 +194,12 @@ export class HostFile implements FileStore {
   close(): void {
     if (this.closed) return
     this.closed = true
-    fs.closeSync(this.fd)
+    try {
+      fs.closeSync(this.fd)
+    } catch (error) {
+      // The descriptor is gone in any case; a network file system says here what it could not write.
+      if (this.writable) throw fileError('close', this.name, error as NodeJS.ErrnoException)
+    }
   }
 
   /** Without native calls, or on a file system without holes, the range is overwritten with zeros. */
@@ -200,7 +207,7 @@ export class HostFile implements FileStore {
     if (!this.writable) throw readOnly(this.name)
     const within = Math.min(length, this.size() - at)
     if (within <= 0) return
-    const result = await sys()?.fallocate(this.fd, FALLOCATE.PUNCH_HOLE | FALLOCATE.KEEP_SIZE, at, within)
+    const result = await this.fallocate(FALLOCATE.PUNCH_HOLE | FALLOCATE.KEEP_SIZE, at, within)
     if (result === 0) return
     const zeros = new Uint8Array(Math.min(within, 1 << 20))
     for (let done = 0; done < within; done += zeros.length) {
@@ -214,7 +221,7 @@ export class HostFile implements FileStore {
 
   async allocate(at: number, length: number): Promise<void> {
     if (!this.writable) throw readOnly(this.name)
-    const result = await sys()?.fallocate(this.fd, 0, at, length)
+    const result = await this.fallocate(0, at, length)
     if (result === 0) return
     if (result === undefined || result === -ERRNO.EOPNOTSUPP || result === -ERRNO.ENOSYS) {
       throw new VdiskError('UNSUPPORTED', {
@@ -238,7 +245,7 @@ export class HostFile implements FileStore {
   }
 
   occupied(): number {
-    const stat = fs.fstatSync(this.fd)
+    const stat = this.attempt('measure', 0, () => fs.fstatSync(this.fd))
     // Windows has no block counts; there the size is the nearest truth.
     return stat.blocks === undefined ? stat.size : stat.blocks * 512
   }
@@ -251,35 +258,11 @@ export class HostFile implements FileStore {
     sparse = false,
   ): Promise<number | undefined> {
     if (!(source instanceof HostFile)) return undefined
+    const copy = { from: { fd: source.fd, store: source }, to: { fd: this.fd, store: this }, fromAt: from, at, length }
     if (sparse || (!this.defer && length >= HANDED_OVER && !this.sharesRoom())) {
-      return this.defer ? undefined : await this.copyByThread(source, from, at, length, sparse)
+      return this.defer ? undefined : await copyByThread(copy, sparse)
     }
-    const native = sys()
-    if (!native) return undefined
-    const here = !this.defer && length < LONG.write
-    for (let done = 0; done < length; ) {
-      const range = [source.fd, from + done, this.fd, at + done, length - done] as const
-      const count = here ? native.copyFileRange(...range) : await native.copyFileRangeLater(...range)
-      if (count > 0) done += count
-      else if (count === 0) throw pastEnd(source.name, from, length, source.size())
-      else if (done === 0 && NOT_COPYABLE.has(-count)) return undefined
-      else throw ioError('write', this.name, at, nativeError(count))
-    }
-    return length
-  }
-
-  private async copyByThread(
-    source: HostFile,
-    fromAt: number,
-    at: number,
-    length: number,
-    sparse: boolean,
-  ): Promise<number> {
-    const order = { from: source.fd, to: this.fd, fromAt, at, length, sparse }
-    const { done, written, error } = await CopyThread.get().copy(order)
-    if (error) throw ioError(error.verb, (error.verb === 'read' ? source : this).name, at + done, error)
-    if (done < length) throw pastEnd(source.name, fromAt, length, source.size())
-    return written
+    return await copyByKernel(copy, !this.defer && length < LONG.write)
   }
 
   /** Whether a copy by the kernel may take no time and no room here: then it is better than any other. */
@@ -289,15 +272,19 @@ export class HostFile implements FileStore {
   }
 
   stamp(): FileStamp {
-    const stat = fs.fstatSync(this.fd, { bigint: true })
+    const stat = this.attempt('look at', 0, () => fs.fstatSync(this.fd, { bigint: true }))
     return { size: Number(stat.size), modified: stat.mtimeNs, inode: stat.ino, born: stat.birthtimeNs }
   }
 
   restamp(seconds: number): void {
-    this.attempt('touch', 0, () => {
-      fs.futimesSync(this.fd, seconds, seconds)
-      if (this.durable) fs.fsyncSync(this.fd)
-    })
+    if (this.poison) throw this.poison
+    this.attempt('touch', 0, () => fs.futimesSync(this.fd, seconds, seconds))
+    if (!this.durable) return
+    try {
+      fs.fsyncSync(this.fd)
+    } catch (error) {
+      throw this.poisonWith(error as NodeJS.ErrnoException)
+    }
   }
 
   setModified(nanoseconds: bigint): void {
@@ -319,6 +306,14 @@ export class HostFile implements FileStore {
     return other.lock === this.lock && other.defer === this.defer && other.writable === this.writable
   }
 
+  /** @returns 0 or -errno; undefined without native calls */
+  private async fallocate(mode: number, at: number, length: number): Promise<number | undefined> {
+    for (;;) {
+      const result = await sys()?.fallocate(this.fd, mode, at, length)
+      if (result !== -ERRNO.EINTR) return result
+    }
+  }
+
   /** Bytes at hand from the page cache; -1 where the pool must be asked. */
   private readCached(at: number, target: Uint8Array): number {
     if (this.type === TMPFS) return this.readBlocking(at, target)
@@ -335,61 +330,72 @@ export class HostFile implements FileStore {
   }
 
   private writeHere(at: number, source: Uint8Array): void {
-    this.attempt('write', at, () => {
-      for (let done = 0; done < source.length; )
-        done += fs.writeSync(this.fd, source, done, source.length - done, at + done)
-    })
-  }
-
-  private readPooled(at: number, target: Uint8Array, from: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const next = (done: number): void => {
-        fs.read(this.fd, target, done, target.length - done, at + done, (error, count) => {
-          if (error) reject(ioError('read', this.name, at, error))
-          else if (count === 0) reject(pastEnd(this.name, at, target.length, this.size()))
-          else if (done + count < target.length) next(done + count)
-          else resolve()
-        })
-      }
-      next(from)
-    })
-  }
-
-  private writePooled(at: number, source: Uint8Array): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const next = (done: number): void => {
-        fs.write(this.fd, source, done, source.length - done, at + done, (error, count) => {
-          if (error) reject(ioError('write', this.name, at, error))
-          else if (done + count < source.length) next(done + count)
-          else resolve()
-        })
-      }
-      next(0)
-    })
-  }
-
-  private attempt<T>(verb: string, at: number, work: () => T): T {
-    try {
-      return work()
-    } catch (error) {
-      throw ioError(verb, this.name, at, error as NodeJS.ErrnoException)
+    for (let done = 0; done < source.length; ) {
+      const write = (): number => fs.writeSync(this.fd, source, done, source.length - done, at + done)
+      done += this.progress(this.attempt('write', at, write), at)
     }
+  }
+
+  private async readPooled(at: number, target: Uint8Array, from: number): Promise<void> {
+    for (let done = from; done < target.length; ) {
+      const count = await this.pooled('read', at, (end) =>
+        fs.read(this.fd, target, done, target.length - done, at + done, end),
+      )
+      if (count === 0) throw pastEnd(this.name, at, target.length, this.size())
+      done += count
+    }
+  }
+
+  private async writePooled(at: number, source: Uint8Array): Promise<void> {
+    for (let done = 0; done < source.length; ) {
+      const count = await this.pooled('write', at, (end) =>
+        fs.write(this.fd, source, done, source.length - done, at + done, end),
+      )
+      done += this.progress(count, at)
+    }
+  }
+
+  /** Bytes of a write that was cut short. @throws VdiskError IO if there are none: it would never end */
+  private progress(count: number, at: number): number {
+    if (count === 0) throw ioError('write', this.name, at, { message: 'the system takes nothing and does not say why' })
+    return count
+  }
+
+  /** A call that may be interrupted by a signal before it has done anything; then it is made again. */
+  private attempt<T>(verb: string, at: number, work: () => T): T {
+    for (;;) {
+      try {
+        return work()
+      } catch (error) {
+        const failure = error as NodeJS.ErrnoException
+        if (failure.code !== 'EINTR') throw ioError(verb, this.name, at, failure)
+      }
+    }
+  }
+
+  /** The same on a thread of the pool. @returns bytes */
+  private pooled(
+    verb: string,
+    at: number,
+    transfer: (end: (error: NodeJS.ErrnoException | null, count: number) => void) => void,
+  ): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const begin = (): void =>
+        transfer((error, count) => {
+          if (error?.code === 'EINTR') begin()
+          else if (error) reject(ioError(verb, this.name, at, error))
+          else resolve(count)
+        })
+      begin()
+    })
   }
 
   /** After a failed flush the kernel may have dropped the dirty pages: a later success would mean nothing. */
   private poisonWith(error: NodeJS.ErrnoException): VdiskError {
-    this.poison ??= new VdiskError(error.code === 'ENOSPC' ? 'NO_SPACE' : 'IO', {
-      message: `Cannot make ${this.name} durable: ${error.message}`,
-      where: { file: this.name },
-      advice: 'What was written since the last flush may be lost. Check the medium, open the image again and check it.',
-      cause: error,
-    })
+    this.poison ??= flushError(this.name, error)
     return this.poison
   }
 }
-
-/** Errors that mean "these two files cannot be joined this way", not "the copy failed". */
-const NOT_COPYABLE = new Set<number>([ERRNO.EXDEV, ERRNO.EINVAL, ERRNO.ENOSYS, ERRNO.EOPNOTSUPP])
 
 /** The kernel's number for the file system that holds an open file; 0 where it has none. */
 function typeOf(fd: number): number {

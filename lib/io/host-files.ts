@@ -1,7 +1,6 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { VdiskError } from '../errors.ts'
-import { FULL } from './file-errors.ts'
+import { fileError } from './file-errors.ts'
 import type { Entry, EntryKind, Files } from './files.ts'
 import { HostFile } from './host-file.ts'
 
@@ -50,12 +49,7 @@ function onPath<T>(verb: string, file: string, work: () => T): T {
   try {
     return work()
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    throw new VdiskError(FULL.has(code ?? '') ? 'NO_SPACE' : 'IO', {
-      message: `Cannot ${verb} ${file}: ${message}`,
-      where: { file },
-      cause: error,
-    })
+    throw fileError(verb, file, error as NodeJS.ErrnoException)
   }
 }
 

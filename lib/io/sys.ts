@@ -54,6 +54,7 @@ export const FALLOCATE = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 16 } as cons
 export const ERRNO = {
   ENOENT: 2,
   EINTR: 4,
+  EIO: 5,
   ENXIO: 6,
   EAGAIN: 11,
   EINVAL: 22,

@@ -128,8 +128,8 @@ describe('a name that the system does not take', () => {
   ])('%s is an error of ours', async (_, name) => {
     if (name === 'loop') fs.symlinkSync('loop', at('loop'))
     await using disk = await openDisk(at('closed.raw'))
-    expect(await codeOf(finish(convertDisk(disk.chain, at(name), { format: 'raw' })))).toBe('IO')
-    expect(await codeOf(revertToSnapshot(at(name), 'any'))).toBe('IO')
+    expect(await codeOf(finish(convertDisk(disk.chain, at(name), { format: 'raw' })))).toBe('REFUSED')
+    expect(await codeOf(revertToSnapshot(at(name), 'any'))).toBe('REFUSED')
   })
 })
 

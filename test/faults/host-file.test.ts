@@ -1,0 +1,396 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { isVdiskError, type VdiskError } from '../../lib/errors.ts'
+import { CopyThread } from '../../lib/io/copy-thread.ts'
+import type { OpenFileOptions } from '../../lib/io/files.ts'
+import { HostFile } from '../../lib/io/host-file.ts'
+import { hostFiles } from '../../lib/io/host-files.ts'
+import { ERRNO, type Sys, sys } from '../../lib/io/sys.ts'
+import { patternFor } from '../model/history.ts'
+import { scratchFolder } from '../support/temp.ts'
+import { systemError } from './memory-machine.ts'
+
+afterEach(() => {
+  vi.restoreAllMocks()
+})
+
+const LENGTH = 5000
+/** From here on a transfer goes to the thread pool. */
+const POOLED = 5 << 20
+
+/** A file of its own with bytes that tell where they are from. */
+function makeFile(length = LENGTH, options: OpenFileOptions = {}): HostFile {
+  const name = path.join(scratchFolder(), 'disk.raw')
+  fs.writeFileSync(name, patternFor(0, length, 3))
+  return HostFile.open(name, { write: true, ...options })
+}
+
+async function errorOf(work: () => unknown): Promise<VdiskError> {
+  try {
+    await work()
+  } catch (error) {
+    if (isVdiskError(error)) return error
+    throw error
+  }
+  throw new Error('nothing failed')
+}
+
+/** Node's call fails once with this code, or always. */
+function failing(
+  call: 'readSync' | 'writeSync' | 'fdatasyncSync' | 'fsyncSync' | 'closeSync' | 'fstatSync',
+  code: string,
+): void {
+  vi.spyOn(fs, call).mockImplementationOnce(() => {
+    throw systemError(code, call)
+  })
+}
+
+type Ended = (error: NodeJS.ErrnoException | null, count: number) => void
+
+/** Calls that fail, or end before they have done all, by turns; then as they are. */
+function transfers(call: 'read' | 'write', answers: readonly ('EINTR' | 'EIO' | 'ENOSPC' | number)[]): void {
+  const original = fs[call] as (...args: unknown[]) => void
+  const rest = [...answers]
+  vi.spyOn(fs, call).mockImplementation(((
+    fd: number,
+    bytes: Uint8Array,
+    start: number,
+    length: number,
+    at: number,
+    end: Ended,
+  ) => {
+    const answer = rest.shift()
+    if (typeof answer === 'string') setImmediate(() => end(systemError(answer, call), 0))
+    else if (answer === 0) setImmediate(() => end(null, 0))
+    else original(fd, bytes, start, Math.min(length, answer ?? length), at, end)
+  }) as never)
+}
+
+describe('a transfer that is cut short', () => {
+  test('goes on where it ended: reads', async () => {
+    const file = makeFile()
+    const { readSync } = fs
+    const spy = vi
+      .spyOn(fs, 'readSync')
+      .mockImplementation(((fd: number, bytes: Uint8Array, start: number, length: number, at: number) =>
+        readSync(fd, bytes, start, Math.min(length, 700), at)) as never)
+    const found = new Uint8Array(LENGTH - 10)
+    await file.read(10, found)
+    expect(Buffer.compare(found, patternFor(0, LENGTH, 3).subarray(10))).toBe(0)
+    expect(spy).toHaveBeenCalledTimes(8)
+    file.close()
+  })
+
+  test('goes on where it ended: writes', async () => {
+    const file = makeFile()
+    const { writeSync } = fs
+    const spy = vi
+      .spyOn(fs, 'writeSync')
+      .mockImplementation(((fd: number, bytes: Uint8Array, start: number, length: number, at: number) =>
+        writeSync(fd, bytes, start, Math.min(length, 700), at)) as never)
+    const source = patternFor(1, 3000, 77)
+    await file.write(100, source)
+    expect(spy).toHaveBeenCalledTimes(5)
+    expect(Buffer.compare(fs.readFileSync(file.name).subarray(100, 3100), source)).toBe(0)
+    file.close()
+  })
+
+  test('goes on where it ended, on the thread pool', async () => {
+    const file = makeFile(POOLED)
+    transfers('read', [100, 'EINTR', 4096, 'EINTR'])
+    transfers('write', [100, 'EINTR', 4096])
+    const bytes = new Uint8Array(POOLED)
+    await file.read(0, bytes)
+    expect(Buffer.compare(bytes, patternFor(0, POOLED, 3))).toBe(0)
+    const source = patternFor(9, POOLED, 5)
+    await file.write(0, source)
+    expect(Buffer.compare(fs.readFileSync(file.name), source)).toBe(0)
+    file.close()
+  })
+
+  test('by the end of the file is an error that says where that is', async () => {
+    for (const length of [LENGTH, POOLED]) {
+      const file = makeFile(length)
+      const error = await errorOf(() => file.read(0, new Uint8Array(length + 1)))
+      expect(error).toMatchObject({ code: 'OUT_OF_RANGE', where: { file: file.name, at: 0 } })
+      expect(error.message).toContain(`it ends at ${length}`)
+      file.close()
+    }
+  })
+
+  test('a write of which nothing is taken is an error, not a loop without end', async () => {
+    const file = makeFile()
+    vi.spyOn(fs, 'writeSync').mockReturnValue(0)
+    transfers('write', [0])
+    expect(await errorOf(() => file.write(7, new Uint8Array(10)))).toMatchObject({ code: 'IO', where: { at: 7 } })
+    expect(await errorOf(() => file.write(7, new Uint8Array(POOLED)))).toMatchObject({ code: 'IO', where: { at: 7 } })
+    file.close()
+  })
+})
+
+describe('a failure of the system', () => {
+  test.each([
+    ['ENOSPC', 'NO_SPACE', 'Free some room'],
+    ['EDQUOT', 'NO_SPACE', 'Free some room'],
+    ['EIO', 'IO', 'Check the medium'],
+    ['ENOMEM', 'IO', 'short of memory'],
+  ])('%s of a write or read is %s, and says what to do', async (code, expected, advice) => {
+    const file = makeFile()
+    for (const [call, work] of [
+      ['writeSync', () => file.write(5, new Uint8Array(9))],
+      ['readSync', () => file.read(5, new Uint8Array(9))],
+    ] as const) {
+      failing(call, code)
+      const error = await errorOf(work)
+      expect(error).toMatchObject({ code: expected, where: { file: file.name, at: 5 } })
+      expect(error.message).toMatch(/^Cannot (read|write) .*disk\.raw at 5: /)
+      expect(error.advice).toContain(advice)
+      // It was this call's failure, not the file's.
+      await work()
+    }
+    file.close()
+  })
+
+  test('a signal in the middle of a call is none', async () => {
+    const file = makeFile()
+    failing('readSync', 'EINTR')
+    await file.read(0, new Uint8Array(5))
+    failing('writeSync', 'EINTR')
+    await file.write(0, patternFor(0, 500, 90))
+    expect(fs.readFileSync(file.name).subarray(0, 500)).toEqual(Buffer.from(patternFor(0, 500, 90)))
+    file.close()
+  })
+
+  test('of a look at an open file has a type', async () => {
+    const file = makeFile()
+    for (const look of [() => file.size(), () => file.stamp(), () => file.occupied()]) {
+      failing('fstatSync', 'EIO')
+      expect(await errorOf(look)).toMatchObject({ code: 'IO', where: { file: file.name } })
+    }
+    file.close()
+  })
+
+  test.each([
+    ['EMFILE', 'IO', 'ulimit -n'],
+    ['ENFILE', 'IO', 'ulimit -n'],
+    ['ENOMEM', 'IO', 'short of memory'],
+    ['EIO', 'IO', 'Check the medium'],
+    ['ENOSPC', 'NO_SPACE', 'Free some room'],
+    ['EACCES', 'REFUSED', 'who may read'],
+  ])('%s of an open is %s, and says what to do', async (code, expected, advice) => {
+    vi.spyOn(fs, 'openSync').mockImplementation(() => {
+      throw systemError(code)
+    })
+    const error = await errorOf(() => HostFile.open('/nowhere/disk.raw'))
+    expect(error).toMatchObject({ code: expected, where: { file: '/nowhere/disk.raw' } })
+    expect(error.message).toMatch(/^Cannot open \/nowhere\/disk.raw: /)
+    expect(error.advice).toContain(advice)
+  })
+
+  test.each([
+    ['EIO', 'IO'],
+    ['ENOENT', 'NOT_FOUND'],
+    ['ENAMETOOLONG', 'REFUSED'],
+    ['EACCES', 'REFUSED'],
+    ['ENOSPC', 'NO_SPACE'],
+  ])('%s about a name is %s', async (code, expected) => {
+    vi.spyOn(fs, 'renameSync').mockImplementation(() => {
+      throw systemError(code)
+    })
+    expect((await errorOf(() => hostFiles.rename('/nowhere/a', '/nowhere/b'))).code).toBe(expected)
+  })
+
+  test('while a new file is being locked leaves neither the file nor its descriptor', async () => {
+    const native = sys()
+    if (!native) return
+    const name = path.join(scratchFolder(), 'new.raw')
+    vi.spyOn(native, 'lockByte').mockReturnValue(-ERRNO.ENOLCK)
+    const close = vi.spyOn(fs, 'closeSync')
+    const error = await errorOf(() => HostFile.open(name, { write: true, create: 'new', lock: 'write' }))
+    expect(error.code).toBe('REFUSED')
+    expect(close).toHaveBeenCalledTimes(1)
+    expect(fs.existsSync(name)).toBe(false)
+    // What was there before stays.
+    fs.writeFileSync(name, 'precious')
+    await errorOf(() => HostFile.open(name, { write: true, create: 'replace', lock: 'write' }))
+    expect(fs.readFileSync(name, 'utf8')).toBe('precious')
+  })
+})
+
+describe('a flush that failed', () => {
+  test.each(['block', 'defer'] as const)('poisons the file: no later one succeeds (%s)', async (waiting) => {
+    const file = makeFile(LENGTH, { waiting })
+    const fail = (): never => {
+      throw systemError('EIO', 'fdatasync')
+    }
+    if (waiting === 'block') vi.spyOn(fs, 'fdatasyncSync').mockImplementationOnce(fail)
+    else
+      vi.spyOn(fs, 'fdatasync').mockImplementationOnce(((_fd: number, end: Ended) =>
+        end(systemError('EIO'), 0)) as never)
+    const first = await errorOf(() => file.flush())
+    expect(first).toMatchObject({ code: 'IO', where: { file: file.name } })
+    expect(first.message).toBe(`Cannot make ${file.name} durable: ${(first.cause as Error).message}`)
+    expect(first.advice).toContain('may be lost')
+    await file.write(0, new Uint8Array(10))
+    // Node's calls are the real ones again, and the kernel has nothing to complain of.
+    expect(await errorOf(() => file.flush())).toBe(first)
+    expect(await errorOf(() => file.restamp(1000))).toBe(first)
+    file.close()
+    const again = HostFile.open(file.name, { write: true, waiting })
+    await again.flush()
+    again.close()
+  })
+
+  test('for want of room says so', async () => {
+    const file = makeFile()
+    failing('fdatasyncSync', 'EDQUOT')
+    expect(await errorOf(() => file.flush())).toMatchObject({
+      code: 'NO_SPACE',
+      advice: expect.stringContaining('Free some room'),
+    })
+    file.close()
+  })
+
+  test('counts as well where the time was to become durable', async () => {
+    const file = makeFile()
+    failing('fsyncSync', 'EIO')
+    const first = await errorOf(() => file.restamp(1000))
+    expect(first.code).toBe('IO')
+    expect(await errorOf(() => file.flush())).toBe(first)
+    file.close()
+  })
+})
+
+describe('a close that fails', () => {
+  const failClose = (code: string): ReturnType<typeof vi.spyOn> => {
+    const { closeSync } = fs
+    return vi.spyOn(fs, 'closeSync').mockImplementationOnce((fd) => {
+      closeSync(fd)
+      throw systemError(code, 'close')
+    })
+  }
+
+  test('is told to a writer, once, and never tried again', async () => {
+    const file = makeFile()
+    const close = failClose('EIO')
+    expect(await errorOf(() => file.close())).toMatchObject({ code: 'IO', where: { file: file.name } })
+    file.close()
+    expect(close).toHaveBeenCalledTimes(1)
+  })
+
+  test('is nothing to a reader', () => {
+    const file = makeFile(LENGTH, { write: false })
+    failClose('EIO')
+    file.close()
+  })
+})
+
+const native = sys()
+describe.skipIf(!native)(
+  native ? 'the native calls' : 'the native calls (skipped: koffi is missing: npm install koffi)',
+  () => {
+    const calls = native as Sys
+
+    test('a signal in the middle of them is no failure', async () => {
+      const [from, to] = [makeFile(), makeFile()]
+      vi.spyOn(calls, 'copyFileRange').mockReturnValueOnce(-ERRNO.EINTR)
+      expect(await to.copyFrom(from, 0, 100, 3000)).toBe(3000)
+      expect(fs.readFileSync(to.name).subarray(100, 3100)).toEqual(
+        Buffer.from(patternFor(0, LENGTH, 3).subarray(0, 3000)),
+      )
+      const fallocate = vi.spyOn(calls, 'fallocate').mockResolvedValueOnce(-ERRNO.EINTR)
+      await to.deallocate(0, 4096)
+      expect(fallocate).toHaveBeenCalledTimes(2)
+      expect(
+        fs
+          .readFileSync(to.name)
+          .subarray(0, 4096)
+          .every((byte) => byte === 0),
+      ).toBe(true)
+      for (const file of [from, to]) file.close()
+    })
+
+    test('a copy that fails by the kernel tells which file it is that cannot be read', async () => {
+      const [from, to] = [makeFile(), makeFile()]
+      vi.spyOn(calls, 'copyFileRange').mockReturnValue(-ERRNO.EIO)
+      expect(await to.copyFrom(from, 0, 0, 3000)).toBe(3000)
+      failing('readSync', 'EIO')
+      const error = await errorOf(() => to.copyFrom(from, 0, 0, 3000))
+      expect(error).toMatchObject({ code: 'IO', where: { file: from.name } })
+      expect(error.message).toMatch(/^Cannot read /)
+      for (const file of [from, to]) file.close()
+    })
+
+    test('a copy for which there is no room says so', async () => {
+      const [from, to] = [makeFile(), makeFile()]
+      vi.spyOn(calls, 'copyFileRange').mockReturnValue(-ERRNO.ENOSPC)
+      expect(await errorOf(() => to.copyFrom(from, 0, 0, 3000))).toMatchObject({
+        code: 'NO_SPACE',
+        where: { file: to.name },
+      })
+      for (const file of [from, to]) file.close()
+    })
+
+    test('room that cannot be given back is overwritten with zeros', async () => {
+      const file = makeFile()
+      vi.spyOn(calls, 'fallocate').mockResolvedValue(-ERRNO.EIO)
+      await file.deallocate(10, 3000)
+      expect(
+        fs
+          .readFileSync(file.name)
+          .subarray(10, 3010)
+          .every((byte) => byte === 0),
+      ).toBe(true)
+      failing('writeSync', 'EIO')
+      expect(await errorOf(() => file.deallocate(10, 3000))).toMatchObject({ code: 'IO' })
+      file.close()
+    })
+  },
+)
+
+describe('the thread that copies', () => {
+  const copy = (to: HostFile, from: HostFile): Promise<number | undefined> => to.copyFrom(from, 0, 0, POOLED, true)
+
+  test('has its interrupted work done again from where it was', async () => {
+    const [from, to] = [makeFile(POOLED), makeFile(POOLED)]
+    const thread = CopyThread.get()
+    const whole = thread.copy.bind(thread)
+    const spy = vi.spyOn(thread, 'copy').mockImplementationOnce(async (order) => {
+      const answer = await whole({ ...order, length: 1 << 20 })
+      return { ...answer, error: { verb: 'write', code: 'EINTR', message: 'EINTR' } }
+    })
+    expect(await copy(to, from)).toBe(POOLED)
+    expect(spy.mock.calls.map(([order]) => order.fromAt)).toEqual([0, 1 << 20])
+    for (const file of [from, to]) file.close()
+  })
+
+  test.each([
+    ['read', 'EIO', 'IO', 0],
+    ['write', 'ENOSPC', 'NO_SPACE', 1],
+  ] as const)('says of which file a %s failed', async (verb, code, expected, which) => {
+    const files = [makeFile(POOLED), makeFile(POOLED)] as const
+    vi.spyOn(CopyThread.get(), 'copy').mockResolvedValue({
+      done: 8192,
+      written: 0,
+      error: { verb, code, message: code },
+    })
+    const error = await errorOf(() => copy(files[1], files[0]))
+    expect(error).toMatchObject({ code: expected, where: { file: files[which].name, at: 8192 } })
+    for (const file of files) file.close()
+  })
+
+  test('a source that has become shorter is an error that says where it ends', async () => {
+    const [from, to] = [makeFile(POOLED), makeFile(POOLED)]
+    fs.truncateSync(from.name, 1 << 20)
+    expect(await errorOf(() => copy(to, from))).toMatchObject({ code: 'OUT_OF_RANGE', where: { file: from.name } })
+    for (const file of [from, to]) file.close()
+  })
+
+  test('where there is none, or it has died, the copy is made in another way', async () => {
+    const [from, to] = [makeFile(POOLED), makeFile(POOLED)]
+    vi.spyOn(CopyThread.get(), 'copy').mockRejectedValue(new Error('the thread that copies has ended with status 1'))
+    expect(await copy(to, from)).toBeUndefined()
+    for (const file of [from, to]) file.close()
+  })
+})
