@@ -4,6 +4,7 @@ import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import type { Entry, FileStore, Files, OpenFileOptions } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import { type Io, just } from '../io/io.ts'
+import { removeLeftovers } from '../io/leftovers.ts'
 import type { ByteStore } from '../io/store.ts'
 import type { LayerPool } from './layer-pool.ts'
 
@@ -162,9 +163,20 @@ export class FolderGate implements Gate {
       }
     } catch (error) {
       store.close()
+      // Nobody but this gate knows of a file that it has just made; what has taken its place is somebody's.
+      if (access === 'create' && !this.isAnother(file, store.fileId())) removeLeftovers(this.files, [file], error)
       throw error
     }
     return new HostImage(name, store, this, from instanceof HostImage ? from : undefined)
+  }
+
+  /** Whether it can be seen that a name leads to another file than this one. */
+  private isAnother(file: string, id: string): boolean {
+    try {
+      return this.files.look(file)?.id !== id
+    } catch {
+      return false
+    }
   }
 
   /** The allowed folder that a file lies in. @throws VdiskError REFUSED */
@@ -191,7 +203,8 @@ export class FolderGate implements Gate {
     try {
       return this.files.look(file)
     } catch (error) {
-      throw refused(request, messageOf(error))
+      // A medium that fails says nothing about the name.
+      throw isVdiskError(error, 'IO') ? error : refused(request, messageOf(error))
     }
   }
 }

@@ -5,6 +5,8 @@ import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import type { Entry } from '../io/files.ts'
 import { promised } from '../io/io.ts'
+import { removeLeftovers } from '../io/leftovers.ts'
+import { closeAll } from './closing.ts'
 import { type Copied, copyDisk } from './copy.ts'
 import { assertUnused, createImage, type FileOptions, filesOf, openImage, withParentFolder } from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
@@ -47,6 +49,7 @@ export async function* convertDisk(source: Chain, destination: string, options: 
     files.remove(target)
   }
   let complete = false
+  let failure: unknown
   try {
     const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
     if (!inPlace) {
@@ -57,9 +60,12 @@ export async function* convertDisk(source: Chain, destination: string, options: 
     }
     complete = true
     return copied
+  } catch (error) {
+    failure = error
+    throw error
   } finally {
     // Also when whoever runs the job just stops asking.
-    if (!complete && !inPlace) files.remove(target, { missing: 'allow' })
+    if (!complete && !inPlace) removeLeftovers(files, [target], failure)
   }
 }
 
@@ -90,6 +96,7 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
     }),
   )
   const to = await promised(openImage(target, { ...how, format, writable: true }))
+  let failure: unknown
   try {
     if (!inPlace && reads(to, existing)) {
       throw new VdiskError('CHAIN_CYCLE', {
@@ -116,8 +123,11 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       return yield* copyDisk(source, to, { ...common, wanted, writeZeros: true })
     }
     return yield* copyDifferences(source, to, options)
+  } catch (error) {
+    failure = error
+    throw error
   } finally {
-    await promised(to.close())
+    await closeAll([to], failure)
   }
 }
 

@@ -10,9 +10,10 @@ import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
-import type { Files } from '../io/files.ts'
+import type { FileStore, Files } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
+import { removeLeftovers } from '../io/leftovers.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
 export interface FileOptions {
@@ -161,11 +162,18 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
     // The file is there for good only when its folder says so.
     if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(target)))
   } catch (error) {
-    image.store.close()
-    if (!existed) files.remove(target, { missing: 'allow' })
-    for (const name of image.made) files.remove(name, { missing: 'allow' })
-    if (existed && isVdiskError(error, 'CANCELLED')) throw cancelledOn(file)
-    throw error
+    closeQuietly(store)
+    const made = existed ? image.made : [target, ...image.made]
+    removeLeftovers(files, made, existed && isVdiskError(error, 'CANCELLED') ? cancelledOn(file) : error)
+  }
+}
+
+/** Of a file that is given up nobody needs to know whether the system has taken it all. */
+function closeQuietly(store: FileStore): void {
+  try {
+    store.close()
+  } catch (error) {
+    void error
   }
 }
 

@@ -4,8 +4,9 @@ import { sampleContent } from '../chain/content-sample.ts'
 import { judgeLink } from '../chain/linkage.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { type Io, just, promised } from '../io/io.ts'
+import { just, promised } from '../io/io.ts'
 import { type Child, childrenOf } from './children.ts'
+import { closeAll, closing } from './closing.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
 import { type FileOptions, fileIdOf, filesOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
@@ -162,23 +163,10 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<number>
   }
 }
 
-/** Closes everything, even if that fails for one of them, and throws what failed first. @param before what failed already */
-async function closeAll(opened: readonly { close(): Io<void> }[], before: unknown): Promise<void> {
-  let failure = before
-  for (const one of opened) {
-    try {
-      await promised(one.close())
-    } catch (error) {
-      failure ??= error
-    }
-  }
-  if (failure !== undefined) throw failure
-}
-
 async function beginMerge(lowest: string, target: Chain, options: MergeOptions): Promise<void> {
   const into = target.layers.at(-1) as WritableLayer
   const child = await promised(openAlone(lowest, 'write', options))
-  try {
+  await closing(child, async () => {
     // Both files are ours alone now. Since the plan was made somebody may have written to the ancestor.
     const complaint = options.force ? undefined : await complaintAbout(child, target)
     if (complaint !== undefined) throw unsound(lowest, complaint)
@@ -188,9 +176,7 @@ async function beginMerge(lowest: string, target: Chain, options: MergeOptions):
     // above may know that by its time.
     const expects = child.parent?.expects.length || child.parent?.record
     if (expects) await promised(links.beginMerge(into.identity, into.nextIdentity))
-  } finally {
-    await promised(child.close())
-  }
+  })
 }
 
 /** What speaks against the link of `child` to the top of `target`, in words; undefined: nothing. */
@@ -239,13 +225,11 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   for (const [depth, name] of plan.merged.entries()) {
     const parent = depth === 0 ? await promised(newParentOf(name, plan.into, parentOptions(plan, options))) : undefined
     const layer = await promised(openAlone(name, 'write', fileOptions(options)))
-    try {
+    await closing(layer, async () => {
       // Below the top a file without identity stays as it is: the layer above knows it by its time.
       const known = layer.identity !== undefined || name === plan.merged.at(-1)
       if (known && isWritable(layer)) await promised(layer.links?.endMerge(mark, parent?.record) ?? just(undefined))
-    } finally {
-      await promised(layer.close())
-    }
+    })
   }
   for (const name of options.delete ? plan.merged.toReversed() : []) {
     filesOf(options).remove(name)

@@ -4,6 +4,7 @@ import type { Identity, NewParent } from '../contracts/identity.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
+import { closing } from './closing.ts'
 import { fileIdOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
 
@@ -55,7 +56,7 @@ export async function relink(file: string, parent: string, options: RelinkOption
 /** Changes the link of one image to a parent that is known to be right. */
 export async function pointAt(file: string, parent: NewParent, options: OpenOptions = {}): Promise<void> {
   const layer = await promised(openAlone(file, 'write', options))
-  try {
+  await closing(layer, async () => {
     const links = isWritable(layer) ? layer.links : undefined
     if (!links) {
       throw new VdiskError('UNSUPPORTED', {
@@ -64,9 +65,7 @@ export async function pointAt(file: string, parent: NewParent, options: OpenOpti
       })
     }
     await promised(links.setParent(parent))
-  } finally {
-    await promised(layer.close())
-  }
+  })
 }
 
 async function judge(child: Layer, file: string, parent: string, options: RelinkOptions): Promise<Verdict> {

@@ -3,6 +3,7 @@ import type { Chain } from '../chain/chain.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { childrenOf } from './children.ts'
+import { closing } from './closing.ts'
 import { type OpenOptions, openImage } from './images.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
 
@@ -27,11 +28,7 @@ export async function resizeDisk(file: string, size: NewSize, options: ResizeOpt
   const words = typeof size === 'number' ? `resize to ${formatSize(size)}` : 'resize'
   return await undoable(file, words, options, async (given) => {
     const chain = await promised(openImage(file, { ...given, writable: true }))
-    try {
-      return await resizeOpen(chain, size, given)
-    } finally {
-      await promised(chain.close())
-    }
+    return await closing(chain, () => resizeOpen(chain, size, given))
   })
 }
 

@@ -5,6 +5,7 @@ import { isWritable } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { childrenOf } from './children.ts'
+import { closing } from './closing.ts'
 import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
 
@@ -104,7 +105,7 @@ export async function revertToSnapshot(
 
 async function revert(file: string, name: string, options: OpenOptions): Promise<'internal' | 'layer'> {
   const chain = await promised(openImage(file, { ...options, writable: true }))
-  try {
+  return await closing(chain, async () => {
     const top = topOf(chain)
     const internal = top.snapshots?.list().some((snapshot) => snapshot.id === name || snapshot.name === name)
     if (internal && top.snapshots?.edit) {
@@ -113,9 +114,7 @@ async function revert(file: string, name: string, options: OpenOptions): Promise
     }
     await emptyLayer(chain, name, options.signal)
     return 'layer'
-  } finally {
-    await promised(chain.close())
-  }
+  })
 }
 
 /** Removes an internal snapshot; the disk stays as it is. */
@@ -135,12 +134,10 @@ async function editSnapshots<T>(
 ): Promise<T> {
   return await undoable(file, words, options, async (given) => {
     const layer = await promised(openAlone(file, 'write', given))
-    try {
+    return await closing(layer, async () => {
       if (!layer.snapshots?.edit) throw keepsNone(file, layer.format)
       return await work(layer.snapshots.edit)
-    } finally {
-      await promised(layer.close())
-    }
+    })
   })
 }
 
