@@ -1,7 +1,7 @@
 import path from 'node:path'
 import { FolderGate } from '../chain/gate.ts'
 import { sampleOf } from '../chain/probe.ts'
-import { throwIfCancelled } from '../errors.ts'
+import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import type { Files } from '../io/files.ts'
 import { promised } from '../io/io.ts'
@@ -19,8 +19,11 @@ export interface Child {
 /**
  * Finds the images that name `parent` as their parent: in its folder, and in those the user allows.
  *
- * What cannot be opened as an image is none; what cannot be read is not counted. So an empty answer means that none
- * was found beside it, not that there is none.
+ * What cannot be opened as an image is none; what this user may not read is not counted. So an empty answer means that
+ * none was found beside it, not that there is none.
+ *
+ * @throws VdiskError IO where a medium failed: what could not be read may be a child, and callers ask before they change
+ * what children need
  */
 export async function childrenOf(parent: string, options: FileOptions = {}): Promise<Child[]> {
   const wanted = fileIdOf(parent, options)
@@ -28,14 +31,18 @@ export async function childrenOf(parent: string, options: FileOptions = {}): Pro
   for (const file of filesBeside(parent, options.allow ?? [], filesOf(options))) {
     throwIfCancelled(options.signal)
     if (fileIdOf(file, options) === wanted) continue
-    const child = await lookAt(file, wanted, {
-      ...options,
-      // To be told to stop must not look as if the file were no child.
-      signal: undefined,
-      // Nor that this process writes to the parent.
-      pool: undefined,
-      allow: [path.dirname(path.resolve(parent)), ...(options.allow ?? [])],
-    })
+    const child = await lookAt(
+      file,
+      { parent, id: wanted },
+      {
+        ...options,
+        // To be told to stop must not look as if the file were no child.
+        signal: undefined,
+        // Nor that this process writes to the parent.
+        pool: undefined,
+        allow: [path.dirname(path.resolve(parent)), ...(options.allow ?? [])],
+      },
+    )
     if (child) children.push(child)
   }
   return children
@@ -48,7 +55,8 @@ function filesBeside(parent: string, allow: readonly string[], source: Files): s
     let entries: ReturnType<Files['list']>
     try {
       entries = source.list(folder)
-    } catch {
+    } catch (error) {
+      refuseToGuess(error, parent)
       continue
     }
     for (const { name, kind } of entries.slice(0, LOOKED_AT)) if (kind === 'file') files.add(path.join(folder, name))
@@ -56,7 +64,11 @@ function filesBeside(parent: string, allow: readonly string[], source: Files): s
   return [...files].sort()
 }
 
-async function lookAt(file: string, wanted: string | undefined, options: FileOptions): Promise<Child | undefined> {
+async function lookAt(
+  file: string,
+  { parent, id: wanted }: { readonly parent: string; readonly id: string | undefined },
+  options: FileOptions,
+): Promise<Child | undefined> {
   try {
     const gate = new FolderGate(file, { ...options, locking: false })
     const image = FolderGate.openNamed(file, gate, {})
@@ -66,16 +78,28 @@ async function lookAt(file: string, wanted: string | undefined, options: FileOpt
       if (!driver) return undefined
       const layer = await promised(driver.open(image, 'inspect'))
       for (const reference of layer.merged ? [] : (layer.parent?.references ?? [])) {
-        const parent = await admitted(gate, reference, image)
-        if (parent !== undefined) return parent === wanted ? { file, format: driver.name } : undefined
+        const named = await admitted(gate, reference, image)
+        if (named !== undefined) return named === wanted ? { file, format: driver.name } : undefined
       }
       return undefined
     } finally {
       image.store.close()
     }
-  } catch {
+  } catch (error) {
+    refuseToGuess(error, parent)
     return undefined
   }
+}
+
+/** @throws VdiskError IO if a failure is one of the medium */
+function refuseToGuess(error: unknown, parent: string): void {
+  if (!isVdiskError(error, 'IO')) return
+  throw new VdiskError('IO', {
+    message: `Cannot find out what is built upon ${parent}: ${error.message}`,
+    where: error.where,
+    advice: 'Try again. What stays unreadable must be moved to another folder first.',
+    cause: error,
+  })
 }
 
 /** The file that a reference leads to; undefined if it leads nowhere. */
@@ -89,7 +113,8 @@ async function admitted(
     const id = found.store.fileId()
     found.store.close()
     return id
-  } catch {
+  } catch (error) {
+    if (isVdiskError(error, 'IO')) throw error
     return undefined
   }
 }
