@@ -139,7 +139,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
   }
 
   get nextIdentity(): Identity | undefined {
-    return this.session.contentChanged ? this.identity : this.session.linkage?.nextIdentity()
+    return this.session.isAnnounced ? this.identity : this.session.linkage?.nextIdentity()
   }
 
   get packer(): Packer | undefined {

@@ -1,3 +1,4 @@
+import { isVdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore, FileStamp } from '../../io/store.ts'
 import type { Bitmaps } from './bitmaps.ts'
@@ -19,6 +20,10 @@ export class Session {
   private readonly bitmaps: Bitmaps
   private readonly turns = new Turns()
   private begun: 'nothing' | 'metadata' | 'content' = 'nothing'
+  /** the file may say that it is in use, even if that could not be made durable */
+  private marked = false
+  /** another state of the content has its number already, even if that could not be made durable */
+  private announced = false
 
   constructor(header: Header, store: ByteStore, linkage: Linkage | undefined, bitmaps: Bitmaps) {
     this.header = header
@@ -30,6 +35,11 @@ export class Session {
   /** Whether the content may have changed since the image was opened. */
   get contentChanged(): boolean {
     return this.begun === 'content'
+  }
+
+  /** Whether the linkage speaks of the content as it is after the first change already. */
+  get isAnnounced(): boolean {
+    return this.announced
   }
 
   /** Before a change that the guest cannot see. */
@@ -50,23 +60,42 @@ export class Session {
 
   /** Everything else is durable: the image is left as one that was closed well. */
   *end(): Io<void> {
-    if (this.begun === 'nothing') return
+    if (!this.marked) return
     yield* this.bitmaps.save()
     const stamp = this.store.stamp?.()
     if (!this.linkage || !stamp || !this.store.restamp) return
     const seconds = Math.floor(Date.now() / 1000)
     this.linkage.close(stamp, seconds)
     this.linkage.store(this.header)
-    // Whoever is killed between these two leaves a file that seems to have been written by another program: so nothing
-    // slow stands between, and both become durable together.
-    yield* this.header.write(this.store, { flush: false })
-    this.store.restamp(seconds)
-    yield* settle(this.store.flush())
+    try {
+      // Whoever is killed between these two leaves a file that seems to have been written by another program: so
+      // nothing slow stands between, and both become durable together.
+      yield* this.header.write(this.store, { flush: false })
+      this.store.restamp(seconds)
+      yield* settle(this.store.flush())
+    } catch (error) {
+      yield* this.stayMarked()
+      // Whoever may write to a file need not own it, and only who does may set its time.
+      if (!isVdiskError(error, 'REFUSED')) throw error
+      yield* settle(this.store.flush())
+    }
+  }
+
+  /** A time that the file has not got must not stay in its header: as one in use it can still be known. */
+  private *stayMarked(): Io<void> {
+    this.linkage?.open()
+    this.linkage?.store(this.header)
+    try {
+      yield* this.header.write(this.store, { flush: false })
+    } catch (error) {
+      // What made us come here is told.
+      void error
+    }
   }
 
   /** The file as the last who closed it left it; after our first change its time says nothing. */
   private stampBefore(): FileStamp | undefined {
-    return this.begun === 'nothing' ? this.store.stamp?.() : undefined
+    return this.marked ? undefined : this.store.stamp?.()
   }
 
   private *begin(change: 'metadata' | 'content'): Io<void> {
@@ -75,7 +104,10 @@ export class Session {
     const overtaken = this.linkage && !this.linkage.identity(this.header, this.stampBefore()).current
     this.header.clearUnknownAutoclear()
     this.linkage?.open()
-    if (change === 'content' || overtaken) this.linkage?.advance(this.header)
+    // Whoever tries again after a failure begins the same state: a child may have been told of it.
+    if (change === 'content' ? !this.announced : overtaken) this.linkage?.advance(this.header)
+    this.announced ||= change === 'content'
+    this.marked = true
     if (change === 'content') yield* this.bitmaps.beginTracking()
     yield* this.writeLinkage()
     this.begun = change
