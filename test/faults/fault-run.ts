@@ -1,0 +1,225 @@
+import type { Layer } from '../../lib/contracts/layer.ts'
+import { checkImage, finish, isVdiskError, openDisk, type VdiskError } from '../../lib/index.ts'
+import { Random } from '../support/random.ts'
+import { FAILURES, FailingFiles, type FaultPlan, planned } from './failing-files.ts'
+import { MemoryMachine } from './memory-machine.ts'
+import { at, opening, type ScriptedJob } from './scripted-job.ts'
+import { Witness } from './witness.ts'
+
+/** A job that does not end within so many milliseconds hangs. */
+const PATIENCE = 20_000
+
+/** What there is to see of an image. */
+interface Portrait {
+  readonly content: Uint8Array
+  /** all that is told of it besides, in one line */
+  readonly facts: string
+}
+
+/** A job with what its files are before it and after it. */
+export interface Prepared {
+  readonly job: ScriptedJob
+  readonly before: MemoryMachine
+  readonly calls: number
+  readonly old: State
+  readonly next: State
+}
+
+interface State {
+  readonly names: readonly string[]
+  readonly portraits: ReadonlyMap<string, Portrait | undefined>
+  /** what the job answered; undefined where it did not */
+  readonly result: string | undefined
+}
+
+/** Runs a job once with nothing failing. */
+export async function prepare(job: ScriptedJob): Promise<Prepared> {
+  const before = new MemoryMachine()
+  await job.scene(before)
+  const old = await stateOf(job, before.copy(), undefined)
+  const files = before.copy()
+  const counting = new FailingFiles(files)
+  const witness = new Witness(startOf(job, old))
+  const result = JSON.stringify(await job.run({ files: counting, witness })) ?? ''
+  const next = await stateOf(job, files, result)
+  const complaint = job.witnessed ? witness.complaint(contentIn(next, job.witnessed)) : undefined
+  if (complaint) throw new Error(`${job.name}, with nothing failing: ${complaint}`)
+  return { job, before, calls: counting.calls.length, old, next }
+}
+
+/** What came of a run in which something failed. */
+export interface Outcome {
+  /** false: the job made fewer calls than that, so nothing failed */
+  readonly fired: boolean
+}
+
+/**
+ * Runs a job with a fault, and holds what it leaves against its promises.
+ *
+ * @throws Error that says which promise is broken
+ */
+export async function runWithFault(prepared: Prepared, plan: FaultPlan): Promise<Outcome> {
+  const { job, before, old, next } = prepared
+  const files = before.copy()
+  const failing = new FailingFiles(files, planned(plan))
+  const witness = new Witness(startOf(job, old))
+  const told = await attempt(job, failing, witness)
+  if (failing.fired.length === 0) {
+    if ('error' in told) throw told.error
+    return { fired: false }
+  }
+  const where = failing.fired.map(({ kind, file }) => `${kind} ${file}`)[0]
+  const broken = (why: string, cause?: unknown): Error =>
+    new Error(
+      `${job.name}: call ${plan.index} (${where}) fails ${plan.forGood ? 'for good' : 'once'}, answer ${plan.choice}: ${why}`,
+      { cause },
+    )
+  try {
+    if (files.openings() > 0) throw new Error(`${files.openings()} files were left open`)
+    if ('error' in told) expectTyped(told.error, failing)
+    files.dropCache(chooser(plan))
+    if ('error' in told) removeAsAdvised(prepared, failing, files, told.error as VdiskError)
+    expectNames(prepared, files, 'error' in told)
+    const state = await stateOf(job, files, 'error' in told ? undefined : told.result)
+    expectContents(prepared, state, 'error' in told ? witness : undefined)
+    if ('error' in told) {
+      if (!same(state, next)) await runAgain(prepared, files)
+    } else if (!same(state, next)) throw new Error(`it says that it succeeded; ${difference(state, next)}`)
+    return { fired: true }
+  } catch (error) {
+    const said =
+      'error' in told ? ` (the job said: ${told.error instanceof Error ? told.error.message : told.error})` : ''
+    throw broken(`${error instanceof Error ? error.message : error}${said}`, error)
+  }
+}
+
+/** Every answer that the call may be given, one after the other. */
+export const CHOICES = Math.max(...Object.values(FAILURES).map((choices) => choices.length))
+
+type Told = { readonly result: string } | { readonly error: unknown }
+
+async function attempt(job: ScriptedJob, files: FailingFiles, witness: Witness): Promise<Told> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error('it hangs')), PATIENCE)
+  })
+  try {
+    return { result: JSON.stringify(await Promise.race([job.run({ files, witness }), late])) ?? '' }
+  } catch (error) {
+    return { error }
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** The error is ours, says which file, and is one of those that happened. */
+function expectTyped(error: unknown, failing: FailingFiles): void {
+  if (!isVdiskError(error)) throw new Error('the error has no type', { cause: error })
+  if (!/^Cannot .+: .+/.test(error.message)) throw new Error('the message is no sentence')
+  if (!error.advice) throw new Error('there is no advice')
+  // Several may be under way at once when a medium fails for good: each of them may be heard first.
+  if (!failing.fired.some(({ error: fired }) => tells(error, fired))) throw new Error('it tells of something else')
+}
+
+/** Whether an error is, or speaks of, one that has happened. */
+function tells(error: VdiskError, fired: VdiskError): boolean {
+  return error.code === fired.code && error.message.includes(fired.where.file as string)
+}
+
+/** What the job could not remove is left; then the advice says so, and it is followed. */
+function removeAsAdvised({ old }: Prepared, failing: FailingFiles, files: MemoryMachine, told: VdiskError): void {
+  for (const { kind, file } of failing.fired) {
+    if (kind !== 'remove' || old.names.includes(file) || !files.look(file)) continue
+    if (!told.advice?.includes(file)) throw new Error(`${file} is left, and the advice does not say so: ${told.advice}`)
+    files.remove(file)
+  }
+}
+
+/** Files are those of before, or those of after. */
+function expectNames({ old, next }: Prepared, files: MemoryMachine, failed: boolean): void {
+  const names = files.names()
+  const wanted = failed ? [old.names, next.names] : [next.names]
+  if (wanted.some((one) => one.join() === names.join())) return
+  throw new Error(
+    `there is ${names.join(', ')}; before there was ${old.names.join(', ')}, after ${next.names.join(', ')}`,
+  )
+}
+
+function expectContents({ job, old, next }: Prepared, state: State, witness: Witness | undefined): void {
+  for (const [name, portrait] of state.portraits) {
+    const found = portrait?.content
+    if (witness && found && name === job.witnessed) {
+      const complaint = witness.complaint(found)
+      if (complaint) throw new Error(`${name}: ${complaint}`)
+      continue
+    }
+    const either = [old, next].map(({ portraits }) => portraits.get(name)?.content)
+    if (!either.some((content) => equal(content, found))) throw new Error(`${name} is neither as before nor as after`)
+  }
+}
+
+async function runAgain({ job, old, next }: Prepared, files: MemoryMachine): Promise<void> {
+  const witness = new Witness(startOf(job, old))
+  const told = await attempt(job, new FailingFiles(files), witness)
+  if ('error' in told) throw new Error('done again, the job fails', { cause: told.error })
+  const state = await stateOf(job, files, told.result)
+  if (!same(state, next)) throw new Error(`done again, ${difference(state, next)}`)
+}
+
+/** Opens and checks everything that is watched. @throws Error for damage */
+async function stateOf(job: ScriptedJob, files: MemoryMachine, result: string | undefined): Promise<State> {
+  const portraits = new Map<string, Portrait | undefined>()
+  for (const name of job.watched) portraits.set(name, files.look(at(name)) ? await portraitOf(name, files) : undefined)
+  if (files.openings() > 0) throw new Error('looking at images left files open')
+  return { names: files.names(), portraits, result }
+}
+
+async function portraitOf(name: string, files: MemoryMachine): Promise<Portrait> {
+  const { findings } = await finish(checkImage(at(name), { ...opening(files, name), chain: true }))
+  const damage = findings.filter(({ severity }) => severity === 'error')
+  if (damage.length > 0) throw new Error(`${name} is damaged: ${damage.map(({ message }) => message).join('; ')}`)
+  const disk = await openDisk(at(name), opening(files, name))
+  try {
+    const content = new Uint8Array(disk.size)
+    await disk.read(0, content)
+    const top = disk.chain.layers.at(-1) as Layer
+    const layers = disk.chain.layers.map((layer) => layer.name)
+    const snapshots = top.snapshots?.list().map((snapshot) => snapshot.name)
+    return { content, facts: JSON.stringify({ layers, snapshots, merged: top.merged?.into }) }
+  } finally {
+    await disk.close()
+  }
+}
+
+const startOf = (job: ScriptedJob, old: State): Uint8Array =>
+  job.witnessed ? contentIn(old, job.witnessed) : new Uint8Array(0)
+
+const contentIn = ({ portraits }: State, name: string): Uint8Array => portraits.get(name)?.content ?? new Uint8Array(0)
+
+function equal(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  return a && b ? Buffer.compare(a, b) === 0 : a === b
+}
+
+function same(a: State, b: State): boolean {
+  return difference(a, b) === undefined
+}
+
+function difference(found: State, wanted: State): string | undefined {
+  if (found.names.join() !== wanted.names.join()) return `there is ${found.names.join()}, not ${wanted.names.join()}`
+  for (const [name, portrait] of wanted.portraits) {
+    const other = found.portraits.get(name)
+    if (!equal(other?.content, portrait?.content)) return `${name} holds something else`
+    if (other?.facts !== portrait?.facts) return `${name} is ${other?.facts}, not ${portrait?.facts}`
+  }
+  if (found.result !== undefined && found.result !== wanted.result)
+    return `it answers ${found.result}, not ${wanted.result}`
+  return undefined
+}
+
+/** Which pages are lost after a failed flush: all, none, or some. */
+function chooser({ index, choice }: FaultPlan): (page: number) => boolean {
+  const kind = (index + choice) % 3
+  if (kind < 2) return () => kind === 0
+  const random = new Random(index)
+  return () => random.chance(0.5)
+}
