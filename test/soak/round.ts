@@ -80,12 +80,12 @@ async function useRegion(
       if (outcome === undefined) throw new SoakMismatch({ offset: operation.offset, what: `${operation.kind} hangs` })
       if (outcome.error !== undefined) {
         // Whoever was killed in the middle of it may have done it.
-        if (state.over) return region.apply(operation)
+        if (state.over) return region.apply(operation, 'perhaps')
         throw new SoakMismatch({ offset: operation.offset, what: `${operation.kind} failed: ${outcome.error}` })
       }
       const mismatch = region.judge(operation, outcome)
       if (mismatch) throw new SoakMismatch(mismatch)
-      region.apply(operation)
+      region.apply(operation, 'done')
       if (operation.kind === 'fsync' || operation.kind === 'holes') region.settle()
       if (++state.done >= operations && killAfter === undefined) state.over = true
     }

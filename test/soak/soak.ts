@@ -49,7 +49,10 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   const mountpoint = path.join(options.folder, 'mnt')
   fs.mkdirSync(mountpoint)
   const content = await contentOf(image, options.format)
-  const regions = BORDERS.slice(0, -1).map((start, i) => new Region(start, content.subarray(start, BORDERS[i + 1])))
+  const flat = options.format === 'raw'
+  const regions = BORDERS.slice(0, -1).map(
+    (start, i) => new Region(start, content.subarray(start, BORDERS[i + 1]), flat),
+  )
   const random = new Random(options.seed)
   const end = Date.now() + options.seconds * 1000
   const result = { rounds: 0, kills: 0, operations: 0 }
