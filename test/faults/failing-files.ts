@@ -68,7 +68,8 @@ export function planned({ index, choice, forGood }: FaultPlan): (call: Call, num
     // A medium that fails for good has said so before: what a close adds to that is nothing new.
     if (kind === 'close' && number > index) return undefined
     const choices = FAILURES[kind]
-    return choices[choice % choices.length]
+    // To have no right to one thing is no fault of a medium.
+    return choices[forGood && kind === 'touch' ? 0 : choice % choices.length]
   }
 }
 

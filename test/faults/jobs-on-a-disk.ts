@@ -94,9 +94,12 @@ export const looks: readonly ScriptedJob[] = [
   ),
   looking('map', ({ files }) => withDisk(files, 'top.qcow2', (disk) => drain(mapDisk(disk.chain)))),
   looking('info of an image', async ({ files }) => (await inspectImage(at('top.qcow2'), { files })).format),
-  looking('info of a chain', async ({ files }) =>
-    (await inspectChain(at('top.qcow2'), { files })).map(({ name, link }) => [name, link?.level]),
-  ),
+  looking('info of a chain', async ({ files }) => {
+    const layers = await inspectChain(at('top.qcow2'), { files })
+    const [failed] = layers.flatMap(({ broken }) => broken ?? [])
+    if (failed) throw new VdiskError(failed.code, failed)
+    return layers.map(({ name, link }) => [name, link?.level])
+  }),
   looking('list of snapshots', ({ files }) => listSnapshots(at('top.qcow2'), { files })),
   looking('all of a deep chain', ({ files }) => withDisk(files, 'top.qcow2', readAll)),
 ]
