@@ -24,7 +24,7 @@ export async function runBundled(entry) {
       format: 'esm',
       platform: 'node',
       target: 'node20',
-      external: ['koffi', '@bokuweb/zstd-wasm'],
+      external: ['koffi', '@bokuweb/zstd-wasm', 'esbuild'],
       banner: {
         js: `import { createRequire as __c } from 'node:module'; const require = __c(${JSON.stringify(path.join(root, 'package.json'))});`,
       },

@@ -1,23 +1,13 @@
-import type { Layer } from '../../lib/contracts/layer.ts'
-import { checkImage, finish, isVdiskError, messageOf, openDisk, type VdiskError } from '../../lib/index.ts'
+import { isVdiskError, messageOf, type VdiskError } from '../../lib/index.ts'
 import { Random } from '../support/random.ts'
 import { FAILURES, FailingFiles, type FaultPlan, planned } from './failing-files.ts'
+import { contentIn, difference, expectContents, type State, same, startOf, stateOf } from './job-state.ts'
 import { MemoryMachine } from './memory-machine.ts'
-import { at, opening, type ScriptedJob } from './scripted-job.ts'
+import type { ScriptedJob } from './scripted-job.ts'
 import { Witness } from './witness.ts'
 
 /** A job that does not end within so many milliseconds hangs. */
 const PATIENCE = 20_000
-
-/** A snapshot that was cut short leaves counts too high, and so flags that do not fit them; nothing is written wrongly for that. */
-const HARMLESS = 'COPIED_FLAG_WRONG'
-
-/** What there is to see of an image. */
-interface Portrait {
-  readonly content: Uint8Array
-  /** all that is told of it besides, in one line */
-  readonly facts: string
-}
 
 /** A job with what its files are before it and after it. */
 export interface Prepared {
@@ -26,13 +16,6 @@ export interface Prepared {
   readonly calls: number
   readonly old: State
   readonly next: State
-}
-
-interface State {
-  readonly names: readonly string[]
-  readonly portraits: ReadonlyMap<string, Portrait | undefined>
-  /** what the job answered; undefined where it did not */
-  readonly result: string | undefined
 }
 
 /** Runs a job once with nothing failing. */
@@ -78,12 +61,13 @@ export async function runWithFault(prepared: Prepared, plan: FaultPlan): Promise
       { cause },
     )
   try {
-    if (files.openings() > 0) throw new Error(`${files.openings()} files were left open`)
+    expectNothingOpen(files)
     if ('error' in told) expectTyped(told.error, failing)
     files.dropCache(chooser(plan))
     if ('error' in told) removeAsAdvised(prepared, failing, files, told.error as VdiskError)
     expectNames(prepared, files, 'error' in told)
     const state = await stateOf(job, files, 'error' in told ? undefined : told.result)
+    expectNothingOpen(files)
     expectContents(prepared, state, 'error' in told ? witness : undefined)
     if ('error' in told) {
       if (!same(state, next)) await runAgain(prepared, files)
@@ -112,6 +96,10 @@ async function attempt(job: ScriptedJob, files: FailingFiles, witness: Witness):
   } finally {
     clearTimeout(timer)
   }
+}
+
+function expectNothingOpen(files: MemoryMachine): void {
+  if (files.openings() > 0) throw new Error(`${files.openings()} files were left open`)
 }
 
 /** The error is ours, says which file, and is one of those that happened. */
@@ -147,75 +135,12 @@ function expectNames({ old, next }: Prepared, files: MemoryMachine, failed: bool
   )
 }
 
-function expectContents({ job, old, next }: Prepared, state: State, witness: Witness | undefined): void {
-  for (const [name, portrait] of state.portraits) {
-    const found = portrait?.content
-    if (witness && found && name === job.witnessed) {
-      const complaint = witness.complaint(found)
-      if (complaint) throw new Error(`${name}: ${complaint}`)
-      continue
-    }
-    const either = [old, next].map(({ portraits }) => portraits.get(name)?.content)
-    if (!either.some((content) => equal(content, found))) throw new Error(`${name} is neither as before nor as after`)
-  }
-}
-
 async function runAgain({ job, old, next }: Prepared, files: MemoryMachine): Promise<void> {
   const witness = new Witness(startOf(job, old))
   const told = await attempt(job, new FailingFiles(files), witness)
   if ('error' in told) throw new Error('done again, the job fails', { cause: told.error })
   const state = await stateOf(job, files, told.result)
   if (!same(state, next)) throw new Error(`done again, ${difference(state, next)}`)
-}
-
-/** Opens and checks everything that is watched. @throws Error for damage */
-async function stateOf(job: ScriptedJob, files: MemoryMachine, result: string | undefined): Promise<State> {
-  const portraits = new Map<string, Portrait | undefined>()
-  for (const name of job.watched) portraits.set(name, files.look(at(name)) ? await portraitOf(name, files) : undefined)
-  if (files.openings() > 0) throw new Error('looking at images left files open')
-  return { names: files.names(), portraits, result }
-}
-
-async function portraitOf(name: string, files: MemoryMachine): Promise<Portrait> {
-  const { findings } = await finish(checkImage(at(name), { ...opening(files, name), chain: true }))
-  const damage = findings.filter(({ severity, code }) => severity === 'error' && code !== HARMLESS)
-  if (damage.length > 0) throw new Error(`${name} is damaged: ${damage.map(({ message }) => message).join('; ')}`)
-  const disk = await openDisk(at(name), opening(files, name))
-  try {
-    const content = new Uint8Array(disk.size)
-    await disk.read(0, content)
-    const top = disk.chain.layers.at(-1) as Layer
-    const layers = disk.chain.layers.map((layer) => layer.name)
-    const snapshots = top.snapshots?.list().map((snapshot) => snapshot.name)
-    return { content, facts: JSON.stringify({ layers, snapshots, merged: top.merged?.into }) }
-  } finally {
-    await disk.close()
-  }
-}
-
-const startOf = (job: ScriptedJob, old: State): Uint8Array =>
-  job.witnessed ? contentIn(old, job.witnessed) : new Uint8Array(0)
-
-const contentIn = ({ portraits }: State, name: string): Uint8Array => portraits.get(name)?.content ?? new Uint8Array(0)
-
-function equal(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
-  return a && b ? Buffer.compare(a, b) === 0 : a === b
-}
-
-function same(a: State, b: State): boolean {
-  return difference(a, b) === undefined
-}
-
-function difference(found: State, wanted: State): string | undefined {
-  if (found.names.join() !== wanted.names.join()) return `there is ${found.names.join()}, not ${wanted.names.join()}`
-  for (const [name, portrait] of wanted.portraits) {
-    const other = found.portraits.get(name)
-    if (!equal(other?.content, portrait?.content)) return `${name} holds something else`
-    if (other?.facts !== portrait?.facts) return `${name} is ${other?.facts}, not ${portrait?.facts}`
-  }
-  if (found.result !== undefined && found.result !== wanted.result)
-    return `it answers ${found.result}, not ${wanted.result}`
-  return undefined
 }
 
 /** Which pages are lost after a failed flush: all, none, or some. */

@@ -1,28 +1,16 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { printSeed, SEED } from '../support/random.ts'
+import { JOBS } from './all-jobs.ts'
 import { CHOICES, prepare, runWithFault } from './fault-run.ts'
-import { layers, merges, relinks, resizes } from './jobs-of-chains.ts'
-import { conversions, creations } from './jobs-of-files.ts'
-import { histories, looks, snapshots } from './jobs-on-a-disk.ts'
 
 printSeed()
-
-const JOBS = [
-  ...creations,
-  ...conversions,
-  ...merges,
-  ...relinks,
-  ...resizes,
-  ...layers,
-  ...snapshots,
-  ...looks,
-  ...histories,
-]
 
 /** In a long run every call is given each of its answers, once and for good; else each run takes other ones. */
 const LONG = process.env.VDISK_TEST_RUNS !== undefined
 /** Faults for good in a short run; and calls at most that fail once. */
 const FOR_GOOD = 12
+/** Milliseconds for a job. */
+const TIME = LONG ? 3_600_000 : 120_000
 const ONCE = 90
 
 let faults = 0
@@ -31,21 +19,25 @@ let calls = 0
 afterAll(() => console.info(`${faults} faults at ${calls} calls of ${JOBS.length} jobs`))
 
 describe('whatever call of a job fails, it says so, and leaves what was there or what was to be', () => {
-  test.each(JOBS.map((job) => [job.name, job] as const))('%s', async (_, job) => {
-    const prepared = await prepare(job)
-    calls += prepared.calls
-    const inject = async (forGood: boolean, most: number): Promise<void> => {
-      const stride = LONG ? 1 : Math.ceil(prepared.calls / most)
-      // Until the job runs clean: with a fault of its own, it may make more calls than without.
-      for (let index = SEED % stride, fired = true; fired; index += stride) {
-        for (const choice of LONG ? Array(CHOICES).keys() : [(index + SEED) % CHOICES]) {
-          ;({ fired } = await runWithFault(prepared, { index, choice, forGood }))
-          if (fired) faults++
+  test.each(JOBS.map((job) => [job.name, job] as const))(
+    '%s',
+    async (_, job) => {
+      const prepared = await prepare(job)
+      calls += prepared.calls
+      const inject = async (forGood: boolean, most: number): Promise<void> => {
+        const stride = LONG ? 1 : Math.ceil(prepared.calls / most)
+        // Until the job runs clean: with a fault of its own, it may make more calls than without.
+        for (let index = SEED % stride, fired = true; fired; index += stride) {
+          for (const choice of LONG ? Array(CHOICES).keys() : [(index + SEED) % CHOICES]) {
+            ;({ fired } = await runWithFault(prepared, { index, choice, forGood }))
+            if (fired) faults++
+          }
         }
       }
-    }
-    await inject(false, ONCE)
-    await inject(true, FOR_GOOD)
-    expect(faults).toBeGreaterThan(0)
-  })
+      await inject(false, ONCE)
+      await inject(true, FOR_GOOD)
+      expect(faults).toBeGreaterThan(0)
+    },
+    TIME,
+  )
 })

@@ -1,10 +1,9 @@
 import { createLayer, finish, mergeImage, relink, resizeDisk, revertToSnapshot } from '../../lib/index.ts'
 import type { MergeOptions } from '../../lib/jobs/merge.ts'
-import type { MemoryMachine } from './memory-machine.ts'
-import { at, formatOf, make, type ScriptedJob, SHAPE, withDisk } from './scripted-job.ts'
+import { at, formatOf, type JobFiles, make, type ScriptedJob, SHAPE, withDisk } from './scripted-job.ts'
 
 /** A chain, lowest first: each covers a part of what is below. */
-async function makeChain(files: MemoryMachine, names: readonly string[], size?: number): Promise<void> {
+async function makeChain(files: JobFiles, names: readonly string[], size?: number): Promise<void> {
   for (const [i, name] of names.entries()) {
     const parent = names[i - 1]
     const data = parent === undefined ? [0, 0.3, 0.6, 0.96] : [0.1 * i, 0.3, 0.6 + 0.05 * i]
@@ -114,8 +113,8 @@ export const resizes: readonly ScriptedJob[] = [
     return [resizing(image, unit), resizing(image, -unit)]
   }),
   // More tables than there is room for beside the others.
-  resizing('disk.qcow2', 40 << 20),
-  resizing('disk.vhdx', 40 << 20),
+  resizing('disk.qcow2', 20 << 20),
+  resizing('disk.vhdx', 12 << 20),
   resizing('disk.qcow2', 100 << 10, 'base.raw'),
   resizing('disk.qcow2', -(100 << 10), 'base.qcow2'),
   resizing('disk.vhdx', -(512 << 10), 'base.vhdx'),

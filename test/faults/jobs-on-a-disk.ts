@@ -117,6 +117,7 @@ async function step(disk: Disk, witness: Run['witness'], random: Random, count: 
   const source = kind < 3 ? new Uint8Array(length) : patternFor(offset, length, 70 + count)
   witness.submit(offset, source)
   await (kind < 3 ? disk.erase(offset, length) : disk.write(offset, source))
+  witness.done()
 }
 
 /** What a mounted disk lives through: writes and erasures of all sizes, flushes, and a close. */

@@ -1,10 +1,11 @@
 import path from 'node:path'
 import { VdiskError } from '../../lib/errors.ts'
 import { openError } from '../../lib/io/file-errors.ts'
-import type { Entry, EntryKind, FileStore, Files, OpenFileOptions } from '../../lib/io/files.ts'
+import type { Entry, EntryKind, FileStore, OpenFileOptions } from '../../lib/io/files.ts'
 import type { ByteStore, FileStamp, Segment } from '../../lib/io/store.ts'
 import { pastEnd, readOnly } from '../../lib/io/store.ts'
 import { CowBytes } from './cow-bytes.ts'
+import type { JobFiles } from './scripted-job.ts'
 
 /** What the page cache holds, and loses, at a time. */
 const PAGE = 4096
@@ -91,7 +92,7 @@ export class MemoryFile {
  *
  * Locks are those of `lib/io/lock.ts`: one writer, or readers. Room is never short and nothing fails.
  */
-export class MemoryMachine implements Files {
+export class MemoryMachine implements JobFiles {
   private readonly named = new Map<string, MemoryFile>()
   private clock = 0n
   private made = 0

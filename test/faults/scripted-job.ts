@@ -1,14 +1,30 @@
 import { type CreateOptions, createDisk, type Disk, type OpenOptions, openDisk } from '../../lib/index.ts'
 import type { Files } from '../../lib/io/files.ts'
 import { patternFor } from '../model/history.ts'
-import type { MemoryMachine } from './memory-machine.ts'
-import type { Witness } from './witness.ts'
+
+/** Files of a folder that is a job's alone. */
+export interface JobFiles extends Files {
+  /** absolute names, in order */
+  names(): string[]
+  /** Makes another file of the same content. */
+  duplicate(from: string, to: string): void
+}
+
+/** Who is told what a job asks of a disk. */
+export interface Watch {
+  /** Before it is asked for. */
+  submit(offset: number, source: Uint8Array): void
+  /** What was submitted last has been done. */
+  done(): void
+  /** A flush begins. @returns to be called when it has succeeded */
+  flushing(): () => void
+}
 
 /** What a job knows of its run. */
 export interface Run {
   readonly files: Files
   /** what the disk of `witnessed` was asked and promised; for a job that has one */
-  readonly witness: Witness
+  readonly witness: Watch
 }
 
 /**
@@ -20,7 +36,7 @@ export interface Run {
 export interface ScriptedJob {
   readonly name: string
   /** makes the files that are there before */
-  scene(files: MemoryMachine): Promise<void>
+  scene(files: JobFiles): Promise<void>
   run(run: Run): Promise<unknown>
   /** images by name; those that are not there count as not there */
   readonly watched: readonly string[]

@@ -1,12 +1,13 @@
 import { firstDifference } from '../model/history.ts'
 import { NaiveDisk } from '../model/naive-disk.ts'
+import type { Watch } from './scripted-job.ts'
 
 /**
  * What was asked of a disk and what was promised: so what it may hold after something has failed.
  *
  * Each byte has the value that it had when the last flush that succeeded began, or one that it was given since.
  */
-export class Witness {
+export class Witness implements Watch {
   private now: NaiveDisk
   private versions: Uint8Array[]
 
@@ -15,16 +16,14 @@ export class Witness {
     this.versions = [content]
   }
 
-  /** What the disk holds if nothing fails. */
-  get wanted(): Uint8Array {
-    return this.now.bytes
-  }
-
   /** Before it is asked for: what fails may have happened in part. */
   submit(offset: number, source: Uint8Array): void {
     this.now.write(offset, source)
     this.versions.push(this.now.bytes.slice())
   }
+
+  /** What is not flushed may still be lost. */
+  done(): void {}
 
   /** A flush begins. @returns to be called when it has succeeded */
   flushing(): () => void {
@@ -32,6 +31,12 @@ export class Witness {
     return () => {
       this.versions = this.versions.slice(asked)
     }
+  }
+
+  /** The disk was opened anew, and this is what it holds. */
+  restart(content: Uint8Array): void {
+    this.now = new NaiveDisk(content.length, content)
+    this.versions = [content]
   }
 
   /** What is wrong with a content; undefined: nothing. */

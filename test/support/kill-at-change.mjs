@@ -4,7 +4,16 @@
 // that the kernel makes for it (copy_file_range) are not counted.
 import fs from 'node:fs'
 
-const CHANGES = ['writeSync', 'write', 'ftruncateSync', 'fdatasyncSync', 'fdatasync', 'fsyncSync', 'rmSync']
+const CHANGES = [
+  'writeSync',
+  'write',
+  'ftruncateSync',
+  'fdatasyncSync',
+  'fdatasync',
+  'fsyncSync',
+  'renameSync',
+  'rmSync',
+]
 /** No signal comes in the middle of a page. */
 const PAGE = 4096
 
