@@ -5,7 +5,7 @@ import { CheckReport } from '../../lib/contracts/check-report.ts'
 import type { CreateShape, FormatDriver } from '../../lib/contracts/driver.ts'
 import type { NewParent } from '../../lib/contracts/identity.ts'
 import type { Layer, WritableLayer } from '../../lib/contracts/layer.ts'
-import { isVdiskError, VdiskError } from '../../lib/errors.ts'
+import { isVdiskError } from '../../lib/errors.ts'
 import { raw } from '../../lib/formats/raw/driver.ts'
 import { promised } from '../../lib/io/io.ts'
 import { MemoryStore } from '../../lib/io/memory.ts'
@@ -13,7 +13,14 @@ import { firstDifference, histories, patternFor, rangeOf, type Step } from '../m
 import { NaiveDisk } from '../model/naive-disk.ts'
 import { MemoryFolder } from '../support/memory-image.ts'
 import type { Random } from '../support/random.ts'
-import { contentOf, delayedStore, failingStore, type Recorded, RecordingStore } from '../support/stores.ts'
+import {
+  contentOf,
+  delayedStore,
+  failingStore,
+  type Recorded,
+  RecordingStore,
+  type StoreFault,
+} from '../support/stores.ts'
 import { type LayerCase, layerContract } from './layer-contract.ts'
 
 /** One way to make an image of a format. */
@@ -297,61 +304,115 @@ async function runLanes(chain: Chain, steps: readonly Step[], watch: LaneWatch):
   await Promise.all(lanes)
 }
 
-/** Every call of a scripted job fails once: the error is typed, the rest of the job works, the image is sound. */
+/** What may fail, and how. */
+const FAULTS: readonly StoreFault[] = [
+  { code: 'NO_SPACE', kinds: ['write', 'truncate'] },
+  { code: 'NO_SPACE', kinds: ['write'], half: true },
+  { code: 'IO', kinds: ['read'] },
+  { code: 'IO', kinds: ['deallocate'] },
+  { code: 'IO', kinds: ['flush'], poisons: true },
+]
+
+/**
+ * Every call of a scripted job fails once: the error is typed, the rest of the job works, the image is sound. Only a
+ * flush cannot be made up for: the image has to be opened again then, and what was not flushed written once more.
+ */
 async function survivesFaults(driver: FormatDriver, variant: Variant, how: { child: boolean }): Promise<void> {
   const script: Step[] = [0.05, 0.4, 0.41, 0.9, 0.06].flatMap((at, i): Step[] => [
     { kind: i === 3 ? 'erase' : 'write', at, span: 0.03, fill: 40 + i },
     { kind: 'flush' },
   ])
-  for (let index = 0, done = false; !done; index++) {
-    const folder = new MemoryFolder()
-    const below = how.child ? await base(folder, variant.size) : undefined
-    await promised((await create(driver, folder, 'a', variant, below?.parent)).close())
-    const failing = failingStore(folder.image('a').store, { index, code: 'NO_SPACE', kinds: ['write', 'truncate'] })
-    folder.files.set('a', failing)
-    const model = new NaiveDisk(variant.size, below?.bytes)
-    let layer: Layer | undefined
-    for (let attempt = 0; !layer; attempt++) layer = await attemptOpen(driver, folder, attempt)
-    const chain = stack(layer, below?.layer)
-    for (const step of script) await actDespiteFaults(chain, model, step)
-    await closeDespiteFaults(driver, folder, chain)
-    const reopened = stack(await promised(driver.open(folder.image('a'), 'read')), below?.layer)
-    await expectSame(reopened, model)
-    const report = await checkLayer(driver, reopened.layers.at(-1) as Layer)
-    expect(report.findings.filter(({ severity }) => severity === 'error')).toEqual([])
-    done = !failing.fired
+  for (const fault of FAULTS) {
+    for (let index = 0; await survivesFault(driver, variant, how, script, { ...fault, index }); index++);
   }
 }
 
-async function attemptOpen(driver: FormatDriver, folder: MemoryFolder, attempt: number): Promise<Layer | undefined> {
+/** @returns whether anything failed */
+async function survivesFault(
+  driver: FormatDriver,
+  variant: Variant,
+  how: { child: boolean },
+  script: readonly Step[],
+  fault: StoreFault & { readonly index: number },
+): Promise<boolean> {
+  const folder = new MemoryFolder()
+  const below = how.child ? await base(folder, variant.size) : undefined
+  await promised((await create(driver, folder, 'a', variant, below?.parent)).close())
+  const { store } = folder.image('a')
+  const failing = failingStore(store, fault)
+  folder.files.set('a', failing)
+  const model = new NaiveDisk(variant.size, below?.bytes)
+  const poisons = fault.poisons === true
+  const openAnew = async (): Promise<Chain> => {
+    folder.files.set('a', store)
+    return stack(await promised(driver.open(folder.image('a'), 'write')), below?.layer)
+  }
+  let chain = stack(await openDespiteFaults(driver, folder, fault.code), below?.layer)
+  for (const step of script) {
+    const failed = await actDespiteFaults(chain, model, step, { code: fault.code, again: !poisons })
+    if (!failed || !poisons) continue
+    await expectPoisoned(chain, step.kind === 'flush')
+    chain = await openAnew()
+    for (const earlier of script.slice(0, script.indexOf(step) + 1)) await actDespiteFaults(chain, model, earlier, {})
+  }
+  await closeDespiteFaults(chain, fault.code, openAnew)
+  folder.files.set('a', store)
+  const reopened = stack(await promised(driver.open(folder.image('a'), 'read')), below?.layer)
+  await expectSame(reopened, model)
+  const report = await checkLayer(driver, reopened.layers.at(-1) as Layer)
+  expect(report.findings.filter(({ severity }) => severity === 'error')).toEqual([])
+  return failing.fired
+}
+
+async function openDespiteFaults(driver: FormatDriver, folder: MemoryFolder, code: string): Promise<Layer> {
   try {
     return await promised(driver.open(folder.image('a'), 'write'))
   } catch (error) {
-    if (!isVdiskError(error, 'NO_SPACE') || attempt > 0) throw error
-    return undefined
+    expect(isVdiskError(error) && error.code).toBe(code)
+    return await promised(driver.open(folder.image('a'), 'write'))
   }
 }
 
-/** A step that fails may have happened in part; done again, it happens. */
-async function actDespiteFaults(chain: Chain, model: NaiveDisk, step: Step): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      if (step.kind === 'flush') await promised(chain.flush())
-      else await act(chain, model, step as Extract<Step, { at: number }>)
-      return
-    } catch (error) {
-      if (!(error instanceof VdiskError) || attempt > 0) throw error
-      expect(error.code).toBe('NO_SPACE')
-    }
+/**
+ * A step that fails may have happened in part; done again, it happens.
+ *
+ * @param how.code what it may fail with; undefined: it may not
+ * @returns whether it failed
+ */
+async function actDespiteFaults(
+  chain: Chain,
+  model: NaiveDisk,
+  step: Step,
+  how: { code?: string; again?: boolean },
+): Promise<boolean> {
+  const once = (): Promise<void> =>
+    step.kind === 'flush' ? promised(chain.flush()) : act(chain, model, step as Extract<Step, { at: number }>)
+  try {
+    await once()
+    return false
+  } catch (error) {
+    if (how.code === undefined) throw error
+    expect(isVdiskError(error) && error.code).toBe(how.code)
+    if (how.again) await once()
+    return true
   }
 }
 
-async function closeDespiteFaults(driver: FormatDriver, folder: MemoryFolder, chain: Chain): Promise<void> {
+/** Nothing pretends to be durable any more; nor does a close, where anything had been written. */
+async function expectPoisoned(chain: Chain, written: boolean): Promise<void> {
+  const flushing = await promised(chain.flush()).catch((error: unknown) => error)
+  const closing = await promised(chain.close()).catch((error: unknown) => error)
+  if (!written) return
+  expect(isVdiskError(flushing, 'IO')).toBe(true)
+  expect(isVdiskError(closing, 'IO')).toBe(true)
+}
+
+async function closeDespiteFaults(chain: Chain, code: string, openAnew: () => Promise<Chain>): Promise<void> {
   try {
     await promised(chain.close())
   } catch (error) {
-    expect(isVdiskError(error, 'NO_SPACE')).toBe(true)
-    await promised((await promised(driver.open(folder.image('a'), 'write'))).close())
+    expect(isVdiskError(error) && error.code).toBe(code)
+    await promised((await openAnew()).close())
   }
 }
 

@@ -7,6 +7,8 @@ type Before = (call: {
   kind: 'read' | 'write' | 'truncate' | 'flush' | 'deallocate'
   at: number
   length: number
+  /** what is to be written */
+  source?: Uint8Array
 }) => Awaitable<void>
 
 /** A store that lets `before` look at every call, wait, or throw. */
@@ -18,7 +20,8 @@ export function watchedStore(inner: ByteStore, before: Before): ByteStore {
     writable: inner.writable,
     size: () => inner.size(),
     read: (at, target) => after(before({ kind: 'read', at, length: target.length }), () => inner.read(at, target)),
-    write: (at, source) => after(before({ kind: 'write', at, length: source.length }), () => inner.write(at, source)),
+    write: (at, source) =>
+      after(before({ kind: 'write', at, length: source.length, source }), () => inner.write(at, source)),
     truncate: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.truncate(size)),
     grow: (size) => after(before({ kind: 'truncate', at: size, length: 0 }), () => inner.grow(size)),
     flush: () => after(before({ kind: 'flush', at: 0, length: 0 }), () => inner.flush()),
@@ -53,20 +56,36 @@ export function delayedStore(inner: ByteStore, seed: number): ByteStore {
   return { ...watchedStore(inner, wait), discard }
 }
 
+/** What fails: calls of these kinds. */
+export interface StoreFault {
+  readonly code: 'IO' | 'NO_SPACE'
+  readonly kinds: readonly string[]
+  /** a write does so after half of its sectors */
+  readonly half?: boolean
+  /** once a flush has failed all later ones do, as the store contract demands; else it is as if nothing had been lost */
+  readonly poisons?: boolean
+}
+
 /** Fails the call number `index` (from 0) of the kinds given, once. */
 export function failingStore(
   inner: ByteStore,
-  fault: { index: number; code: 'IO' | 'NO_SPACE'; kinds: readonly string[] },
+  fault: StoreFault & { readonly index: number },
 ): ByteStore & { readonly fired: boolean } {
   let calls = 0
   let fired = false
-  const store = watchedStore(inner, ({ kind, at }) => {
+  let poison: VdiskError | undefined
+  const store = watchedStore(inner, ({ kind, at, source }) => {
+    if (kind === 'flush' && poison) throw poison
     if (!fault.kinds.includes(kind) || calls++ !== fault.index) return
     fired = true
-    throw new VdiskError(fault.code, {
+    const half = source && fault.half ? (source.length >> 1) & ~511 : 0
+    if (source && half > 0) void inner.write(at, source.subarray(0, half))
+    const error = new VdiskError(fault.code, {
       message: `Cannot ${kind} ${inner.name}: a test says so`,
       where: { file: inner.name, at },
     })
+    if (kind === 'flush' && fault.poisons) poison = error
+    throw error
   })
   return Object.defineProperty(store, 'fired', { get: () => fired }) as ByteStore & { readonly fired: boolean }
 }
