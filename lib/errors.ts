@@ -67,6 +67,12 @@ export function throwIfCancelled(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled()
 }
 
+/** Why, of a message that reads "Cannot <do> <what>: <why>" where what ends with the file; else all of it. */
+export function reasonOf({ message, where }: VdiskError): string {
+  const end = where.file === undefined ? -1 : message.indexOf(`${where.file}: `)
+  return end === -1 ? message : message.slice(end + `${where.file}: `.length)
+}
+
 /** The sentence of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)

@@ -27,6 +27,11 @@ export class NumberSet {
     if (this.count * 2 > this.slots.length) this.grow()
   }
 
+  /** The numbers, in no order; the set must not change meanwhile. */
+  *values(): Generator<number> {
+    for (const number of this.slots) if (number !== EMPTY) yield number
+  }
+
   delete(number: number): void {
     let gap = this.slotOf(number)
     if (this.slots[gap] !== number) return

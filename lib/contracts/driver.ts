@@ -59,11 +59,12 @@ export interface FormatDriver {
   /** Looks for everything that is wrong with the structure of one layer; changes nothing. */
   check(layer: Layer, report: CheckReport): Io<void>
   /**
-   * Mends what `check` would find, as far as the report's scope allows; what it cannot mend it leaves. It opens the image
-   * by itself, for what is damaged may not open otherwise. After a crash at any moment nothing reads worse than before,
-   * and the repair can be begun again; done twice, it has nothing to do.
+   * Mends what `check` would find, as far as the report's scope allows; what it cannot mend it leaves. It is given a store
+   * that can be written, and reads the image by itself, for what is damaged may not open otherwise; the caller closes the
+   * store. After a crash at any moment nothing reads worse than before, and the repair can be begun again; done twice, it
+   * has nothing to do, and writes nothing.
    *
-   * @throws VdiskError where so much is lost that no way to mend it would not be a guess
+   * @throws VdiskError where so much is lost that no way to mend it would not be a guess; then, too, nothing is worse
    */
   repair?(image: Image, report: RepairReport): Io<void>
   /** Judges files of the format that may be from anybody; without it there is nothing to judge. */

@@ -16,10 +16,14 @@ const CONSISTENT_READ = 0
 const WRITE = 1
 const RESIZE = 3
 
-/** What a holder of an image does with it: QEMU's own sets for a writable image, and for a read-only or parent image. */
+/**
+ * What a holder of an image does with it: QEMU's own sets for a writable image, and for a read-only or parent image. Who
+ * repairs one shares not even reading: meanwhile it may make no sense to anybody else.
+ */
 const ROLES = {
   write: { uses: [CONSISTENT_READ, WRITE, RESIZE], keeps: [WRITE, RESIZE] },
   read: { uses: [CONSISTENT_READ], keeps: [WRITE, RESIZE] },
+  repair: { uses: [CONSISTENT_READ, WRITE, RESIZE], keeps: [CONSISTENT_READ, WRITE, RESIZE] },
 } as const
 
 export type LockRole = keyof typeof ROLES
@@ -58,9 +62,10 @@ export function lockImage(fd: number, file: string, role: LockRole): void {
     ({ pid }) => pid !== process.pid,
   )
   const who = holder ? `${holder.name} (process ${holder.pid})` : 'another program'
-  const why = forbids.length > 0 ? 'has it open and does not allow that' : 'is writing to it'
+  const reads = disturbs.every((byte) => byte === USES + CONSISTENT_READ)
+  const why = forbids.length > 0 ? 'has it open and does not allow that' : reads ? 'reads it' : 'is writing to it'
   throw new VdiskError('IN_USE', {
-    message: `Cannot open ${file} for ${role === 'write' ? 'writing' : 'reading'}: ${who} ${why}`,
+    message: `Cannot open ${file} for ${role === 'read' ? 'reading' : 'writing'}: ${who} ${why}`,
     where: { file },
     advice: 'Stop the virtual machine, mount or tool that uses the image, then try again.',
   })
