@@ -17,6 +17,8 @@ export interface FileArguments {
 export interface OpenArguments extends FileArguments {
   sourceFormat: string | undefined
   verify: string
+  /** only of verbs that only read */
+  salvage?: boolean
 }
 
 const FORMATS: readonly string[] = drivers.map(({ name }) => name)
@@ -78,6 +80,16 @@ export function openOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments> {
     }) as unknown as Argv<T & OpenArguments>
 }
 
+/** The same, for verbs that only read. */
+export function readOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments & { salvage: boolean }> {
+  return openOptions(yargs).option('salvage', {
+    type: 'boolean',
+    default: false,
+    describe: 'open it all the same where what is damaged is not needed to read the disk, and tell what',
+    group: 'Images:',
+  }) as unknown as Argv<T & OpenArguments & { salvage: boolean }>
+}
+
 /** What the arguments mean to the library. Folders in VDISK_ALLOW count as allowed too. */
 export function toOpenOptions(args: OpenArguments): OpenOptions {
   return {
@@ -85,6 +97,7 @@ export function toOpenOptions(args: OpenArguments): OpenOptions {
     format: args.sourceFormat,
     parentFormat: args.parentFormat,
     verify: args.verify as 'strict' | 'warn',
+    salvage: args.salvage ?? false,
   }
 }
 

@@ -1,5 +1,5 @@
 import { compareDisks, drivers, formatSize, openDisk } from '../../lib/index.ts'
-import { openOptions, toOpenOptions } from '../arguments.ts'
+import { readOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand } from '../command.ts'
 
 export const command = defineCommand({
@@ -13,7 +13,7 @@ export const command = defineCommand({
   ],
   exitCodes: '0 equal, 1 different, 2 could not compare, 130 interrupted',
   options: (yargs) =>
-    openOptions(yargs)
+    readOptions(yargs)
       .positional('a', { type: 'string', demandOption: true })
       .positional('b', { type: 'string', demandOption: true })
       .option('format-b', {

@@ -2,7 +2,7 @@ import { convertDisk, drivers, formatSize, openDisk } from '../../lib/index.ts'
 import {
   formatOptions,
   noteOnFolder,
-  openOptions,
+  readOptions,
   toFileOptions,
   toFormatOptions,
   toOpenOptions,
@@ -21,9 +21,10 @@ export const command = defineCommand({
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --compress zstd', 'compressed'],
     ['vdisk convert leaf.avhdx leaf.qcow2 --format qcow2 --parent base.vhdx', 'only what differs from the base'],
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --no-flush', 'for a copy that can be made again'],
+    ['vdisk convert torn.qcow2 saved.qcow2 --format qcow2 --salvage', 'what a damaged image still holds'],
   ],
   options: (yargs) =>
-    formatOptions(openOptions(yargs))
+    formatOptions(readOptions(yargs))
       .positional('source', { type: 'string', demandOption: true })
       .positional('destination', { type: 'string', demandOption: true })
       .option('format', {

@@ -9,7 +9,7 @@ import {
   inspectPartitions,
   type LayerInfo,
 } from '../../lib/index.ts'
-import { openOptions, toOpenOptions } from '../arguments.ts'
+import { readOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printContent } from '../disk-content.ts'
 import { fullSize, type Output, printable, type Style } from '../output.ts'
@@ -23,10 +23,11 @@ export const command = defineCommand({
     ['vdisk info server.qcow2', 'format, sizes, parent, snapshots, bitmaps, identity'],
     ['vdisk info server.avhdx --chain', 'every layer down to the base, and whether each belongs to the next'],
     ['vdisk info server.qcow2 --partitions', 'the partition table of the disk, and the file system of each partition'],
+    ['vdisk info server.qcow2 --salvage', 'of an image that does not open, without what is damaged in it'],
     ['vdisk info server.qcow2 --json', 'the same for programs'],
   ],
   options: (yargs) =>
-    openOptions(yargs)
+    readOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })
       .option('chain', { type: 'boolean', default: false, describe: 'open and judge all parents' })
       .option('partitions', { type: 'boolean', default: false, describe: 'what the disk holds' }),
@@ -106,6 +107,7 @@ function printLayer(out: Output, info: LayerInfo): void {
     ['in use', info.inUse ? 'another program has it open for writing; what is told here may change' : undefined],
     ...Object.entries(info.details).map(([name, value]) => [camelToWords(name), detailText(value)] as const),
   ])
+  for (const { message } of info.leftOut) out.line(`${out.paint('yellow', 'left out')}  ${printable(message)}`)
   for (const snapshot of info.snapshots) {
     out.line(
       `${out.paint('dim', 'snapshot')}  ${snapshot.id}  ${printable(snapshot.name)}  ${dateOf(snapshot.created)}  ${formatSize(snapshot.diskSize)}`,
@@ -143,6 +145,7 @@ function printChain(out: Output, layers: readonly ChainLayerInfo[]): void {
       out.line(
         `   ${out.paint('yellow', `merged into ${printable(layer.merged.into)} on ${dateOf(layer.merged.at)}: this file is history`)}`,
       )
+    for (const { message } of layer.leftOut) out.line(`   ${out.paint('yellow', 'left out')}: ${printable(message)}`)
     if (layer.broken) {
       out.line(`   ${out.paint('dim', '\u2193')}  ${out.paint('red', 'broken')}: ${printable(layer.broken.message)}`)
       if (layer.broken.advice) out.line(`      ${printable(layer.broken.advice)}`)

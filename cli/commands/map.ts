@@ -1,7 +1,7 @@
 import { setImmediate as breathe } from 'node:timers/promises'
 import { ask, assertOneImage, holderOf } from '../../fuse/control/control-client.ts'
 import { formatSize, type MapExtent, mapDisk, type OpenOptions, openDisk } from '../../lib/index.ts'
-import { openOptions, toOpenOptions } from '../arguments.ts'
+import { readOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { errorContent, printable, SCHEMA_VERSION } from '../output.ts'
 
@@ -14,7 +14,7 @@ export const command = defineCommand({
     ['vdisk map server.qcow2 --data', 'leave out what reads as zero'],
   ],
   options: (yargs) =>
-    openOptions(yargs)
+    readOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })
       .option('data', { type: 'boolean', default: false, describe: 'only runs that hold data' }),
   async run({ args, out, signal }) {

@@ -8,7 +8,7 @@ import {
   type Transport,
   type Wanted,
 } from '../../fuse/daemon.ts'
-import { badArgument, openOptions, toOpenOptions } from '../arguments.ts'
+import { badArgument, readOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { type Output, printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
@@ -29,7 +29,7 @@ export const command = defineCommand({
     ['vdisk unmount dir', 'the end of it'],
   ],
   options: (yargs) =>
-    openOptions(yargs)
+    readOptions(yargs)
       // yargs has no argument without a name that is given several times, unless it reads the words itself.
       .option('image', { type: 'string', array: true, nargs: 1, demandOption: true, group: 'Positionals:' })
       .positional('mountpoint', {
@@ -118,6 +118,7 @@ function wantedOf(args: {
 
 function assertOneMode(args: {
   image: string[]
+  salvage: boolean
   'read-only': boolean
   overlay: string | undefined
   temporary: boolean
@@ -127,6 +128,12 @@ function assertOneMode(args: {
     args.overlay !== undefined && '--overlay',
     args.temporary && '--temporary',
   ]
+  if (args.salvage && !args['read-only']) {
+    throw new UsageError(
+      'Cannot mount with --salvage but without --read-only: to write would lose for good what is left out',
+      'Add --read-only. Or mend the image first: vdisk check IMAGE --repair',
+    )
+  }
   const [first, second] = given.filter((name) => name !== false)
   if (second !== undefined) {
     throw new UsageError(

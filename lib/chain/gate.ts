@@ -15,6 +15,8 @@ export type ReferenceRole = 'parent' | 'extent' | 'data'
 export interface Gate {
   /** what ends the opening of the images that come through here */
   readonly signal?: AbortSignal | undefined
+  /** what is told of damage that the images that come through here are opened in spite of; see `Image` */
+  readonly leaveOut?: Image['leaveOut']
   /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
   admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
 }
@@ -43,6 +45,7 @@ export interface FolderGateOptions {
   /** knows which files this process has open */
   readonly pool?: LayerPool | undefined
   readonly signal?: AbortSignal | undefined
+  readonly leaveOut?: Image['leaveOut']
 }
 
 /**
@@ -55,6 +58,7 @@ export interface FolderGateOptions {
  */
 export class FolderGate implements Gate {
   readonly signal: AbortSignal | undefined
+  readonly leaveOut: Image['leaveOut']
   private readonly files: Files
   private readonly roots: readonly string[]
   private readonly options: FolderGateOptions
@@ -67,6 +71,7 @@ export class FolderGate implements Gate {
     this.roots = [...new Set([...own, ...allowed])]
     this.options = options
     this.signal = options.signal
+    this.leaveOut = options.leaveOut
   }
 
   /** The image that the user named: allowed by being named, symbolic links and all. */
@@ -228,6 +233,10 @@ export class HostImage implements Image {
 
   get signal(): AbortSignal | undefined {
     return this.gate.signal
+  }
+
+  get leaveOut(): Image['leaveOut'] {
+    return this.gate.leaveOut
   }
 
   *neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> {

@@ -208,6 +208,7 @@ function noting(image: Image, neighbours: Neighbour[]): Image {
     name: image.name,
     store: image.store,
     signal: image.signal,
+    leaveOut: image.leaveOut,
     *neighbour(reference, access) {
       const store = yield* image.neighbour(reference, access)
       neighbours.push({ reference, id: store.fileId?.() })

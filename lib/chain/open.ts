@@ -2,7 +2,7 @@ import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { ParentLink } from '../contracts/identity.ts'
 import type { Image } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
-import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
+import { isVdiskError, messageOf, reasonOf, VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
 import { Chain } from './chain.ts'
 import { sampleContent } from './content-sample.ts'
@@ -28,6 +28,8 @@ export interface OpenChainOptions {
   readonly maxDepth?: number | undefined
   /** shares the layers for reading with other chains */
   readonly pool?: LayerPool | undefined
+  /** what salvage left out; it fills while the layers are opened, and becomes notes */
+  readonly leftOut?: readonly VdiskError[] | undefined
 }
 
 /**
@@ -44,7 +46,7 @@ export function* openChain(image: Image, options: OpenChainOptions): Io<Chain> {
   try {
     yield* openLayers(image, options, layers)
     const links = yield* judgeLinks(layers, true)
-    const notes = collectNotes(layers, links, options)
+    const notes = [...(options.leftOut ?? []).map(noteOnDamage), ...collectNotes(layers, links, options)]
     return new Chain(layers, { links, notes, pool })
   } catch (error) {
     for (const layer of layers) yield* quietly(pool ? pool.release(layer, image.name) : layer.close())
@@ -219,6 +221,10 @@ function collectNotes(
     notes.push(`${what}${identitiesOf(verdict)}. What is read here may be a mix of two states.`)
   }
   return notes
+}
+
+function noteOnDamage(damage: VdiskError): string {
+  return `Of ${damage.where.file ?? 'the image'} something is left out: ${reasonOf(damage)}.`
 }
 
 function dayOf(seconds: number): string {

@@ -3,7 +3,7 @@ import { adviceOnMismatch, identitiesOf, type Verdict } from '../chain/linkage.t
 import { driverNamed } from '../chain/probe.ts'
 import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
 import type { Layer } from '../contracts/layer.ts'
-import type { VdiskError } from '../errors.ts'
+import { reasonOf, type VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { promised } from '../io/io.ts'
 import { type OpenOptions, openAlone, openKnown } from './images.ts'
@@ -28,7 +28,8 @@ export interface CheckResult {
 /**
  * Checks the structure of an image, and its link to its parent; with `chain` every layer and every link.
  *
- * Each layer is opened by itself, so a missing or damaged parent is a finding, not the end.
+ * Each layer is opened by itself, so a missing or damaged parent is a finding, not the end; and without whatever is damaged
+ * and not needed to read it, which is a finding too.
  */
 export async function* checkImage(file: string, options: CheckOptions = {}): Job<CheckResult> {
   const checker = new Checker(options)
@@ -36,7 +37,7 @@ export async function* checkImage(file: string, options: CheckOptions = {}): Job
   let format = options.format
   for (let depth = 0; name !== undefined && depth < (options.maxDepth ?? 64); depth++) {
     throwIfCancelled(options.signal)
-    const layer: Layer = await promised(openAlone(name, 'read', { ...options, format }))
+    const layer: Layer = await promised(openAlone(name, 'read', { ...options, ...checker.salvage, format }))
     try {
       yield* checker.checkStructure(layer)
       const next = await checker.checkParent(name, layer)
@@ -49,8 +50,12 @@ export async function* checkImage(file: string, options: CheckOptions = {}): Job
   return checker.result
 }
 
-class Checker {
+/** Checks layers one by one, and links; used by the repair too, which looks at what it has left. */
+export class Checker {
+  /** how a layer that is to be checked is opened */
+  readonly salvage = { salvage: true, leaveOut: (damage: VdiskError) => void this.leftOut.push(damage) } as const
   private readonly options: CheckOptions
+  private leftOut: VdiskError[] = []
   private readonly checked: string[] = []
   private readonly unchecked: string[] = []
   private readonly links: CheckResult['links'][number][] = []
@@ -75,6 +80,9 @@ class Checker {
   async *checkStructure(layer: Layer): AsyncGenerator<Progress, void, void> {
     const driver = driverNamed(layer.format, drivers, layer.name)
     this.report.enter(layer.name)
+    const { leftOut } = this
+    this.leftOut = []
+    for (const damage of leftOut) this.report.add(damageFinding(damage))
     if (!driver.checks) {
       this.unchecked.push(layer.name)
       return
@@ -87,6 +95,12 @@ class Checker {
       },
     )
     this.checked.push(layer.name)
+  }
+
+  /** The image could not even be opened. */
+  noteFailure(file: string, error: VdiskError): void {
+    this.report.enter(file)
+    this.report.add(damageFinding(error))
   }
 
   /** Judges the link below a layer. @returns the parent's file, if there is one that can be opened */
@@ -106,6 +120,13 @@ class Checker {
       for (const one of layers) await promised(one.close())
     }
   }
+}
+
+/** What keeps an image from being opened, or would if it were not left out. */
+function damageFinding(damage: VdiskError): NewFinding {
+  const { structure = 'image', at } = damage.where
+  const code = damage.code === 'CORRUPT' ? 'CANNOT_BE_RIGHT' : damage.code
+  return { code, severity: 'error', structure, at, message: reasonOf(damage) }
 }
 
 function linkFinding(child: Layer, parent: Layer, verdict: Verdict): NewFinding {

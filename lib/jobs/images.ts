@@ -4,8 +4,8 @@ import { sampleContent } from '../chain/content-sample.ts'
 import { FolderGate, HostImage } from '../chain/gate.ts'
 import type { LayerPool } from '../chain/layer-pool.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
-import { driverNamed } from '../chain/probe.ts'
-import type { Access } from '../contracts/driver.ts'
+import { chooseDriver, driverNamed } from '../chain/probe.ts'
+import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
@@ -49,6 +49,13 @@ export interface OpenOptions extends FileOptions {
   readonly parentFormat?: string | undefined
   /** warn: a link that does not match is a note, not an error; then the disk can only be read */
   readonly verify?: 'strict' | 'warn' | undefined
+  /**
+   * Opens an image all the same where what is damaged is not needed to read the disk: that is left out, and told as a note
+   * or to `leaveOut`. For reading only.
+   */
+  readonly salvage?: boolean | undefined
+  /** is told what salvage leaves out, instead of a note */
+  readonly leaveOut?: ((damage: VdiskError) => void) | undefined
 }
 
 export interface CreateOptions extends FileOptions {
@@ -67,7 +74,11 @@ export interface CreateOptions extends FileOptions {
 /** Opens an image of this machine with all its parents. */
 export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
   const access = options.writable ? 'write' : 'read'
-  const { image, gate } = openFile(file, access, options)
+  const leftOut: VdiskError[] = []
+  const { image, gate } = openFile(file, access, {
+    ...options,
+    leaveOut: options.leaveOut ?? ((damage) => leftOut.push(damage)),
+  })
   return yield* openChain(image, {
     drivers,
     gate,
@@ -76,7 +87,9 @@ export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
     format: options.format,
     parentFormat: options.parentFormat,
     maxDepth: options.maxDepth,
-    pool: options.pool,
+    // Who opened an image without salvage must not be given a layer that lacks something.
+    pool: options.salvage ? undefined : options.pool,
+    leftOut,
   })
 }
 
@@ -99,6 +112,26 @@ export function* openKnown(file: string, options: OpenOptions = {}): Io<KnownLay
 export function* openAlone(file: string, access: Access, options: OpenOptions = {}): Io<Layer> {
   const { image } = openFile(file, access, options)
   return yield* openLayer(image, { drivers, format: options.format, access })
+}
+
+/**
+ * Opens the file of an image that is to be repaired, and finds its driver; the image itself is not opened, for it may be
+ * past that. Nobody else can open it meanwhile. The caller closes the store.
+ *
+ * @param access read: only to see what a repair would do
+ */
+export function* openPatient(
+  file: string,
+  access: 'read' | 'repair',
+  options: OpenOptions = {},
+): Io<{ image: HostImage; driver: FormatDriver }> {
+  const { image } = openFile(file, access, options)
+  try {
+    return { image, driver: yield* chooseDriver(image, drivers, { format: options.format, forWriting: false }) }
+  } catch (error) {
+    image.store.close()
+    throw error
+  }
 }
 
 /**
@@ -255,18 +288,32 @@ function assertSize(file: string, size: number, most: number): void {
   })
 }
 
-function openFile(file: string, access: Access, options: OpenOptions): { image: HostImage; gate: FolderGate } {
+function openFile(
+  file: string,
+  access: Access | 'repair',
+  options: OpenOptions,
+): { image: HostImage; gate: FolderGate } {
   throwIfCancelled(options.signal)
-  if (options.pool) options.pool.assertFree(fileIdOf(file, options), access, file)
-  const gate = new FolderGate(file, options)
+  const writes = access === 'write' || access === 'repair'
+  if (writes && options.salvage) throw salvagedForWriting(file)
+  if (options.pool) options.pool.assertFree(fileIdOf(file, options), writes ? 'write' : access, file)
+  const gate = new FolderGate(file, { ...options, leaveOut: options.salvage ? options.leaveOut : undefined })
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {
-    write: access === 'write',
+    write: writes,
     durable: options.durable ?? true,
     ...(options.waiting ? { waiting: options.waiting } : {}),
     ...(locks ? { lock: access } : {}),
   })
   return { image, gate }
+}
+
+function salvagedForWriting(file: string): VdiskError {
+  return new VdiskError('REFUSED', {
+    message: `Cannot open ${file} for writing: it is opened without what is damaged in it, and writing would lose that for good`,
+    where: { file },
+    advice: 'Read it, or mend it first: vdisk check IMAGE --repair',
+  })
 }
 
 /** Device and inode: the same file under any name. */

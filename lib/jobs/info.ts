@@ -2,7 +2,7 @@ import type { Chain } from '../chain/chain.ts'
 import type { Verdict } from '../chain/linkage.ts'
 import type { Identity } from '../contracts/identity.ts'
 import type { BitmapInfo, Json, Layer, SnapshotInfo } from '../contracts/layer.ts'
-import type { VdiskError } from '../errors.ts'
+import { reasonOf, type VdiskError } from '../errors.ts'
 import { isHeldForWriting } from '../io/holders.ts'
 import { promised, settle } from '../io/io.ts'
 import { type OpenOptions, openAlone, openKnown } from './images.ts'
@@ -26,6 +26,8 @@ export interface LayerInfo {
   readonly merged: { readonly into: string; readonly at: number } | undefined
   /** whether another program has it open for writing; undefined where that cannot be told */
   readonly inUse: boolean | undefined
+  /** what salvage left out */
+  readonly leftOut: readonly Pick<VdiskError, 'code' | 'message' | 'where'>[]
   readonly details: { readonly [key: string]: Json }
 }
 
@@ -48,9 +50,10 @@ export interface ChainLayerInfo extends LayerInfo {
 
 /** What a file says of itself. Nothing but the file itself is opened, and of that only metadata. */
 export async function inspectImage(file: string, options: OpenOptions = {}): Promise<LayerInfo> {
-  const layer = await promised(openAlone(file, 'inspect', options))
+  const leftOut: VdiskError[] = []
+  const layer = await promised(openAlone(file, 'inspect', { ...options, leaveOut: (damage) => leftOut.push(damage) }))
   try {
-    return await describeLayer(layer)
+    return { ...(await describeLayer(layer)), leftOut: leftOut.map(told) }
   } finally {
     await promised(layer.close())
   }
@@ -61,13 +64,17 @@ export async function inspectImage(file: string, options: OpenOptions = {}): Pro
  * that are missing are told, not thrown.
  */
 export async function inspectChain(file: string, options: OpenOptions = {}): Promise<ChainLayerInfo[]> {
-  const { layers, links, broken } = await promised(openKnown(file, { ...options, locking: false }))
+  const leftOut: VdiskError[] = []
+  const { layers, links, broken } = await promised(
+    openKnown(file, { ...options, locking: false, leaveOut: (damage) => leftOut.push(damage) }),
+  )
   try {
     const infos: ChainLayerInfo[] = []
     for (const [depth, layer] of layers.entries()) {
       const why =
         depth === 0 && broken ? { code: broken.code, message: broken.message, advice: broken.advice } : undefined
-      infos.push({ ...(await describeLayer(layer)), depth, link: links[depth], broken: why })
+      const without = leftOut.filter(({ where }) => where.file === layer.name).map(told)
+      infos.push({ ...(await describeLayer(layer)), leftOut: without, depth, link: links[depth], broken: why })
     }
     return infos
   } finally {
@@ -85,6 +92,10 @@ export async function describeChain({ layers, links }: Chain): Promise<ChainLaye
     infos.push({ ...(await describeLayer(layer)), inUse: false, depth, link: links[depth], broken: undefined })
   }
   return infos
+}
+
+function told(damage: VdiskError): LayerInfo['leftOut'][number] {
+  return { code: damage.code, message: reasonOf(damage), where: damage.where }
 }
 
 async function describeLayer(layer: Layer): Promise<LayerInfo> {
@@ -107,6 +118,7 @@ async function describeLayer(layer: Layer): Promise<LayerInfo> {
     snapshots: layer.snapshots?.list() ?? [],
     bitmaps: layer.bitmaps?.list() ?? [],
     merged: layer.merged,
+    leftOut: [],
     inUse: id === undefined ? undefined : isHeldForWriting(id),
     details: layer.details,
   }

@@ -4,6 +4,7 @@ import type { BitmapInfo, StoredBitmaps } from '../../contracts/layer.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
+import { type Directory, readDirectory, type StoredBitmap } from './bitmap-directory.ts'
 import type { Header } from './header.ts'
 import {
   AUTOCLEAR,
@@ -12,7 +13,6 @@ import {
   bitmapEntry,
   bitmapsExtension,
   EXTENSION,
-  LIMIT,
   RESERVED_LOW,
 } from './layout.ts'
 import type { Refcounts } from './refcounts.ts'
@@ -30,31 +30,6 @@ import type { TablePlaces } from './table-places.ts'
 /** Bitmaps larger than this together are not kept up to date: they stay marked, as after a crash. */
 const MEMORY = 64 << 20
 
-const KNOWN_FLAGS = BITMAP_FLAG.inUse | BITMAP_FLAG.auto | BITMAP_FLAG.extraDataCompatible
-
-/** One entry of the directory. */
-export interface StoredBitmap {
-  readonly name: string
-  /** bytes in the file where its directory entry begins, and its length */
-  readonly entryAt: number
-  readonly granularityBits: number
-  tableOffset: number
-  /** entries */
-  tableSize: number
-  flags: number
-  /** why it cannot be used, apart from being in use */
-  readonly problem: string | undefined
-  /** the bits, while they are in memory */
-  bits?: Bitmap
-}
-
-/** Where the directory lies, in bytes of the file, and what it holds. */
-interface Directory {
-  readonly at: number
-  readonly length: number
-  readonly entries: readonly StoredBitmap[]
-}
-
 /** The image that the bitmaps are of. */
 export interface BitmapImage {
   readonly header: Header
@@ -70,11 +45,11 @@ export interface BitmapRoom {
 }
 
 export class Bitmaps implements StoredBitmaps {
-  readonly entries: readonly StoredBitmap[]
+  entries: readonly StoredBitmap[]
   /** where the directory lies, in bytes of the file; undefined too where a writer that knows no bitmaps was here since */
-  readonly directory: { readonly at: number; readonly length: number } | undefined
+  directory: { readonly at: number; readonly length: number } | undefined
   /** why the directory could not be read; the disk itself can be */
-  readonly problem: VdiskError | undefined
+  problem: VdiskError | undefined
   private readonly header: Header
   private readonly store: ByteStore
   private readonly places: TablePlaces
@@ -189,6 +164,47 @@ export class Bitmaps implements StoredBitmaps {
     }
     yield* settle(this.store.flush())
     yield* this.room.flush()
+  }
+
+  /**
+   * Drops bitmaps that are of no use, or all of them where the directory is; the others stay. Durable when it returns. Room
+   * and places of what was dropped, and of the old directory, are the caller's care.
+   *
+   * @param dropped entries of `entries`
+   */
+  *drop(dropped: ReadonlySet<StoredBitmap>): Io<void> {
+    const rest = this.directory ? this.entries.filter((entry) => !dropped.has(entry)) : []
+    const length = rest.reduce((sum, { entryLength }) => sum + roundUp(entryLength, 8), 0)
+    const places: number[] = []
+    let extension: Uint8Array | undefined
+    if (rest.length > 0) {
+      const { refcounts, flush } = this.room as BitmapRoom
+      const { at } = yield* refcounts.allocate(ceilDiv(length, this.header.clusterSize), true)
+      let end = at
+      for (const { entryAt, entryLength } of rest) {
+        const bytes = new Uint8Array(roundUp(entryLength, 8))
+        yield* settle(this.store.read(entryAt, bytes.subarray(0, entryLength)))
+        yield* settle(this.store.write(end, bytes))
+        places.push(end)
+        end += bytes.length
+      }
+      yield* flush()
+      extension = bitmapsExtension.encode({
+        count: rest.length,
+        reserved: 0,
+        directorySize: length,
+        directoryOffset: at,
+      })
+      this.places.addRange(at, length)
+    }
+    this.header.setExtension(EXTENSION.bitmaps, extension)
+    if (!extension) this.header.autoclear &= ~AUTOCLEAR.bitmaps
+    yield* this.header.write(this.store)
+    for (const [i, entry] of rest.entries()) entry.entryAt = places[i] as number
+    this.directory = rest.length > 0 ? { at: places[0] as number, length } : undefined
+    this.entries = rest
+    this.tracking = this.tracking.filter((entry) => rest.includes(entry))
+    this.problem = undefined
   }
 
   /** Whether nobody who does not know bitmaps wrote to the image since they were stored. */
@@ -324,63 +340,4 @@ function uniformBits(part: Uint8Array, count: number): 'set' | 'clear' | undefin
   if (bits.length === 0) return 'clear'
   if (bits.runEnd(0, bits.length) !== bits.length) return undefined
   return bits.has(0) ? 'set' : 'clear'
-}
-
-function* readDirectory(header: Header, store: ByteStore): Io<Directory | undefined> {
-  const extension = header.extension(EXTENSION.bitmaps)
-  if (!extension) return undefined
-  const bad = (why: string, at = 0): never => {
-    throw new VdiskError('CORRUPT', {
-      message: `Cannot read the bitmaps of ${header.file}: ${why}`,
-      where: { file: header.file, structure: 'bitmap directory', at, section: 'Bitmaps extension' },
-      advice: 'The disk itself can be read. To write to it, remove the bitmaps first.',
-    })
-  }
-  if (extension.length < bitmapsExtension.size) bad(`their header extension has only ${extension.length} bytes`)
-  const { count, directorySize: length, directoryOffset: at } = bitmapsExtension.decode(extension)
-  const fileSize = yield* settle(store.size())
-  if (count > LIMIT.bitmaps || length > LIMIT.bitmapDirectoryBytes || length < count * bitmapEntry.size) {
-    bad(`its directory would have ${count} entries in ${length} bytes`, at)
-  }
-  if (at % header.clusterSize !== 0 || at < header.clusterSize || at + length > fileSize) {
-    bad(`its directory would lie at ${at}`, at)
-  }
-  const bytes = new Uint8Array(length)
-  yield* settle(store.read(at, bytes))
-  const entries = new Map<string, StoredBitmap>()
-  let done = 0
-  for (let i = 0; i < count; i++) {
-    if (done + bitmapEntry.size > length) bad(`entry ${i} leaves the directory`, at + done)
-    const fields = bitmapEntry.decode(bytes.subarray(done, done + bitmapEntry.size))
-    const nameAt = done + bitmapEntry.size + fields.extraDataSize
-    const end = nameAt + fields.nameSize
-    if (end > length || fields.nameSize === 0) bad(`entry ${i} leaves the directory`, at + done)
-    const name = Buffer.from(bytes.subarray(nameAt, end)).toString('utf8')
-    if (entries.has(name)) bad(`two bitmaps are called "${name}"`, at + done)
-    entries.set(name, { ...fields, name, entryAt: at + done, problem: problemOf(header, fields, fileSize) })
-    done += roundUp(end - done, 8)
-  }
-  return { at, length, entries: [...entries.values()] }
-}
-
-function problemOf(
-  header: Header,
-  fields: ReturnType<typeof bitmapEntry.decode>,
-  fileSize: number,
-): string | undefined {
-  const { type, granularityBits, tableOffset, tableSize } = fields
-  if (type !== 1) return `its type ${type} is not known`
-  if (fields.flags & ~KNOWN_FLAGS) return 'it has flags that vdisk does not know'
-  if (granularityBits < LIMIT.minGranularityBits || granularityBits > LIMIT.maxGranularityBits) {
-    return `its granularity would be 2^${granularityBits} bytes`
-  }
-  if (fields.extraDataSize > 0 && !(fields.flags & BITMAP_FLAG.extraDataCompatible))
-    return 'it has extra data that vdisk does not know'
-  const bytes = ceilDiv(ceilDiv(header.size, 2 ** granularityBits), 8)
-  const expected = ceilDiv(bytes, header.clusterSize)
-  if (tableSize !== expected) return `its table has ${tableSize} entries, the disk needs ${expected}`
-  if (bytes > LIMIT.bitmapBytes) return `its ${bytes} bytes are more than any bitmap may have`
-  const isPlace = tableOffset % header.clusterSize === 0 && tableOffset >= header.clusterSize
-  if (tableSize > 0 && (!isPlace || tableOffset + tableSize * 8 > fileSize)) return 'its table lies outside the file'
-  return undefined
 }

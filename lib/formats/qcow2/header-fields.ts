@@ -3,6 +3,7 @@ import { VdiskError } from '../../errors.ts'
 import {
   COMPRESSION_TYPE_AT,
   EXTENSION,
+  HEADER_LENGTH_CURRENT,
   HEADER_LENGTH_V2,
   HEADER_LENGTH_V3,
   headerV2,
@@ -15,7 +16,16 @@ import {
 /**
  * Reading a header: fields, extensions, name of the backing file, each judged before anything relies on it.
  * ["Header", "Header extensions"]
+ *
+ * What is damaged ends the reading. To save what an image holds, or to mend it, one may do without what the disk does not
+ * need: then it is told, and the field reads as if there were none.
  */
+
+/** Is told of damage that the header is read in spite of; undefined: there is none that it would be. */
+export type LeaveOut = ((damage: VdiskError) => void) | undefined
+
+/** Advice where the reader could have done without what is damaged. */
+export const SALVAGE_ADVICE = 'Read it all the same with --salvage, or mend it: vdisk check IMAGE --repair'
 
 const KNOWN_INCOMPATIBLE = Object.values(INCOMPATIBLE).reduce((all, bit) => all | bit, 0n)
 
@@ -51,10 +61,10 @@ export interface HeaderFields {
   additional: Uint8Array
 }
 
-export function decodeFields(
-  file: string,
-  area: Uint8Array,
-): HeaderFields & { backingFileOffset: number; backingFileSize: number } {
+/** With the place of the backing file's name. */
+export type DecodedFields = HeaderFields & { backingFileOffset: number; backingFileSize: number }
+
+export function decodeFields(file: string, area: Uint8Array, leaveOut: LeaveOut): DecodedFields {
   if (area.length < HEADER_LENGTH_V2 || headerV2.decode(area).magic !== MAGIC) {
     throw new VdiskError('NOT_THIS_FORMAT', {
       message: `Cannot open ${file} as qcow2: it does not begin as one`,
@@ -82,24 +92,46 @@ export function decodeFields(
     }
   }
   const more = headerV3.decode(area)
-  const { headerLength } = more
-  if (headerLength < HEADER_LENGTH_V3 || headerLength % 8 !== 0 || headerLength > Math.min(area.length, 4096)) {
-    throw corruptHeader(file, 'header_length', headerLength, headerV3.offsetOf('headerLength'))
+  let { headerLength } = more
+  if (headerLength < HEADER_LENGTH_V3 || headerLength % 8 !== 0 || headerLength > longestHeader(area, basic)) {
+    const at = headerV3.offsetOf('headerLength')
+    dispensable(corruptHeader(file, 'header_length', headerLength, at), leaveOut)
+    headerLength = lengthByContent(area)
   }
   const additional = area.slice(HEADER_LENGTH_V3, headerLength)
-  return { ...basic, ...more, version: 3, compressionType: additional[0] ?? 0, additional }
+  return { ...basic, ...more, version: 3, headerLength, compressionType: additional[0] ?? 0, additional }
 }
 
-export function validateFields(
-  file: string,
-  fields: HeaderFields & { backingFileOffset: number; backingFileSize: number },
-  fileSize: number,
-): void {
-  const { clusterBits, refcountOrder, incompatible } = fields
+/** A header ends with its cluster; bounds of that are judged later. */
+function longestHeader(area: Uint8Array, { clusterBits }: { clusterBits: number }): number {
+  const cluster = clusterBits >= LIMIT.minClusterBits ? 2 ** Math.min(clusterBits, LIMIT.maxClusterBits) : 4096
+  return Math.min(area.length, cluster, 4096)
+}
+
+/** The two lengths that are in use differ by whether an extension or the compression type stands behind the fields. */
+function lengthByContent(area: Uint8Array): number {
+  const view = new DataView(area.buffer, area.byteOffset, area.byteLength)
+  const begins = area.length >= HEADER_LENGTH_CURRENT ? view.getUint32(HEADER_LENGTH_V3) : EXTENSION.end
+  const isExtension = begins !== EXTENSION.end && Object.values<number>(EXTENSION).includes(begins)
+  return isExtension ? HEADER_LENGTH_V3 : Math.min(HEADER_LENGTH_CURRENT, area.length)
+}
+
+/** Ends the reading, or where the caller can do without tells the damage. */
+function dispensable(damage: VdiskError, leaveOut: LeaveOut): void {
+  if (leaveOut) {
+    leaveOut(damage)
+    return
+  }
+  const { code, message, where } = damage
+  throw new VdiskError(code, { message, where, advice: SALVAGE_ADVICE })
+}
+
+/** @param fields what is left out is changed in them */
+export function validateFields(file: string, fields: HeaderFields, fileSize: number, leaveOut: LeaveOut): void {
+  const { clusterBits, incompatible } = fields
   if (clusterBits < LIMIT.minClusterBits || clusterBits > LIMIT.maxClusterBits) {
     throw corruptHeader(file, 'cluster_bits', clusterBits, headerV2.offsetOf('clusterBits'))
   }
-  if (refcountOrder > 6) throw corruptHeader(file, 'refcount_order', refcountOrder, headerV3.offsetOf('refcountOrder'))
   refuseUnknownFeatures(file, incompatible)
   const extendedL2 = (incompatible & INCOMPATIBLE.extendedL2) !== 0n
   if (extendedL2 && clusterBits < 14) {
@@ -119,40 +151,94 @@ export function validateFields(
   }
   const clusterSize = 2 ** clusterBits
   if (fields.size > Number.MAX_SAFE_INTEGER) throw tooLarge(file, 'size', fields.size, headerV2.offsetOf('size'))
-  const l2Span = (clusterSize / (extendedL2 ? 16 : 8)) * clusterSize
-  if (fields.l1Size * 8 > LIMIT.l1Bytes) throw tooLarge(file, 'l1_size', fields.l1Size, headerV2.offsetOf('l1Size'))
-  if (fields.l1Size < ceilDiv(fields.size, l2Span)) {
-    throw corruptHeader(file, 'l1_size (too small for the disk)', fields.l1Size, headerV2.offsetOf('l1Size'))
-  }
-  if (fields.refcountTableClusters * clusterSize > Math.max(LIMIT.refcountTableBytes, clusterSize)) {
-    throw tooLarge(file, 'refcount_table_clusters', fields.refcountTableClusters, 56)
-  }
-  if (fields.snapshotCount > LIMIT.snapshots) throw tooLarge(file, 'nb_snapshots', fields.snapshotCount, 60)
-  if (fields.refcountTableClusters === 0) throw corruptHeader(file, 'refcount_table_clusters', 0, 56)
-  validatePlaces(file, fields, fileSize)
+  const needed = ceilDiv(fields.size, (clusterSize / (extendedL2 ? 16 : 8)) * clusterSize)
+  if (needed * 8 > LIMIT.l1Bytes) throw tooLarge(file, 'size', fields.size, headerV2.offsetOf('size'))
+  validateL1(file, fields, needed, fileSize, leaveOut)
+  validateRefcounts(file, fields, fileSize, leaveOut)
+  validateSnapshots(file, fields, fileSize, leaveOut)
 }
 
-/** The tables that the header names lie in the file, behind the header, and each in clusters of its own. */
-function validatePlaces(file: string, fields: HeaderFields, fileSize: number): void {
-  const clusterSize = 2 ** fields.clusterBits
-  const refcountTableLength = fields.refcountTableClusters * clusterSize
-  // Of the refcount table the end may be cut off; how long the snapshot table is, only its entries tell.
-  const tables: { name: string; at: number; length: number; present: number; fieldAt: number }[] = []
-  const add = (name: string, at: number, length: number, present: number, fieldAt: number): void => {
-    if (length > 0) tables.push({ name, at, length, present, fieldAt })
+/** Of the L1 table the end may be lost: what it described cannot be read, the rest can. */
+function validateL1(file: string, fields: HeaderFields, needed: number, fileSize: number, leaveOut: LeaveOut): void {
+  const { l1Size, l1TableOffset: at } = fields
+  const sizeAt = headerV2.offsetOf('l1Size')
+  if (l1Size < needed) throw corruptHeader(file, 'l1_size (too small for the disk)', l1Size, sizeAt)
+  if (l1Size * 8 > LIMIT.l1Bytes) {
+    dispensable(tooLarge(file, 'l1_size', l1Size, sizeAt), leaveOut)
+    fields.l1Size = needed
   }
-  add('refcount_table_offset', fields.refcountTableOffset, refcountTableLength, 1, 48)
-  add('l1_table_offset', fields.l1TableOffset, fields.l1Size * 8, fields.l1Size * 8, 40)
-  add('snapshots_offset', fields.snapshotsOffset, fields.snapshotCount, 1, 64)
-  for (const [index, { name, at, length, present, fieldAt }] of tables.entries()) {
-    if (at % clusterSize !== 0 || at < clusterSize || at + present > fileSize) {
-      throw corruptHeader(file, name, at, fieldAt)
-    }
-    for (const other of tables.slice(0, index)) {
-      if (at >= roundUp(other.at + other.length, clusterSize) || other.at >= at + length) continue
-      throw corruptHeader(file, `${name} (where another table lies)`, at, fieldAt)
-    }
+  if (fields.l1Size === 0) return
+  const damage = corruptHeader(file, 'l1_table_offset', at, headerV2.offsetOf('l1TableOffset'))
+  if (!isPlace(fields, at, fileSize)) throw damage
+  if (at + fields.l1Size * 8 <= fileSize) return
+  dispensable(damage, leaveOut)
+  fields.l1Size = needed
+}
+
+/** Counts are for writers. */
+function validateRefcounts(file: string, fields: HeaderFields, fileSize: number, leaveOut: LeaveOut): void {
+  const { clusterBits, refcountTableClusters: clusters, refcountTableOffset: at } = fields
+  if (fields.refcountOrder > 6) {
+    const widthAt = headerV3.offsetOf('refcountOrder')
+    dispensable(corruptHeader(file, 'refcount_order', fields.refcountOrder, widthAt), leaveOut)
+    // Counts of an unknown width say nothing: they are missing, and those to come have the usual one.
+    Object.assign(fields, { refcountOrder: 4, refcountTableOffset: 0, refcountTableClusters: 0 })
+    return
   }
+  const length = clusters * 2 ** clusterBits
+  let damage: VdiskError | undefined
+  if (length > Math.max(LIMIT.refcountTableBytes, 2 ** clusterBits)) {
+    damage = tooLarge(file, 'refcount_table_clusters', clusters, headerV2.offsetOf('refcountTableClusters'))
+  } else if (clusters === 0) {
+    damage = corruptHeader(file, 'refcount_table_clusters', 0, headerV2.offsetOf('refcountTableClusters'))
+  } else if (!isPlace(fields, at, fileSize)) {
+    damage = corruptHeader(file, 'refcount_table_offset', at, headerV2.offsetOf('refcountTableOffset'))
+  } else if (overlapsL1(fields, at, length)) {
+    const field = 'l1_table_offset (where another table lies)'
+    damage = corruptHeader(file, field, fields.l1TableOffset, headerV2.offsetOf('l1TableOffset'))
+  }
+  if (!damage) return
+  dispensable(damage, leaveOut)
+  Object.assign(fields, { refcountTableOffset: 0, refcountTableClusters: 0 })
+}
+
+/** How long the snapshot table is, only its entries tell. */
+function validateSnapshots(file: string, fields: HeaderFields, fileSize: number, leaveOut: LeaveOut): void {
+  const { clusterBits, snapshotCount: count, snapshotsOffset: at } = fields
+  if (count === 0) return
+  const refcountTable = [fields.refcountTableOffset, fields.refcountTableClusters * 2 ** clusterBits] as const
+  let damage: VdiskError | undefined
+  if (count > LIMIT.snapshots) damage = tooLarge(file, 'nb_snapshots', count, headerV2.offsetOf('snapshotCount'))
+  else if (!isPlace(fields, at, fileSize)) {
+    damage = corruptHeader(file, 'snapshots_offset', at, headerV2.offsetOf('snapshotsOffset'))
+  } else if (overlapsL1(fields, at, count) || overlaps(fields, [at, count], refcountTable)) {
+    const field = 'snapshots_offset (where another table lies)'
+    damage = corruptHeader(file, field, at, headerV2.offsetOf('snapshotsOffset'))
+  }
+  if (!damage) return
+  dispensable(damage, leaveOut)
+  Object.assign(fields, { snapshotCount: 0, snapshotsOffset: 0 })
+}
+
+/** Whether a table can begin there: in the file, behind the header, and where a cluster begins. */
+function isPlace({ clusterBits }: HeaderFields, at: number, fileSize: number): boolean {
+  const clusterSize = 2 ** clusterBits
+  return at % clusterSize === 0 && at >= clusterSize && at < fileSize
+}
+
+function overlapsL1(fields: HeaderFields, at: number, length: number): boolean {
+  return overlaps(fields, [at, length], [fields.l1TableOffset, fields.l1Size * 8])
+}
+
+/** Whether two tables, place and bytes each, have a cluster in common. */
+function overlaps(
+  { clusterBits }: HeaderFields,
+  [at, length]: readonly [number, number],
+  [otherAt, otherLength]: readonly [number, number],
+): boolean {
+  const clusterSize = 2 ** clusterBits
+  if (length === 0 || otherLength === 0) return false
+  return at < roundUp(otherAt + otherLength, clusterSize) && otherAt < roundUp(at + length, clusterSize)
 }
 
 function refuseUnknownFeatures(file: string, incompatible: bigint): void {
@@ -171,7 +257,8 @@ function refuseUnknownFeatures(file: string, incompatible: bigint): void {
   })
 }
 
-export function decodeExtensions(header: HeaderEnd, area: Uint8Array, end: number): Extension[] {
+/** The extensions up to the end mark; where one leaves the area, those before it. */
+export function decodeExtensions(header: HeaderEnd, area: Uint8Array, end: number, leaveOut: LeaveOut): Extension[] {
   const extensions: Extension[] = []
   const view = new DataView(area.buffer, area.byteOffset, area.byteLength)
   for (let at = header.headerLength; at + 8 <= Math.min(end, area.length); ) {
@@ -179,10 +266,12 @@ export function decodeExtensions(header: HeaderEnd, area: Uint8Array, end: numbe
     const length = view.getUint32(at + 4)
     if (type === EXTENSION.end) return extensions
     if (at + 8 + length > Math.min(end, area.length)) {
-      throw new VdiskError('CORRUPT', {
+      const damage = new VdiskError('CORRUPT', {
         message: `Cannot open ${header.file}: header extension 0x${type.toString(16)} of ${length} bytes leaves the header`,
         where: { file: header.file, structure: 'header extension', at, section: 'Header extensions' },
       })
+      dispensable(damage, leaveOut)
+      return extensions
     }
     extensions.push({ type, data: area.slice(at + 8, at + 8 + length) })
     at += 8 + roundUp(length, 8)

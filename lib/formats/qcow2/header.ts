@@ -3,11 +3,13 @@ import { VdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import {
+  type DecodedFields,
   decodeBackingName,
   decodeExtensions,
   decodeFields,
   type Extension,
   type HeaderFields,
+  type LeaveOut,
   validateFields,
 } from './header-fields.ts'
 import {
@@ -200,26 +202,26 @@ export class Header {
   /**
    * Reads and judges the header of an image: every bound that depends on the header alone, and on the file's size.
    *
+   * @param leaveOut is told of what is damaged and not needed to read the disk; then the header reads as if it were not there
    * @throws VdiskError NOT_THIS_FORMAT, CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED
    */
-  static *read(store: ByteStore): Io<Header> {
+  static *read(store: ByteStore, leaveOut?: LeaveOut): Io<Header> {
     const fileSize = yield* settle(store.size())
     let area = new Uint8Array(Math.min(65536, fileSize))
     yield* settle(store.read(0, area))
-    const fields = decodeFields(store.name, area)
-    validateFields(store.name, fields, fileSize)
+    const fields = decodeFields(store.name, area, leaveOut)
+    validateFields(store.name, fields, fileSize, leaveOut)
     const clusterSize = 2 ** fields.clusterBits
     if (clusterSize > area.length && fileSize > area.length) {
       area = new Uint8Array(Math.min(clusterSize, fileSize))
       yield* settle(store.read(0, area))
     }
-    return Header.parse(store.name, area.subarray(0, clusterSize))
+    return Header.parse(store.name, area.subarray(0, clusterSize), fields, leaveOut)
   }
 
-  private static parse(file: string, area: Uint8Array): Header {
-    const fields = decodeFields(file, area)
+  private static parse(file: string, area: Uint8Array, fields: DecodedFields, leaveOut: LeaveOut): Header {
     const header = new Header(file, fields)
-    header.extensions = decodeExtensions(header, area, fields.backingFileOffset || area.length)
+    header.extensions = decodeExtensions(header, area, fields.backingFileOffset || area.length, leaveOut)
     header.readName = decodeBackingName(header, area, fields)
     header.backingName = header.readName?.text
     header.stored = area
@@ -273,7 +275,9 @@ export class Header {
     const behind = changed.filter((sector) => sector !== 0)
     if (behind.length > 0) {
       if (this.stored.length > 0) {
-        const before = Header.parse(this.file, this.stored)
+        // Once more what was left out when it was read; it was told then.
+        const ignore = (): void => {}
+        const before = Header.parse(this.file, this.stored, decodeFields(this.file, this.stored, ignore), ignore)
         const extensions = withoutFeatureNames(before.extensionsInOrder())
         const reachesBehind = before.lengthWith(before.extensions) > SECTOR
         if (reachesBehind && before.lengthWith(extensions) <= SECTOR) {

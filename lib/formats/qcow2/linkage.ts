@@ -76,10 +76,17 @@ export class Linkage {
   /** The extension of a header; undefined if there is none, or none that can be read. */
   static of(header: Header): Linkage | undefined {
     const data = header.extension(EXTENSION.linkage)
-    if (!data || data.length < layout.size) return undefined
-    const fields = layout.decode(data)
-    if (fields.version !== VERSION || fields.checksum !== checksumOf(data) || !isSane(fields)) return undefined
-    return new Linkage(fields, Buffer.from(data.subarray(layout.size)).toString('utf8').replace(/\0+$/, ''))
+    if (!data || !isReadable(data)) return undefined
+    const name = Buffer.from(data.subarray(layout.size)).toString('utf8').replace(/\0+$/, '')
+    return new Linkage(layout.decode(data), name)
+  }
+
+  /** Whether the extension of a header is damaged; one of a later version is only unknown. */
+  static isDamaged(header: Header): boolean {
+    const data = header.extension(EXTENSION.linkage)
+    if (!data) return false
+    const isKnown = data.length < layout.size || layout.decode(data).version === VERSION
+    return isKnown && !isReadable(data)
   }
 
   /** Puts the present state into the header; writing that is the caller's. */
@@ -261,6 +268,12 @@ function parentFields(identity: Identity | undefined): Pick<Fields, 'parentKind'
     return { parentKind: PARENT_KIND.guid, parentUuid: identity.value, parentGeneration: 0 }
   }
   return { parentKind: PARENT_KIND.none, parentUuid: ZERO_GUID, parentGeneration: 0 }
+}
+
+function isReadable(data: Uint8Array): boolean {
+  if (data.length < layout.size) return false
+  const fields = layout.decode(data)
+  return fields.version === VERSION && fields.checksum === checksumOf(data) && isSane(fields)
 }
 
 function checksumOf(data: Uint8Array): number {

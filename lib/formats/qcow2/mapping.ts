@@ -28,6 +28,20 @@ const SUBCLUSTERS = 32
 /** What a standard entry says; with extended entries, about one subcluster. */
 type Kind = 'data' | 'zero' | 'parent'
 
+/** What can be wrong with an L2 entry, as the end of a sentence about it. */
+export const ENTRY_FLAW = {
+  reserved: 'has reserved bits set',
+  unaligned: 'is not aligned to a cluster',
+  contradictory: 'has a subcluster that is both allocated and zero',
+  placeless: 'has allocated subclusters but no place',
+  misplaced: 'does not match its place in the data file',
+  pastEnd: 'lies past the end of the file',
+  inTable: 'leads into a table of the image',
+  packedInDataFile: 'is compressed, which an image with a data file cannot have',
+  packedReserved: 'is compressed and has reserved bits set',
+} as const
+export type EntryFlaw = keyof typeof ENTRY_FLAW
+
 /**
  * From guest offsets to host offsets: L1 table, L2 tables, entries. ["Cluster mapping", "Extended L2 Entries"]
  *
@@ -72,10 +86,15 @@ export class Mapping {
     this.unpack = unpackerOf(parts.header)
   }
 
-  /** Reads an L1 table; its bounds have been checked against the file. */
+  /**
+   * Reads an L1 table; its bounds have been checked. Where the file ends inside it, entries are missing: those are read as
+   * what no entry can be, so that nobody takes the range for one that holds nothing.
+   */
   static *readL1(store: ByteStore, at: number, entries: number): Io<RootTable> {
     const bytes = new Uint8Array(entries * 8)
-    if (entries > 0) yield* settle(store.read(at, bytes))
+    const present = Math.max(0, Math.min(bytes.length, (yield* settle(store.size())) - at))
+    if (present > 0) yield* settle(store.read(at, bytes.subarray(0, present)))
+    bytes.fill(0xff, present)
     return new RootTable(at, bytes)
   }
 
@@ -158,7 +177,7 @@ export class Mapping {
   }
 
   /** What is wrong with the entry of a guest cluster; undefined where nothing is. */
-  flawOf(view: DataView, within: number, cluster: number): string | undefined {
+  flawOf(view: DataView, within: number, cluster: number): EntryFlaw | undefined {
     const high = view.getUint32(within)
     const low = view.getUint32(within + 4)
     if (high & COMPRESSED) return this.packedFlaw(view, within)
@@ -237,44 +256,44 @@ export class Mapping {
     return zero & (1 << sub) ? 'zero' : 'parent'
   }
 
-  private standardFlaw(high: number, low: number): string | undefined {
-    if (high & RESERVED_HIGH || low & RESERVED_LOW) return 'has reserved bits set'
-    if (low & READS_AS_ZERO && this.header.version === 2) return 'has reserved bits set'
-    return offsetOf(high, low) % this.clusterSize === 0 ? undefined : 'is not aligned to a cluster'
+  private standardFlaw(high: number, low: number): EntryFlaw | undefined {
+    if (high & RESERVED_HIGH || low & RESERVED_LOW) return 'reserved'
+    if (low & READS_AS_ZERO && this.header.version === 2) return 'reserved'
+    return offsetOf(high, low) % this.clusterSize === 0 ? undefined : 'unaligned'
   }
 
-  private extendedFlaw(view: DataView, entry: number): string | undefined {
+  private extendedFlaw(view: DataView, entry: number): EntryFlaw | undefined {
     const high = view.getUint32(entry)
     const low = view.getUint32(entry + 4)
-    if (high & RESERVED_HIGH || low & (RESERVED_LOW | READS_AS_ZERO)) return 'has reserved bits set'
+    if (high & RESERVED_HIGH || low & (RESERVED_LOW | READS_AS_ZERO)) return 'reserved'
     const zero = view.getUint32(entry + 8)
     const allocated = view.getUint32(entry + 12)
-    if (zero & allocated) return 'has a subcluster that is both allocated and zero'
+    if (zero & allocated) return 'contradictory'
     const at = offsetOf(high, low)
-    if (allocated !== 0 && at === 0 && !this.header.hasDataFile) return 'has allocated subclusters but no place'
-    return at % this.clusterSize === 0 ? undefined : 'is not aligned to a cluster'
+    if (allocated !== 0 && at === 0 && !this.header.hasDataFile) return 'placeless'
+    return at % this.clusterSize === 0 ? undefined : 'unaligned'
   }
 
   /** @param at an aligned place that an entry names for guest data */
-  private placeFlaw(at: number, cluster: number): string | undefined {
+  private placeFlaw(at: number, cluster: number): EntryFlaw | undefined {
     if (this.header.hasDataFile) {
       // In a data file every cluster lies where the guest has it. ["External data file bit"]
-      return at === cluster * this.clusterSize ? undefined : 'does not match its place in the data file'
+      return at === cluster * this.clusterSize ? undefined : 'misplaced'
     }
-    if (at >= this.space.length) return 'lies past the end of the file'
-    return this.places.holds(at) ? 'leads into a table of the image' : undefined
+    if (at >= this.space.length) return 'pastEnd'
+    return this.places.holds(at) ? 'inTable' : undefined
   }
 
-  private packedFlaw(view: DataView, within: number): string | undefined {
-    if (this.header.hasDataFile) return 'is compressed, which an image with a data file cannot have'
+  private packedFlaw(view: DataView, within: number): EntryFlaw | undefined {
+    if (this.header.hasDataFile) return 'packedInDataFile'
     const high = view.getUint32(within)
     const extendedBits = this.entrySize === 8 ? 0 : view.getUint32(within + 8) | view.getUint32(within + 12)
-    if (extendedBits !== 0) return 'is compressed and has reserved bits set'
+    if (extendedBits !== 0) return 'packedReserved'
     const { at, storedLength } = decodeCompressed(high, view.getUint32(within + 4), this.header.clusterBits)
-    if (at < this.clusterSize || at >= this.space.length) return 'lies past the end of the file'
+    if (at < this.clusterSize || at >= this.space.length) return 'pastEnd'
     const last = at + Math.min(storedLength, this.space.length - at) - 1
     for (let place = at; place <= last; place = (Math.floor(place / this.clusterSize) + 1) * this.clusterSize) {
-      if (this.places.holds(place)) return 'leads into a table of the image'
+      if (this.places.holds(place)) return 'inTable'
     }
     return undefined
   }
@@ -313,9 +332,9 @@ export class Mapping {
     return { kind: 'packed', length: Math.min(length, this.clusterSize - start), packed, skip: start }
   }
 
-  private badEntry(cluster: number, why: string): VdiskError {
+  private badEntry(cluster: number, flaw: EntryFlaw): VdiskError {
     return new VdiskError('CORRUPT', {
-      message: `Cannot read ${this.header.file}: the L2 entry of guest cluster ${cluster} ${why}`,
+      message: `Cannot read ${this.header.file}: the L2 entry of guest cluster ${cluster} ${ENTRY_FLAW[flaw]}`,
       where: {
         file: this.header.file,
         structure: 'L2 table',

@@ -1,5 +1,5 @@
 import { ceilDiv, roundUp } from '../../bytes/align.ts'
-import { VdiskError } from '../../errors.ts'
+import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Header } from './header.ts'
@@ -23,12 +23,29 @@ export interface Snapshot {
   readonly bytes: Uint8Array
 }
 
-/** The table tells its length entry by entry, so it is read in pieces, never more than there is. */
-export function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
-  if (header.snapshotCount === 0) return []
+/** The entries of a snapshot table, and why there are not as many as the header says. */
+export interface ReadTable {
+  readonly snapshots: Snapshot[]
+  readonly problem: VdiskError | undefined
+}
+
+/** The table tells its length entry by entry, so what follows a damaged one cannot be found. */
+export function* readTable(header: Header, store: ByteStore): Io<ReadTable> {
+  const snapshots: Snapshot[] = []
+  try {
+    yield* readEntries(header, store, snapshots)
+  } catch (error) {
+    if (!isVdiskError(error, 'CORRUPT')) throw error
+    return { snapshots, problem: error }
+  }
+  return { snapshots, problem: undefined }
+}
+
+/** It is read in pieces, never more than there is. */
+function* readEntries(header: Header, store: ByteStore, snapshots: Snapshot[]): Io<void> {
+  if (header.snapshotCount === 0) return
   const fileSize = yield* settle(store.size())
   const end = Math.min(fileSize, header.snapshotsOffset + LIMIT.snapshotTableBytes)
-  const snapshots: Snapshot[] = []
   let piece = { at: header.snapshotsOffset, bytes: new Uint8Array(0) }
   for (let at = piece.at; snapshots.length < header.snapshotCount; ) {
     const index = snapshots.length
@@ -46,7 +63,6 @@ export function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
     piece = { at, bytes: new Uint8Array(Math.min(end - at, PIECE)) }
     yield* settle(store.read(at, piece.bytes))
   }
-  return snapshots
 }
 
 /** bytes of the entry that `bytes` begin with, without padding; undefined if not even its fixed part is there */

@@ -25,6 +25,8 @@ export interface SnapshotTable {
   readonly id: string
   readonly at: number
   readonly entries: number
+  /** bytes that the guest saw */
+  readonly diskSize: number
   /** why it cannot be used; undefined where nothing speaks against it */
   readonly flaw: string | undefined
 }
@@ -36,8 +38,8 @@ type View = (l1: RootTable, snapshot: { readonly name: string; readonly diskSize
 
 export class Snapshots implements InternalSnapshots {
   edit?: NonNullable<InternalSnapshots['edit']>
-  /** why the table could not be read; the disk itself can be */
-  readonly problem: VdiskError | undefined
+  /** why the table could not be read to its end; the disk itself can be */
+  problem: VdiskError | undefined
   private readonly header: Header
   private readonly store: ByteStore
   private view: View | undefined
@@ -52,12 +54,15 @@ export class Snapshots implements InternalSnapshots {
 
   /** Reads the snapshot table. @throws VdiskError CORRUPT, LIMIT_EXCEEDED */
   static *open(header: Header, store: ByteStore): Io<Snapshots> {
-    return new Snapshots(header, store, yield* readTable(header, store))
+    const { snapshots, problem } = yield* readTable(header, store)
+    if (problem) throw problem
+    return new Snapshots(header, store, snapshots)
   }
 
-  /** For whoever can do without them. */
-  static unreadable(header: Header, store: ByteStore, problem: VdiskError): Snapshots {
-    return new Snapshots(header, store, [], problem)
+  /** For whoever can do without those of which nothing can be read, and all behind them. */
+  static *openReadable(header: Header, store: ByteStore): Io<Snapshots> {
+    const { snapshots, problem } = yield* readTable(header, store)
+    return new Snapshots(header, store, snapshots, problem)
   }
 
   /** Says how an L1 table becomes a layer that shows it. */
@@ -88,14 +93,14 @@ export class Snapshots implements InternalSnapshots {
 
   /** L1 tables of all snapshots, for whoever counts references. */
   tables(): SnapshotTable[] {
-    return this.snapshots.map(({ id, l1TableOffset: at, l1Size: entries, flaw }) => {
-      return { id, at, entries, flaw }
+    return this.snapshots.map(({ id, l1TableOffset: at, l1Size: entries, diskSize, flaw }) => {
+      return { id, at, entries, diskSize, flaw }
     })
   }
 
-  /** Nobody uses the snapshot whose L1 table begins at `at`. @param why ends a sentence about it */
-  distrust(at: number, why: string): void {
-    this.snapshots = this.snapshots.map((one) => (one.l1TableOffset === at ? { ...one, flaw: why } : one))
+  /** Nobody uses the snapshot of this index in `tables`. @param why ends a sentence about it */
+  distrust(index: number, why: string): void {
+    this.snapshots = this.snapshots.map((one, i) => (i === index ? { ...one, flaw: why } : one))
   }
 
   /** bytes of the snapshot table */
@@ -127,6 +132,21 @@ export class Snapshots implements InternalSnapshots {
     yield* this.switchTable(layer, [...this.snapshots, snapshot], at)
     mapping.places.addRange(snapshot.l1TableOffset, l1.bytes.length)
     return this.list().at(-1) as SnapshotInfo
+  }
+
+  /**
+   * Drops the snapshots that cannot be used, and what could not be read of the table; the others stay. What only they
+   * referred to, and the old table, is not given up here.
+   *
+   * @returns those that were dropped
+   */
+  *dropUnusable(layer: Qcow2Editor): Io<readonly SnapshotTable[]> {
+    const dropped = this.tables().filter(({ flaw }) => flaw !== undefined)
+    const rest = this.snapshots.filter(({ flaw }) => flaw === undefined)
+    const at = yield* this.prepare(layer, undefined, (take) => this.writeTable(layer, rest, take))
+    yield* this.nameTable(layer, rest, at)
+    this.problem = undefined
+    return dropped
   }
 
   private *revert(layer: Qcow2Editor, idOrName: string, signal?: AbortSignal): Io<void> {
@@ -261,13 +281,17 @@ export class Snapshots implements InternalSnapshots {
   private *switchTable(layer: Qcow2Editor, snapshots: Snapshot[], at: number): Io<void> {
     const { refcounts, mapping } = layer.walk
     const old = { at: this.header.snapshotsOffset, length: this.tableLength }
-    yield* this.header.change(this.store, { snapshotsOffset: at, snapshotCount: snapshots.length })
-    this.snapshots = snapshots
-    mapping.places.addRange(at, this.tableLength)
+    yield* this.nameTable(layer, snapshots, at)
     if (old.length > 0) {
       mapping.places.removeRange(old.at)
       refcounts.release(old.at, old.length)
     }
+  }
+
+  private *nameTable(layer: Qcow2Editor, snapshots: Snapshot[], at: number): Io<void> {
+    yield* this.header.change(this.store, { snapshotsOffset: at, snapshotCount: snapshots.length })
+    this.snapshots = snapshots
+    layer.walk.mapping.places.addRange(at, this.tableLength)
   }
 
   private *readL1({ l1TableOffset: at, l1Size, id, flaw }: Snapshot): Io<RootTable> {
@@ -290,10 +314,10 @@ export class Snapshots implements InternalSnapshots {
 
   /** By id first, as qemu-img does; then by name. */
   private find(idOrName: string): Snapshot {
-    if (this.problem) throw this.problem
     const found =
       this.snapshots.find(({ id }) => id === idOrName) ?? this.snapshots.find(({ name }) => name === idOrName)
     if (found) return found
+    if (this.problem) throw this.problem
     const known = this.snapshots.map(({ id, name }) => `${name} (${id})`).join(', ')
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot find snapshot "${idOrName}" in ${this.header.file}`,

@@ -57,6 +57,11 @@ export class TablePlaces {
     return true
   }
 
+  /** A refcount block is given up. */
+  removeBlock(at: number): void {
+    this.blocks.delete(at / this.clusterSize)
+  }
+
   /** An L2 table of the disk. @returns false if another table lies there, or another entry has the same */
   addL2(at: number): boolean {
     const number = at / this.clusterSize
@@ -76,6 +81,12 @@ export class TablePlaces {
   share(at: number): void {
     this.l2Tables.delete(at / this.clusterSize)
     this.sharedTables.add(at / this.clusterSize)
+  }
+
+  /** It has turned out that no L2 table lies here. */
+  forgetL2(at: number): void {
+    this.l2Tables.delete(at / this.clusterSize)
+    this.sharedTables.delete(at / this.clusterSize)
   }
 
   /** Nothing refers to this cluster any more, so no snapshot has a table there. */
