@@ -1,10 +1,12 @@
 import { ceilDiv } from '../../bytes/align.ts'
+import { NumberSet } from '../../bytes/number-set.ts'
 import type { NewFinding } from '../../contracts/check-report.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
+import { type CensusWindow, COUNT_MASK, countsPerBlock, IS_TABLE, readStored } from './census-window.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
-import { blockOffset, readCount } from './refcount-table.ts'
+import { blockOffset } from './refcount-table.ts'
 import { RootTable } from './root-table.ts'
 import type { SnapshotTable } from './snapshots.ts'
 
@@ -15,42 +17,50 @@ import type { SnapshotTable } from './snapshots.ts'
  * themselves. Two bytes per host cluster are held; a file with more clusters than fit is done in several windows.
  */
 
-/** Host clusters taken at a time: 96 MiB of counts. */
-export const WINDOW = 48 << 20
-
-/** In `stored`: the cluster holds a table, so no guest data may lie there. */
-const IS_TABLE = 0x8000
-/** Counts end here; higher ones are not told apart. */
-export const COUNT_MASK = 0x7fff
-
-export interface CensusWindow {
-  /** number of the first host cluster */
-  readonly first: number
-  /** references found, by cluster */
-  readonly counted: Uint16Array
-  /** counts of the file, and whether a table lies there */
-  readonly stored: Uint16Array
+/** A reference to a host cluster, and where it comes from. */
+export interface Reference {
+  /** number of the host cluster */
+  readonly cluster: number
+  /** the disk's range that begins here is mapped by it */
+  readonly guestOffset: number | undefined
+  /** which table says so */
+  readonly structure: string
+  /** bytes in the file: the entry; undefined where a table is named by the header, or by a table that is held in one piece */
+  readonly at: number | undefined
+  /** what lies in the cluster; of packed data there may be several pieces in one */
+  readonly kind: 'table' | 'data' | 'packed'
+  /** id of the snapshot that it belongs to; undefined: the disk itself */
+  readonly snapshot: string | undefined
 }
 
-/** Where a reference comes from: the guest range it maps, and which table says so. */
-export type Visit = (cluster: number, guestOffset: number | undefined, structure: string) => void
+export type Visit = (reference: Reference) => void
+
+/** Is told what is wrong; with the number of the host cluster where an entry contradicts what is stored of that. */
+export type Note = (finding: NewFinding, cluster?: number) => void
 
 export class Census {
   private readonly parts: Qcow2Parts
   private readonly refcountTable: RootTable
-  private readonly note: (finding: NewFinding) => void
+  private readonly note: Note
   private readonly clusterSize: number
   private readonly fileEnd: number
   private window: CensusWindow = { first: 0, counted: new Uint16Array(0), stored: new Uint16Array(0) }
   private visit: Visit | undefined
+  /** the snapshot whose tables are being walked; undefined: the disk itself */
+  private snapshot: string | undefined
+  /** whether that is the disk itself */
   private active = false
+  /** clusters of all tables but L2 tables, which snapshots share */
+  private single = new NumberSet()
+  /** L2 tables of the disk itself */
+  private own = new NumberSet()
   private readonly pace: Pace
   /** the highest cluster that anything refers to */
   highest = 0
   /** the lowest cluster behind the window that anything refers to */
   private behind = Number.POSITIVE_INFINITY
 
-  constructor(parts: Qcow2Parts, refcountTable: RootTable, note: (finding: NewFinding) => void, pace = new Pace()) {
+  constructor(parts: Qcow2Parts, refcountTable: RootTable, note: Note, pace = new Pace()) {
     this.pace = pace
     this.parts = parts
     this.refcountTable = refcountTable
@@ -85,14 +95,14 @@ export class Census {
 
   /** clusters that one refcount block counts */
   private get perBlock(): number {
-    return (this.clusterSize * 8) / 2 ** this.parts.header.refcountOrder
+    return countsPerBlock(this.parts.header)
   }
 
   /** Counts all references to clusters first .. first+count-1, against the counts that the file has. */
   *count(first: number, count: number, progress: (done: number, total: number) => void): Io<CensusWindow> {
     this.behind = Number.POSITIVE_INFINITY
     this.window = { first, counted: new Uint16Array(count), stored: new Uint16Array(count) }
-    yield* this.readStored()
+    yield* readStored(this.parts, this.refcountTable, this.window, (index, at) => this.badBlock(index, at))
     yield* this.walk(progress)
     return this.window
   }
@@ -106,30 +116,34 @@ export class Census {
 
   private *walk(progress: (done: number, total: number) => void): Io<void> {
     const { header, snapshots } = this.parts
-    this.addRange(0, 1, 'header', undefined)
-    this.addRange(
-      header.refcountTableOffset,
-      header.refcountTableClusters * this.clusterSize,
-      'refcount table',
-      undefined,
-    )
+    this.single = new NumberSet()
+    this.own = new NumberSet()
+    this.active = false
+    this.snapshot = undefined
+    this.addRange(0, 1, 'header')
+    this.addRange(this.refcountTable.at, this.refcountTable.bytes.length, 'refcount table')
     for (let i = 0; i < this.refcountTable.length; i++) {
       const at = blockOffset(this.refcountTable, i)
-      if (at !== 0 && this.isPlace(at)) this.addRange(at, this.clusterSize, 'refcount block', undefined)
+      if (at !== 0 && this.isPlace(at)) this.addRange(at, this.clusterSize, 'refcount block')
     }
-    this.addRange(header.snapshotsOffset, snapshots.tableLength, 'snapshot table', undefined)
+    this.addRange(header.snapshotsOffset, snapshots.tableLength, 'snapshot table')
     yield* this.addBitmaps()
     const roots = [undefined, ...this.soundSnapshots()]
     // All tables first, so that data which overlaps any of them is seen.
     for (const root of roots) {
-      this.active = root === undefined
+      this.enter(root)
       this.addTables(yield* this.rootTable(root), root ? `L1 table of snapshot ${root.id}` : 'L1 table')
       yield* this.pace.keep()
     }
     for (const [index, root] of roots.entries()) {
-      this.active = root === undefined
+      this.enter(root)
       yield* this.walkTables(yield* this.rootTable(root), (done) => progress(index + done, roots.length))
     }
+  }
+
+  private enter(root: SnapshotTable | undefined): void {
+    this.active = root === undefined
+    this.snapshot = root?.id
   }
 
   private soundSnapshots(): SnapshotTable[] {
@@ -149,7 +163,7 @@ export class Census {
   /** The L1 table itself and the L2 tables that it points at. */
   private addTables(l1: RootTable, structure: string): void {
     const { l2Span } = this.parts.header
-    this.addRange(l1.at, l1.bytes.length, structure, undefined)
+    this.addRange(l1.at, l1.bytes.length, structure)
     for (let i = 0; i < l1.length; i++) {
       const at = l1.offset(i)
       const guest = { offset: i * l2Span, length: l2Span }
@@ -167,10 +181,12 @@ export class Census {
           `entry ${i} points at ${at}, where no L2 table can be`,
         )
         // Past the end of the file it is still a reference: nothing else may be put there.
-        if (at >= this.fileEnd && at % this.clusterSize === 0) this.add(at / this.clusterSize, guest.offset, structure)
+        if (at >= this.fileEnd && at % this.clusterSize === 0) {
+          this.add(at / this.clusterSize, guest.offset, structure, entryAt, 'table')
+        }
         continue
       }
-      this.addTable(at, 'L2 table', guest.offset)
+      this.addL2(at, structure, entryAt, guest)
       if (this.active) this.checkCopied(at, l1.high(i), structure, entryAt, guest)
     }
   }
@@ -227,6 +243,9 @@ export class Census {
     const at = tableAt + within
     const guest = { offset: guestOffset, length: Math.max(0, Math.min(this.clusterSize, header.size - guestOffset)) }
     if (high & COMPRESSED) {
+      if (header.extendedL2 && view.getUint32(within + 8) | view.getUint32(within + 12)) {
+        this.error('L2_ENTRY_RESERVED', 'L2 table', at, guest, 'the entry of a compressed cluster has subclusters')
+      }
       this.visitCompressed(high, low, at, guest)
       return
     }
@@ -255,7 +274,7 @@ export class Census {
       if (place % this.clusterSize !== 0) return
     }
     this.checkNoTable(place / this.clusterSize, at, guest)
-    this.add(place / this.clusterSize, guest.offset, 'L2 table')
+    this.add(place / this.clusterSize, guest.offset, 'L2 table', at, 'data')
     if (this.active) this.checkCopied(place, high, 'L2 table', at, guest)
   }
 
@@ -263,7 +282,7 @@ export class Census {
     const known = this.storedAt(number)
     if (known === undefined || (known & IS_TABLE) === 0) return
     const why = `an entry points at ${number * this.clusterSize}, where a table of the image lies`
-    this.error('DATA_OVERLAPS_TABLE', 'L2 table', at, guest, why)
+    this.tell('DATA_OVERLAPS_TABLE', 'L2 table', at, guest, why)
   }
 
   private visitCompressed(high: number, low: number, at: number, guest: { offset: number; length: number }): void {
@@ -287,7 +306,7 @@ export class Census {
     const last = Math.floor((place + storedLength - 1) / this.clusterSize)
     for (let number = Math.floor(place / this.clusterSize); number <= last; number++) {
       this.checkNoTable(number, at, guest)
-      this.add(number, guest.offset, 'L2 table')
+      this.add(number, guest.offset, 'L2 table', at, 'packed')
     }
   }
 
@@ -320,12 +339,13 @@ export class Census {
     const count = known & COUNT_MASK
     const flagged = (high & COPIED) !== 0
     if ((count === 1) === flagged) return
-    this.error(
+    this.tell(
       'COPIED_FLAG_WRONG',
       structure,
       at,
       guest,
       `an entry is ${flagged ? '' : 'not '}flagged as writable in place, but its cluster at ${place} has a count of ${count}`,
+      place / this.clusterSize,
     )
   }
 
@@ -333,21 +353,21 @@ export class Census {
     const { header, bitmaps, mapping } = this.parts
     const directory = bitmaps.directory
     if (!directory) return
-    this.addRange(directory.at, directory.length, 'bitmap directory', undefined)
+    this.addRange(directory.at, directory.length, 'bitmap directory')
     for (const entry of bitmaps.entries) {
       if (entry.problem !== undefined) {
         const why = `bitmap "${entry.name}" cannot be used: ${entry.problem}`
         this.error('BITMAP_INVALID', 'bitmap directory', entry.entryAt, undefined, why)
         continue
       }
-      this.addRange(entry.tableOffset, entry.tableSize * 8, 'bitmap table', undefined)
+      this.addRange(entry.tableOffset, entry.tableSize * 8, 'bitmap table')
       const bytes = new Uint8Array(entry.tableSize * 8)
       yield* settle(mapping.store.read(entry.tableOffset, bytes))
       const table = new RootTable(entry.tableOffset, bytes)
       for (let i = 0; i < table.length; i++) {
         const at = table.offset(i)
         if (at === 0) continue
-        if (this.isPlace(at)) this.addRange(at, header.clusterSize, 'bitmap data', undefined)
+        if (this.isPlace(at)) this.addRange(at, header.clusterSize, 'bitmap data')
         else
           this.error(
             'BITMAP_INVALID',
@@ -360,55 +380,55 @@ export class Census {
     }
   }
 
-  /** Counts of the file for this window, sixteen bits each. */
-  private *readStored(): Io<void> {
-    const { header, mapping } = this.parts
-    const { first, stored } = this.window
-    const bits = 2 ** header.refcountOrder
-    const { perBlock } = this
-    const block = new Uint8Array(this.clusterSize)
-    const view = new DataView(block.buffer)
-    for (let index = Math.floor(first / perBlock); index * perBlock < first + stored.length; index++) {
-      const at = index < this.refcountTable.length ? blockOffset(this.refcountTable, index) : 0
-      if (at === 0) continue
-      if (!this.isPlace(at)) {
-        this.error(
-          'REFCOUNT_TABLE_INVALID',
-          'refcount table',
-          this.refcountTable.at + index * 8,
-          undefined,
-          `entry ${index} points at ${at}, where no refcount block can be`,
-        )
-        continue
+  private badBlock(index: number, at: number): void {
+    const entryAt = this.refcountTable.at + index * 8
+    const why = `entry ${index} points at ${at}, where no refcount block can be`
+    this.error('REFCOUNT_TABLE_INVALID', 'refcount table', entryAt, undefined, why)
+  }
+
+  /** An L2 table. Snapshots may have it too, but the disk has it once. */
+  private addL2(at: number, structure: string, entryAt: number, guest: NonNullable<NewFinding['guest']>): void {
+    const number = at / this.clusterSize
+    if (this.single.has(number) || (this.active && this.own.has(number))) {
+      this.error('TABLES_OVERLAP', structure, entryAt, guest, `an entry leads to ${at}, where another table lies`)
+    }
+    if (this.active) this.own.add(number)
+    this.add(number, guest.offset, 'L2 table', entryAt, 'table')
+    this.markTable(number)
+  }
+
+  /** A table that is held in one piece: referenced once here, and nothing else may share its clusters. */
+  private addRange(at: number, length: number, structure: string): void {
+    for (let done = 0; done < length; done += this.clusterSize) {
+      const number = Math.floor((at + done) / this.clusterSize)
+      if (this.single.has(number)) {
+        this.error('TABLES_OVERLAP', structure, at, undefined, `it lies at ${at + done}, where another table does`)
       }
-      yield* settle(mapping.store.read(at, block.subarray(0, Math.min(block.length, this.fileEnd - at))))
-      const from = Math.max(0, first - index * perBlock)
-      const to = Math.min(perBlock, first + stored.length - index * perBlock)
-      for (let i = from; i < to; i++) {
-        stored[index * perBlock + i - first] = Math.min(COUNT_MASK, readCount(view, i, bits))
-      }
+      this.single.add(number)
+      this.add(number, undefined, structure, undefined, 'table')
+      this.markTable(number)
     }
   }
 
-  /** A table: referenced once here, and no guest data may share its cluster. */
-  private addTable(at: number, structure: string, guest: number | undefined): void {
-    const number = at / this.clusterSize
-    this.add(number, guest, structure)
+  /** No guest data may share its cluster. */
+  private markTable(number: number): void {
     const index = number - this.window.first
     if (index >= 0 && index < this.window.stored.length) {
       this.window.stored[index] = (this.window.stored[index] as number) | IS_TABLE
     }
   }
 
-  private addRange(at: number, length: number, structure: string, guest: number | undefined): void {
-    for (let done = 0; done < length; done += this.clusterSize) this.addTable(at + done, structure, guest)
-  }
-
-  private add(number: number, guest: number | undefined, structure: string): void {
-    this.visit?.(number, guest, structure)
-    if (number > this.highest) this.highest = number
-    if (number < this.behind && number >= this.window.first + this.window.counted.length) this.behind = number
-    const index = number - this.window.first
+  private add(
+    cluster: number,
+    guestOffset: number | undefined,
+    structure: string,
+    at: number | undefined,
+    kind: Reference['kind'],
+  ): void {
+    this.visit?.({ cluster, guestOffset, structure, at, kind, snapshot: this.snapshot })
+    if (cluster > this.highest) this.highest = cluster
+    if (cluster < this.behind && cluster >= this.window.first + this.window.counted.length) this.behind = cluster
+    const index = cluster - this.window.first
     if (this.visit || index < 0 || index >= this.window.counted.length) return
     const before = this.window.counted[index] as number
     if (before !== 0xffff) this.window.counted[index] = before + 1
@@ -425,6 +445,18 @@ export class Census {
 
   private error(code: string, structure: string, at: number, guest: NewFinding['guest'], message: string): void {
     // Told once: by the first walk over the first window.
-    if (!this.visit && this.window.first === 0) this.note({ code, severity: 'error', structure, at, guest, message })
+    if (this.window.first === 0) this.tell(code, structure, at, guest, message)
+  }
+
+  /** For what is seen only in the window that has the cluster. */
+  private tell(
+    code: string,
+    structure: string,
+    at: number,
+    guest: NewFinding['guest'],
+    message: string,
+    cluster?: number,
+  ): void {
+    if (!this.visit) this.note({ code, severity: 'error', structure, at, guest, message }, cluster)
   }
 }

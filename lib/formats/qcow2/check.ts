@@ -1,6 +1,7 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Io } from '../../io/io.ts'
-import { Census, type CensusWindow, COUNT_MASK, WINDOW } from './census.ts'
+import { Census } from './census.ts'
+import { type CensusWindow, COUNT_MASK, WINDOW } from './census-window.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { readRefcountTable } from './refcount-table.ts'
 
@@ -109,15 +110,15 @@ function* explain(
   clusterSize: number,
   report: CheckReport,
 ): Io<void> {
-  yield* census.revisit((number, guest, structure) => {
-    const found = wrong.get(number)
+  yield* census.revisit(({ cluster, guestOffset: guest, structure }) => {
+    const found = wrong.get(cluster)
     if (!found) return
     found.told = true
     report.add({
       code: found.stored === 0 ? 'REFCOUNT_MISSING' : 'REFCOUNT_TOO_LOW',
       severity: 'error',
       structure: `refcount block; referred to by ${structure}`,
-      at: number * clusterSize,
+      at: cluster * clusterSize,
       guest: guest === undefined ? undefined : { offset: guest, length: clusterSize },
       message: sentence(found.stored, found.counted),
     })

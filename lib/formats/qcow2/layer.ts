@@ -192,12 +192,17 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     yield* this.resizing.take(() => clearImage(this, this.parts, size, signal))
   }
 
+  /** Everything is durable, and the file counts as cleanly closed; it stays open. */
+  *seal(): Io<void> {
+    yield* this.flush()
+    // What was released needs one more round to be counted as free.
+    while (!this.refcounts.givenUp.isEmpty) yield* this.flush()
+    yield* this.session.end()
+  }
+
   override *close(): Io<void> {
     try {
-      yield* this.flush()
-      // What was released needs one more round to be counted as free.
-      while (!this.refcounts.givenUp.isEmpty) yield* this.flush()
-      yield* this.session.end()
+      yield* this.seal()
     } finally {
       yield* super.close()
     }

@@ -1,6 +1,7 @@
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, Pace, settle } from '../../io/io.ts'
-import { Census, COUNT_MASK, WINDOW } from './census.ts'
+import { Census } from './census.ts'
+import { COUNT_MASK, WINDOW } from './census-window.ts'
 import { INCOMPATIBLE } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
@@ -24,18 +25,47 @@ export function reachAfterCrash(length: number): number {
  * Makes the reference counts anew from the references, for an image that was not closed under lazy refcounts.
  * ["Header", dirty bit]
  *
- * New refcount blocks go behind everything that any table refers to, even where that lies past the end of the file:
- * a block placed on a mapped cluster would be read by the guest as its data. Then the flags for writing in place are
- * made to fit the counts: a cluster that is found in use twice must not be written in place.
+ * Then the flags for writing in place are made to fit the counts: a cluster that is found in use twice must not be
+ * written in place.
  */
 export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<void> {
   const { header, mapping } = parts
   const { signal } = parts.image
-  const pace = new Pace(signal)
-  const survey = new Census(parts, refcounts.root, () => {}, pace)
-  yield* survey.count(0, Math.min(1, survey.clusters), () => {})
-  const clusters = Math.max(survey.clusters, survey.highest + 1)
+  const clusters = yield* clustersInUse(parts, refcounts)
   assertNear(parts, clusters)
+  yield* recount(parts, refcounts, clusters)
+  const walk = { mapping, refcounts, relieve: () => just(undefined) }
+  yield* setCopiedFlags(walk, mapping.l1, (number) => refcounts.get(number), signal)
+  yield* mapping.tables.write(mapping.tables.take())
+  for (const { at, bytes } of mapping.l1.take()) yield* settle(mapping.store.write(at, bytes))
+  yield* settle(mapping.store.flush())
+  header.incompatible &= ~INCOMPATIBLE.dirty
+  yield* header.write(mapping.store)
+}
+
+/** Clusters up to the last one that there is, or that anything refers to. */
+export function* clustersInUse(parts: Qcow2Parts, refcounts: Refcounts): Io<number> {
+  const survey = new Census(parts, refcounts.root, () => {}, new Pace(parts.image.signal))
+  yield* survey.count(0, Math.min(1, survey.clusters), () => {})
+  return Math.max(survey.clusters, survey.highest + 1)
+}
+
+/**
+ * Sets the counts to what the references say, durably.
+ *
+ * New refcount blocks go behind everything that any table refers to, even where that lies past the end of the file:
+ * a block placed on a mapped cluster would be read by the guest as its data.
+ *
+ * @param clusters see `clustersInUse`
+ * @param how raise: only counts that are too low; what is too high may still have a pointer on the medium
+ */
+export function* recount(
+  parts: Qcow2Parts,
+  refcounts: Refcounts,
+  clusters: number,
+  how: 'exact' | 'raise' = 'exact',
+): Io<void> {
+  const pace = new Pace(parts.image.signal)
   refcounts.reserveUpTo(clusters)
   for (let first = 0; first < clusters; first += WINDOW) {
     const count = Math.min(WINDOW, clusters - first)
@@ -44,7 +74,8 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
     for (let i = 0; i < count; i++) {
       if (i % STRIDE === 0) yield* pace.keep()
       const wanted = counted[i] as number
-      if (wanted === ((stored[i] as number) & COUNT_MASK)) continue
+      const known = (stored[i] as number) & COUNT_MASK
+      if (wanted === known || (how === 'raise' && wanted < known)) continue
       yield* refcounts.set(first + i, wanted)
       // Nobody relies on counts before the last of them is right, so they need not stay in memory.
       if (refcounts.changedBytes > CHANGES) yield* refcounts.writeChanges()
@@ -56,14 +87,7 @@ export function* rebuildRefcounts(parts: Qcow2Parts, refcounts: Refcounts): Io<v
     yield* refcounts.retire()
   }
   yield* refcounts.writeChanges()
-  yield* settle(mapping.store.flush())
-  const walk = { mapping, refcounts, relieve: () => just(undefined) }
-  yield* setCopiedFlags(walk, mapping.l1, (number) => refcounts.get(number), signal)
-  yield* mapping.tables.write(mapping.tables.take())
-  for (const { at, bytes } of mapping.l1.take()) yield* settle(mapping.store.write(at, bytes))
-  yield* settle(mapping.store.flush())
-  header.incompatible &= ~INCOMPATIBLE.dirty
-  yield* header.write(mapping.store)
+  yield* settle(parts.mapping.store.flush())
 }
 
 /** An entry that leads far beyond is damaged: to keep room for it would take hours, and a file of that length. */

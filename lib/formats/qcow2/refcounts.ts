@@ -100,6 +100,23 @@ export class Refcounts {
     yield* this.turns.take(() => this.changeNow(run, delta))
   }
 
+  /**
+   * From here on all counts are those of another table, still empty, of which nobody knows before `adopt`: so the old ones
+   * stay as they are until all new ones are right.
+   */
+  beginAnew(root: RootTable): void {
+    this.root = root
+    this.newBlocks.clear()
+    this.hint = 0
+    this.places.addRange(root.at, root.bytes.length)
+    this.growTo(root.at + root.bytes.length)
+  }
+
+  /** The header names the table that `beginAnew` was given, in one step. All of it is durable, as are its blocks. */
+  *adopt(): Io<void> {
+    yield* this.turns.take(() => this.nameTable())
+  }
+
   /** Everything below `clusters` may be referred to: what is made from now on goes behind it. */
   reserveUpTo(clusters: number): void {
     this.growTo(clusters * this.header.clusterSize)
@@ -276,15 +293,20 @@ export class Refcounts {
 
   /** The larger table is durable, then the header names it, then the old one is given up. Can be done again. */
   private *switchTable(old: RootTable): Io<void> {
-    const { root, header } = this
+    const { root } = this
     yield* settle(this.store.write(root.at, root.bytes))
     yield* settle(this.store.flush())
     root.take()
-    const refcountTableClusters = root.bytes.length / header.clusterSize
-    yield* header.change(this.store, { refcountTableOffset: root.at, refcountTableClusters })
+    yield* this.nameTable()
     this.outgrown = undefined
     this.places.removeRange(old.at)
     this.release(old.at, old.bytes.length)
+  }
+
+  private *nameTable(): Io<void> {
+    const { root, header } = this
+    const refcountTableClusters = root.bytes.length / header.clusterSize
+    yield* header.change(this.store, { refcountTableOffset: root.at, refcountTableClusters })
   }
 
   /** The first run of free clusters; an exact one is as long as asked for. */

@@ -1,0 +1,60 @@
+import { type Io, settle } from '../../io/io.ts'
+import type { Header } from './header.ts'
+import type { Qcow2Parts } from './parts.ts'
+import { blockOffset, readCount } from './refcount-table.ts'
+import type { RootTable } from './root-table.ts'
+
+/** Host clusters taken at a time: 96 MiB of counts. */
+export const WINDOW = 48 << 20
+
+/** In `stored`: the cluster holds a table, so no guest data may lie there. */
+export const IS_TABLE = 0x8000
+/** Counts end here; higher ones are not told apart. */
+export const COUNT_MASK = 0x7fff
+
+export interface CensusWindow {
+  /** number of the first host cluster */
+  readonly first: number
+  /** references found, by cluster */
+  readonly counted: Uint16Array
+  /** counts of the file, and whether a table lies there */
+  readonly stored: Uint16Array
+}
+
+/** Clusters that one refcount block counts. */
+export function countsPerBlock({ clusterSize, refcountOrder }: Header): number {
+  return (clusterSize * 8) / 2 ** refcountOrder
+}
+
+/**
+ * Reads the counts of a window from the file.
+ *
+ * @param onBadEntry is told the index and the content of each entry of the refcount table that leads to no block
+ */
+export function* readStored(
+  { header, mapping: { store, space } }: Qcow2Parts,
+  table: RootTable,
+  { first, stored }: CensusWindow,
+  onBadEntry: (index: number, at: number) => void,
+): Io<void> {
+  const { clusterSize } = header
+  const perBlock = countsPerBlock(header)
+  const block = new Uint8Array(clusterSize)
+  const view = new DataView(block.buffer)
+  for (let index = Math.floor(first / perBlock); index * perBlock < first + stored.length; index++) {
+    const at = index < table.length ? blockOffset(table, index) : 0
+    if (at === 0) continue
+    if (at % clusterSize !== 0 || at < clusterSize || at >= space.length) {
+      onBadEntry(index, at)
+      continue
+    }
+    const present = Math.min(clusterSize, space.length - at)
+    yield* settle(store.read(at, block.subarray(0, present)))
+    block.fill(0, present)
+    const from = Math.max(0, first - index * perBlock)
+    const to = Math.min(perBlock, first + stored.length - index * perBlock)
+    for (let i = from; i < to; i++) {
+      stored[index * perBlock + i - first] = Math.min(COUNT_MASK, readCount(view, i, 2 ** header.refcountOrder))
+    }
+  }
+}
