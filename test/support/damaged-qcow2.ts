@@ -208,7 +208,8 @@ export const COUNTS: readonly Damage[] = [
     what: 'a refcount table entry that leads to an L2 table',
     image: () => new CraftedImage().u64(PLACE.refcountTable * C, PLACE.l2 * C),
     finds: ['COPIED_FLAG_WRONG', 'LEAKED_CLUSTER', 'REFCOUNT_MISSING', 'TABLES_OVERLAP'],
-    changes: ['REFCOUNT_TABLE_INVALID'],
+    changes: ['REFCOUNT_TABLE_INVALID', 'TABLES_OVERLAP'],
+    doubtful: [[0, SPAN]],
   },
   {
     what: 'a mark of corruption without any',

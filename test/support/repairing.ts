@@ -6,7 +6,7 @@ import { RepairReport, type RepairScope } from '../../lib/contracts/repair.ts'
 import type { VdiskError } from '../../lib/errors.ts'
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import type { Qcow2Layer } from '../../lib/formats/qcow2/layer.ts'
-import { promised, runSync } from '../../lib/io/io.ts'
+import { promised } from '../../lib/io/io.ts'
 import { MemoryStore } from '../../lib/io/memory.ts'
 import type { ByteStore } from '../../lib/io/store.ts'
 import { openStore } from './crafted-qcow2.ts'
@@ -68,5 +68,5 @@ export async function contentsOf(store: ByteStore): Promise<Map<string | undefin
 export async function expectSound(store: MemoryStore): Promise<void> {
   expect(await damageOf(store)).toEqual([])
   const copy = new MemoryStore('crafted', { content: contentOf(store) })
-  runSync(openStore(copy, 'write').close())
+  await promised(openStore(copy, 'write').close())
 }

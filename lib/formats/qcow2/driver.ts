@@ -9,6 +9,7 @@ import { qcow2Inspector } from './inspect.ts'
 import { Qcow2Layer } from './layer.ts'
 import { MAGIC } from './layout.ts'
 import { openForWriting, openParts } from './open.ts'
+import { repairQcow2 } from './repair/repair.ts'
 
 export const qcow2: FormatDriver = {
   name: 'qcow2',
@@ -46,5 +47,6 @@ export const qcow2: FormatDriver = {
   *check(layer: Layer, report: CheckReport) {
     yield* checkQcow2((layer as Qcow2Layer).structure, report)
   },
+  repair: repairQcow2,
   inspector: qcow2Inspector,
 }

@@ -1,0 +1,97 @@
+import { ceilDiv } from '../../../bytes/align.ts'
+import { NumberSet } from '../../../bytes/number-set.ts'
+import { type Io, Pace } from '../../../io/io.ts'
+import { Census } from '../census.ts'
+import { COUNT_MASK, WINDOW } from '../census-window.ts'
+import { clustersInUse, recount } from '../rebuild.ts'
+import { RootTable } from '../root-table.ts'
+import type { RepairWork } from './work.ts'
+
+/** Clusters that may turn out to be in use twice, which are looked at one by one; what is beyond is counted, and no more. */
+const SUSPECTS = 1 << 20
+
+/** How the stored counts differ from the references. */
+export interface Comparison {
+  /** clusters counted less often than they are referred to */
+  readonly low: number
+  readonly high: number
+  /** clusters with several references of which not all are counted, or that an entry calls its own against its count */
+  readonly suspects: NumberSet
+}
+
+/** Compares the references that there are with the counts that are stored. */
+export function* compareCounts(work: RepairWork): Io<Comparison> {
+  const { parts, refcounts } = work
+  const clusters = yield* clustersInUse(parts, refcounts)
+  const suspects = new NumberSet()
+  let [low, high] = [0, 0]
+  const note = (_: unknown, cluster?: number): void => {
+    if (cluster !== undefined && suspects.size < SUSPECTS) suspects.add(cluster)
+  }
+  const census = new Census(parts, refcounts.root, note, new Pace(parts.image.signal))
+  for (let first = 0; first < clusters; ) {
+    const count = Math.min(WINDOW, clusters - first)
+    const window = yield* census.count(first, count, (done, total) => work.report.advance(done, total))
+    for (let i = 0; i < count; i++) {
+      const counted = window.counted[i] as number
+      const stored = (window.stored[i] as number) & COUNT_MASK
+      if (counted === stored || (counted > COUNT_MASK && stored === COUNT_MASK)) continue
+      if (counted > stored) low++
+      else high++
+      if (counted > stored && counted > 1 && suspects.size < SUSPECTS) suspects.add(first + i)
+    }
+    first = census.nextFrom(first + count)
+  }
+  return { low, high, suspects }
+}
+
+/** Counts that are too low rise, durably: nothing that is in use can be taken for free any more. */
+export function* raiseCounts(work: RepairWork, low: number): Io<void> {
+  yield* work.change({
+    code: 'REFCOUNT_TOO_LOW',
+    structure: 'refcount block',
+    message: `${clusters(low)} counted less often than referred to: the counts say now what is so`,
+  })
+  yield* recount(work.parts, work.refcounts, yield* clustersInUse(work.parts, work.refcounts), 'raise')
+}
+
+/** Counts that are too high fall. Nothing on the medium may refer any more to what becomes free. */
+export function* lowerCounts(work: RepairWork, high: number): Io<void> {
+  yield* work.change({
+    code: 'LEAKED_CLUSTER',
+    structure: 'refcount block',
+    message: `${clusters(high)} counted more often than referred to: what nobody uses is free again`,
+  })
+  yield* recount(work.parts, work.refcounts, yield* clustersInUse(work.parts, work.refcounts))
+}
+
+/**
+ * Makes all counts anew in a table of their own, behind everything that the file holds or that anything refers to; the
+ * header names it when it is complete. Until then the old counts stay as they are, and where they lay is free afterwards.
+ */
+export function* countAnew(work: RepairWork, why: string): Io<void> {
+  const { parts, refcounts, header } = work
+  yield* work.change({
+    code: 'REFCOUNT_TABLE_INVALID',
+    structure: 'refcount table',
+    at: header.refcountTableOffset,
+    message: `the reference counts cannot be used, ${why}: they are made anew in another place`,
+  })
+  const { clusterSize, refcountOrder } = header
+  const perBlock = (clusterSize * 8) / 2 ** refcountOrder
+  const first = yield* clustersInUse(parts, refcounts)
+  let [blocks, tableClusters] = [0, 0]
+  // The table, and the blocks that count everything, table and blocks too, until they fit each other.
+  for (let before = -1; before !== blocks; ) {
+    before = blocks
+    tableClusters = Math.max(1, ceilDiv(blocks * 8, clusterSize))
+    blocks = ceilDiv(first + tableClusters + blocks, perBlock)
+  }
+  refcounts.beginAnew(new RootTable(first * clusterSize, new Uint8Array(tableClusters * clusterSize)))
+  yield* recount(parts, refcounts, first + tableClusters)
+  yield* refcounts.adopt()
+}
+
+function clusters(count: number): string {
+  return count === 1 ? 'a cluster is' : `${count} clusters are`
+}
