@@ -33,6 +33,9 @@ export interface Declared {
 /** Options that are not the verb's own. */
 const EVERYWHERE = ['help', 'version']
 
+/** What an option means that is given without a value. */
+const IMPLIED: Readonly<Record<string, string>> = { repair: 'all' }
+
 /** Where people give an argument too many, the option that it was meant for. */
 const SURPLUS: Readonly<Record<string, string>> = {
   create: '--size',
@@ -154,8 +157,14 @@ class Reader {
       return this.take(name, value ?? 'true', 1)
     }
     if (value !== undefined) return this.take(name, this.valueOf(name, word, value), 1)
+    const implied = IMPLIED[name]
+    if (implied !== undefined && !this.isChoice(name, next)) return this.take(name, implied, 1)
     if (next === undefined || this.isOption(next)) throw this.fault(`${word} needs a value`)
     return this.take(name, this.valueOf(name, word, next), 2)
+  }
+
+  private isChoice(name: string, word: string | undefined): boolean {
+    return word !== undefined && (this.shape.declared.choices[name] ?? []).includes(word.toLowerCase())
   }
 
   private valueOf(name: string, word: string, value: string): string {

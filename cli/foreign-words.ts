@@ -19,6 +19,7 @@ export const FOREIGN_VERBS: Readonly<Record<string, string>> = {
   ls: 'mounts',
   new: 'create',
   rebase: 'relink',
+  repair: 'check --repair',
   show: 'info',
   shrink: 'resize',
   stat: 'info',

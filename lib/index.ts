@@ -12,6 +12,7 @@ export type { Extent, ResolvedExtent } from './contracts/extent.ts'
 export type { Identity, ParentLink } from './contracts/identity.ts'
 export type { Concern, Inspector } from './contracts/inspection.ts'
 export type { SnapshotInfo } from './contracts/layer.ts'
+export type { DoubtfulRange, Repaired, RepairScope } from './contracts/repair.ts'
 export { createDisk, Disk, openDisk, type StreamOptions, type StreamRange } from './disk.ts'
 export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
 export { drivers } from './formats/registry.ts'
@@ -45,6 +46,7 @@ export {
   surveyDisk,
 } from './jobs/partitions.ts'
 export { type Relinked, type RelinkOptions, relink } from './jobs/relink.ts'
+export { type RepairOptions, type RepairResult, repairImage } from './jobs/repair.ts'
 export {
   assertNoChildren,
   type NewSize,

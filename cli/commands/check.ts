@@ -3,27 +3,64 @@ import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand } from '../command.ts'
 import type { Output, Style } from '../output.ts'
 import { printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
+import { runRepair } from './check-repair.ts'
 
 export const command = defineCommand({
   usage: '<image>',
   describe:
-    'Looks for damage: in the structure of the image, and in its link to its parent; with --chain in every layer.\nEach finding tells the place in the file and the range of the disk that is concerned. Nothing is changed.',
+    'Looks for damage: in the structure of the image, and in its link to its parent; with --chain in every layer.\nEach finding tells the place in the file and the range of the disk that is concerned. Nothing is changed, except with\n--repair: then the structure is mended, and it is told which ranges of the disk may not read as they were written.',
   examples: [
     ['vdisk check server.qcow2', 'this image, and whether its parent is the right one'],
     ['vdisk check server.avhdx --chain', 'every layer, every link'],
+    ['vdisk check server.qcow2 --repair --dry-run', 'what a repair would change, and what it would leave'],
+    ['vdisk check server.qcow2 --repair', 'mend what is wrong, then check again'],
+    ['vdisk check server.qcow2 --repair=leaks', 'only give back room that is lost'],
     ['vdisk check server.qcow2 --json', 'findings for programs'],
   ],
-  exitCodes: '0 clean, 1 could not check, 2 damage, 3 leaks only, 63 the format has nothing to check, 130 interrupted',
+  exitCodes:
+    '0 clean, 1 could not check or repair, 2 damage, 3 leaks only, 63 the format has nothing to check or repair, 130 interrupted; with --repair of what is left afterwards, or would be',
   options: (yargs) =>
     openOptions(yargs)
       .positional('image', { type: 'string', demandOption: true })
-      .option('chain', { type: 'boolean', default: false, describe: 'check all parents too' }),
-  afterInterrupt: 'Nothing was changed. What was found so far is not told.',
+      .option('chain', { type: 'boolean', default: false, describe: 'check all parents too' })
+      .option('repair', {
+        alias: 'r',
+        choices: ['leaks', 'all'] as const,
+        describe: 'mend what is wrong: all of it if nothing is said, or only give back lost room',
+      })
+      .option('dry-run', {
+        type: 'boolean',
+        default: false,
+        describe: 'with --repair: change nothing, tell what would be',
+      })
+      .option('force', {
+        type: 'boolean',
+        default: false,
+        describe: 'with --repair: although images that are built upon this one would change',
+      }),
+  afterInterrupt: 'A repair that was begun has left the image no worse: begin it again. A check changes nothing.',
   async run({ args, out, signal }) {
-    const result = await out.follow(checkImage(args.image, { ...toOpenOptions(args), chain: args.chain, signal }))
+    const options = { ...toOpenOptions(args), signal }
+    if (args.repair !== undefined) {
+      if (args.chain) {
+        throw new UsageError(
+          'Cannot run vdisk check: --repair mends one image, and --chain looks at several',
+          'Repair the images of the chain one by one, the lowest first.',
+        )
+      }
+      const wish = { ...options, scope: args.repair, dryRun: args['dry-run'], force: args.force }
+      const left = await runRepair(args.image, wish, out, exitCodeOf)
+      printCheck(out, left, exitCodeOf(left))
+      return exitCodeOf(left)
+    }
+    if (args['dry-run']) {
+      throw new UsageError('Cannot run vdisk check: --dry-run tells what --repair would do', 'Add --repair.')
+    }
+    const result = await out.follow(checkImage(args.image, { ...options, chain: args.chain }))
     const exit = exitCodeOf(result)
     out.document({ image: args.image, exitCode: exit, ...result })
-    print(out, result, exit)
+    printCheck(out, result, exit)
     return exit
   },
 })
@@ -36,7 +73,7 @@ function exitCodeOf({ counts, checked, links }: CheckResult): number {
 
 const STYLE: Record<Finding['severity'], Style> = { error: 'red', leak: 'yellow', warning: 'yellow' }
 
-function print(out: Output, result: CheckResult, exit: number): void {
+function printCheck(out: Output, result: CheckResult, exit: number): void {
   for (const finding of result.findings) {
     const where = [
       finding.at === undefined ? undefined : `at ${finding.at}`,

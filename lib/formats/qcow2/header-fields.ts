@@ -64,7 +64,7 @@ export interface HeaderFields {
 /** With the place of the backing file's name. */
 export type DecodedFields = HeaderFields & { backingFileOffset: number; backingFileSize: number }
 
-export function decodeFields(file: string, area: Uint8Array, leaveOut: LeaveOut): DecodedFields {
+export function decodeFields(file: string, area: Uint8Array, leaveOut?: LeaveOut): DecodedFields {
   if (area.length < HEADER_LENGTH_V2 || headerV2.decode(area).magic !== MAGIC) {
     throw new VdiskError('NOT_THIS_FORMAT', {
       message: `Cannot open ${file} as qcow2: it does not begin as one`,
@@ -127,7 +127,7 @@ function dispensable(damage: VdiskError, leaveOut: LeaveOut): void {
 }
 
 /** @param fields what is left out is changed in them */
-export function validateFields(file: string, fields: HeaderFields, fileSize: number, leaveOut: LeaveOut): void {
+export function validateFields(file: string, fields: HeaderFields, fileSize: number, leaveOut?: LeaveOut): void {
   const { clusterBits, incompatible } = fields
   if (clusterBits < LIMIT.minClusterBits || clusterBits > LIMIT.maxClusterBits) {
     throw corruptHeader(file, 'cluster_bits', clusterBits, headerV2.offsetOf('clusterBits'))
@@ -258,7 +258,7 @@ function refuseUnknownFeatures(file: string, incompatible: bigint): void {
 }
 
 /** The extensions up to the end mark; where one leaves the area, those before it. */
-export function decodeExtensions(header: HeaderEnd, area: Uint8Array, end: number, leaveOut: LeaveOut): Extension[] {
+export function decodeExtensions(header: HeaderEnd, area: Uint8Array, end: number, leaveOut?: LeaveOut): Extension[] {
   const extensions: Extension[] = []
   const view = new DataView(area.buffer, area.byteOffset, area.byteLength)
   for (let at = header.headerLength; at + 8 <= Math.min(end, area.length); ) {

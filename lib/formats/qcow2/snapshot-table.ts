@@ -29,8 +29,15 @@ export interface ReadTable {
   readonly problem: VdiskError | undefined
 }
 
-/** The table tells its length entry by entry, so what follows a damaged one cannot be found. */
-export function* readTable(header: Header, store: ByteStore): Io<ReadTable> {
+/** All entries of a snapshot table. @throws VdiskError CORRUPT, LIMIT_EXCEEDED */
+export function* readTable(header: Header, store: ByteStore): Io<Snapshot[]> {
+  const snapshots: Snapshot[] = []
+  yield* readEntries(header, store, snapshots)
+  return snapshots
+}
+
+/** The entries before the first that cannot be read. The table tells its length entry by entry, so what follows a damaged one cannot be found. */
+export function* readReadable(header: Header, store: ByteStore): Io<ReadTable> {
   const snapshots: Snapshot[] = []
   try {
     yield* readEntries(header, store, snapshots)

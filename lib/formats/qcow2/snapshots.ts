@@ -11,7 +11,7 @@ import { LIMIT } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import { addReferences, releaseReferences, setCopiedFlags } from './references.ts'
 import { RootTable } from './root-table.ts'
-import { decodeEntry, encodeEntry, readTable, type Snapshot } from './snapshot-table.ts'
+import { decodeEntry, encodeEntry, readReadable, readTable, type Snapshot } from './snapshot-table.ts'
 
 /**
  * Internal snapshots. ["Snapshots"]
@@ -54,14 +54,12 @@ export class Snapshots implements InternalSnapshots {
 
   /** Reads the snapshot table. @throws VdiskError CORRUPT, LIMIT_EXCEEDED */
   static *open(header: Header, store: ByteStore): Io<Snapshots> {
-    const { snapshots, problem } = yield* readTable(header, store)
-    if (problem) throw problem
-    return new Snapshots(header, store, snapshots)
+    return new Snapshots(header, store, yield* readTable(header, store))
   }
 
   /** For whoever can do without those of which nothing can be read, and all behind them. */
   static *openReadable(header: Header, store: ByteStore): Io<Snapshots> {
-    const { snapshots, problem } = yield* readTable(header, store)
+    const { snapshots, problem } = yield* readReadable(header, store)
     return new Snapshots(header, store, snapshots, problem)
   }
 

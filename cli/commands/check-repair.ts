@@ -1,0 +1,48 @@
+import {
+  type CheckResult,
+  type DoubtfulRange,
+  formatSize,
+  type RepairOptions,
+  type RepairResult,
+  repairImage,
+} from '../../lib/index.ts'
+import { type Output, printable } from '../output.ts'
+
+/** Repairs an image and prints what was done. @returns what a check finds afterwards */
+export async function runRepair(
+  image: string,
+  options: RepairOptions,
+  out: Output,
+  exitCodeOf: (left: CheckResult) => number,
+): Promise<CheckResult> {
+  const result = await out.follow(repairImage(image, options))
+  const { repaired, count, doubtful, left } = result
+  const { scope = 'all', dryRun = false } = options
+  out.document({ image, exitCode: exitCodeOf(left), scope, dryRun, repaired, count, doubtful, left })
+  print(out, result, dryRun)
+  return left
+}
+
+function print(out: Output, { repaired, count, doubtful }: RepairResult, dryRun: boolean): void {
+  for (const { code, structure, at, message } of repaired) {
+    out.line(
+      `${out.paint('cyan', dryRun ? 'would mend' : 'mended')}  ${code}  ${printable(structure)}${at === undefined ? '' : `, at ${at}`}`,
+    )
+    out.line(`    ${printable(message)}`)
+  }
+  if (count > repaired.length) out.line(`... and ${count - repaired.length} more of the kind`)
+  for (const range of doubtful) out.line(`${out.paint('yellow', 'doubtful')}  ${rangeText(range)}`)
+  if (doubtful.length > 0) {
+    out.line(
+      '    What is read there may not be what was written. Restore it from a backup, or check the file systems in it.',
+    )
+  }
+  if (count === 0) out.line('There is nothing to repair.')
+  else if (dryRun) out.line('Nothing was changed. After a repair:')
+  else out.line('The image was checked again:')
+}
+
+function rangeText({ offset, length, snapshot }: DoubtfulRange): string {
+  const where = snapshot === undefined ? 'disk' : `snapshot ${printable(snapshot)}`
+  return `${where} ${offset} to ${offset + length} (${formatSize(length)})`
+}
