@@ -7,19 +7,22 @@ import {
   repairImage,
 } from '../../lib/index.ts'
 import { type Output, printable } from '../output.ts'
+import { noteUndo, type UndoArguments, withUndo } from '../undo.ts'
 
 /** Repairs an image and prints what was done. @returns what a check finds afterwards */
 export async function runRepair(
-  image: string,
+  args: UndoArguments & { image: string },
   options: RepairOptions,
   out: Output,
   exitCodeOf: (left: CheckResult) => number,
 ): Promise<CheckResult> {
-  const result = await out.follow(repairImage(image, options))
+  const { image } = args
+  const { result, kept } = await withUndo(args, out, (undo) => out.follow(repairImage(image, { ...options, undo })))
   const { repaired, count, doubtful, left } = result
   const { scope = 'all', dryRun = false } = options
-  out.document({ image, exitCode: exitCodeOf(left), scope, dryRun, repaired, count, doubtful, left })
+  out.document({ image, exitCode: exitCodeOf(left), scope, dryRun, repaired, count, doubtful, left, undo: kept })
   print(out, result, dryRun)
+  noteUndo(out, image, kept)
   return left
 }
 

@@ -3,6 +3,7 @@ import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand } from '../command.ts'
 import type { Output, Style } from '../output.ts'
 import { printable } from '../output.ts'
+import { undoOptions } from '../undo.ts'
 import { UsageError } from '../usage-error.ts'
 import { runRepair } from './check-repair.ts'
 
@@ -21,7 +22,7 @@ export const command = defineCommand({
   exitCodes:
     '0 clean, 1 could not check or repair, 2 damage, 3 leaks only, 63 the format has nothing to check or repair, 130 interrupted; with --repair of what is left afterwards, or would be',
   options: (yargs) =>
-    openOptions(yargs)
+    undoOptions(openOptions(yargs))
       .positional('image', { type: 'string', demandOption: true })
       .option('chain', { type: 'boolean', default: false, describe: 'check all parents too' })
       .option('repair', {
@@ -50,7 +51,7 @@ export const command = defineCommand({
         )
       }
       const wish = { ...options, scope: args.repair, dryRun: args['dry-run'], force: args.force }
-      const left = await runRepair(args.image, wish, out, exitCodeOf)
+      const left = await runRepair(args, wish, out, exitCodeOf)
       printCheck(out, left, exitCodeOf(left))
       return exitCodeOf(left)
     }

@@ -9,8 +9,9 @@ import { Checker, type CheckResult } from './check.ts'
 import { childrenOf } from './children.ts'
 import { type OpenOptions, openPatient } from './images.ts'
 import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
+import { type UndoOptions, undoableJob } from './undoable.ts'
 
-export interface RepairOptions extends OpenOptions, JobOptions {
+export interface RepairOptions extends OpenOptions, JobOptions, UndoOptions {
   /** default 'all' */
   readonly scope?: RepairScope | undefined
   /** change nothing, and tell what would be changed and left */
@@ -41,7 +42,12 @@ export interface RepairResult {
  */
 export async function* repairImage(file: string, options: RepairOptions = {}): Job<RepairResult> {
   const scope = options.scope ?? 'all'
-  if (!options.dryRun && scope === 'all' && !options.force) yield* assertChildrenKeep(file, options)
+  if (options.dryRun) return yield* repairOrTry(file, options)
+  if (scope === 'all' && !options.force) yield* assertChildrenKeep(file, options)
+  return yield* undoableJob(file, `repair (${scope})`, options, (given) => repairOrTry(file, given))
+}
+
+async function* repairOrTry(file: string, options: RepairOptions): Job<RepairResult> {
   const work = new Repair(file, options, new Checker(options))
   const { image, driver } = await promised(openPatient(file, options.dryRun ? 'read' : 'repair', options))
   let layer: Layer | undefined

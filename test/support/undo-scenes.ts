@@ -4,12 +4,17 @@ import {
   createInternalSnapshot,
   deleteInternalSnapshot,
   type FileOptions,
+  finish,
   openDisk,
+  promised,
   relink,
+  repairImage,
   resizeDisk,
   revertToSnapshot,
+  settle,
   type UndoOptions,
 } from '../../lib/index.ts'
+import { filesOf } from '../../lib/jobs/images.ts'
 import { patternFor } from '../model/history.ts'
 
 const MIB = 1 << 20
@@ -70,6 +75,22 @@ function child(format: string, title: string, run: UndoScene['run']): UndoScene 
   }
 }
 
+/** Its last clusters are not counted. */
+async function damaged(folder: string, options: FileOptions): Promise<string> {
+  const file = await disk(path.join(folder, 'image.qcow2'), 'qcow2', options)
+  const store = filesOf(options).open(file, { write: true })
+  const header = new Uint8Array(56)
+  await promised(settle(store.read(0, header)))
+  const table = Number(new DataView(header.buffer).getBigUint64(48))
+  const entry = new Uint8Array(8)
+  await promised(settle(store.read(table, entry)))
+  const block = Number(new DataView(entry.buffer).getBigUint64(0))
+  await promised(settle(store.write(block + 40, new Uint8Array(30))))
+  await promised(settle(store.flush()))
+  store.close()
+  return file
+}
+
 function beside(image: string, name: string): string {
   return path.join(path.dirname(image), name)
 }
@@ -97,6 +118,11 @@ export const UNDO_SCENES: readonly UndoScene[] = [
     title: 'qcow2, reverted to a snapshot',
     make: withSnapshots,
     run: (image, options) => revertToSnapshot(image, 'one', options),
+  },
+  {
+    title: 'qcow2, repaired',
+    make: damaged,
+    run: (image, options) => finish(repairImage(image, options)),
   },
   {
     title: 'qcow2 with its data in another file, made smaller',

@@ -62,7 +62,7 @@ export class Mending {
   tell(change: Change, doubtful: readonly Range[] = []): void {
     if (doubtful.length === 0) this.report.add(change)
     else this.isDoubtful = true
-    for (const range of doubtful) this.report.add({ ...change, doubtful: range })
+    for (const range of doubtful) this.report.add({ ...change, doubtful: { ...range, snapshot: undefined } })
   }
 
   /** Reads with damage left out. @returns what was read, and what was left out of it */
