@@ -71,7 +71,9 @@ export function decodeFields(file: string, area: Uint8Array, leaveOut?: LeaveOut
       where: { file, structure: 'header', at: 0 },
     })
   }
-  const basic = headerV2.decode(area)
+  const stored = headerV2.decode(area)
+  // Without snapshots their place means nothing. It may be a number that can be kept in no variable, nor written again.
+  const basic = stored.snapshotCount === 0 ? { ...stored, snapshotsOffset: 0 } : stored
   if (basic.version !== 2 && basic.version !== 3) {
     throw new VdiskError('UNSUPPORTED', {
       message: `Cannot open ${file}: it is qcow2 version ${basic.version}; versions 2 and 3 are known`,

@@ -119,6 +119,22 @@ describe('a size in the header that no file can mean', () => {
     },
   )
 
+  test.each([2n ** 53n + 1n, 2n ** 64n - 1n])(
+    'a place of %d for no snapshots means nothing, and hinders no writer',
+    (at) => {
+      const store = new CraftedImage().header('snapshotsOffset', at).store()
+      const layer = openStore(store, 'write')
+      const chain = new Chain([layer])
+      runSync(chain.write(0, Buffer.alloc(4096, 0x77)))
+      runSync(layer.snapshots.edit?.create('now') as never)
+      runSync(chain.close())
+      const found = Buffer.alloc(4)
+      const again = openStore(store, 'read')
+      runSync(new Chain([again]).read(0, found))
+      expect([found, again.snapshots.list().length]).toEqual([Buffer.alloc(4, 0x77), 1])
+    },
+  )
+
   test('two tables that the header puts into one place are refused', () => {
     const on = (field: FieldName, number: number): string =>
       placeOf(failureOf(() => openStore(new CraftedImage().header(field, number * 4096).store(), 'read')))
