@@ -14,7 +14,7 @@ import type { SnapshotTable } from './snapshots.ts'
  * Counts who refers to which host cluster, for the check and for the repair of counts.
  *
  * Everything that may point at clusters is walked: header, L1 tables, L2 tables, snapshots, bitmaps, refcounts
- * themselves. Two bytes per host cluster are held; a file with more clusters than fit is done in several windows.
+ * themselves. Four bytes per host cluster are held; a file with more clusters than fit is done in several windows.
  */
 
 /** A reference to a host cluster, and where it comes from. */

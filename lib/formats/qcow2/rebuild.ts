@@ -67,8 +67,10 @@ export function* recount(
 ): Io<void> {
   const pace = new Pace(parts.image.signal)
   refcounts.reserveUpTo(clusters)
-  for (let first = 0; first < clusters; first += WINDOW) {
-    const count = Math.min(WINDOW, clusters - first)
+  // Where nothing is counted and nothing referred to, all is right: the file may be one hole of many terabytes.
+  const end = Math.min(clusters, survey.reach)
+  for (let first = 0; first < end; ) {
+    const count = Math.min(WINDOW, end - first)
     const census = new Census(parts, refcounts.root, () => {}, pace)
     const { counted, stored } = yield* census.count(first, count, () => {})
     for (let i = 0; i < count; i++) {
@@ -85,6 +87,7 @@ export function* recount(
     refcounts.givenUp.condemn(refcounts.givenUp.takeReleased())
     refcounts.givenUp.endFlush()
     yield* refcounts.retire()
+    first = census.nextFrom(first + count)
   }
   yield* refcounts.writeChanges()
   yield* settle(parts.mapping.store.flush())

@@ -6,9 +6,9 @@ import type { Qcow2Layer } from '../../../lib/formats/qcow2/layer.ts'
 import { promised, runSync } from '../../../lib/io/io.ts'
 import { loadZstd } from '../../../lib/io/zstd.ts'
 import { COMPRESSED, COPIED, CraftedImage, openStore, PLACE } from '../../support/crafted-qcow2.ts'
-import { failure, failureOf, findingsOf, memoryOf, placeOf, SLACK } from '../../support/hostile.ts'
+import { BUDGET, failure, failureOf, findingsOf, memoryOf, placeOf, SLACK } from '../../support/hostile.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
-import { countingStore } from '../../support/stores.ts'
+import { countingStore, watchedStore } from '../../support/stores.ts'
 
 const CORRUPT = 'CORRUPT, compressed cluster'
 
@@ -166,6 +166,19 @@ describe('disks that are larger than anything', () => {
     expect(counts.read?.calls).toBeLessThan(20)
   })
 
+  test('counts that lie terabytes apart are checked within the bounds of an opening', async () => {
+    const image = new CraftedImage()
+    const far = 2 ** 40
+    image.u64(image.at(PLACE.refcountTable) + 510 * 8, 2 ** 33).u64(image.at(PLACE.refcountTable) + 511 * 8, far)
+    let taken = 0
+    const before = process.memoryUsage().arrayBuffers
+    const store = watchedStore(image.store(far + image.cluster), () => {
+      taken = Math.max(taken, process.memoryUsage().arrayBuffers - before)
+    })
+    expect(await findingsOf(openStore(store, 'read'))).toEqual(['REFCOUNT_MISSING'])
+    expect(taken).toBeLessThan(BUDGET + SLACK)
+  })
+
   test('writing near the end of such a disk takes room where the file ends', () => {
     const image = new CraftedImage({ clusterBits: 21 }).header('size', 2 ** 52).header('l1Size', 2 ** 13)
     const store = image.store()
@@ -203,6 +216,17 @@ describe('an image that was not closed', () => {
     const { store, counts } = countingStore(image.store())
     expect(placeOf(failureOf(() => openStore(store, 'write')))).toMatch(/^CORRUPT, L2 table, at \d+$/)
     expect([counts.write, counts.truncate]).toEqual([undefined, undefined])
+  })
+
+  test('a file that is one hole of terabytes has its counts made anew as far as it is used', () => {
+    const image = dirty(new CraftedImage()).count(PLACE.data0, 0)
+    const { store, counts } = countingStore(image.store(2 ** 42))
+    const chain = new Chain([openStore(store, 'write')])
+    const found = Buffer.alloc(4)
+    runSync(chain.read(0, found))
+    expect(found).toEqual(Buffer.alloc(4, 0xa0))
+    expect(counts.read?.calls).toBeLessThan(60)
+    expect(counts.write?.bytes).toBeLessThan(1 << 20)
   })
 
   test('tables that overlap are refused before anything is made anew', () => {
