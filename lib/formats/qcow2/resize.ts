@@ -45,7 +45,7 @@ export function* resizeImage(
 }
 
 /** @throws VdiskError REFUSED, UNSUPPORTED if the image cannot have a disk of `size` bytes */
-export function refuseImpossibleSize(layer: Qcow2Editor, { header }: Qcow2Parts, size: number): void {
+export function refuseImpossibleSize(layer: Qcow2Editor, { header, snapshots }: Qcow2Parts, size: number): void {
   if (size % SECTOR !== 0) {
     throw new VdiskError('REFUSED', {
       message: `Cannot make ${layer.name} ${size} bytes large: a disk consists of sectors of ${SECTOR} bytes`,
@@ -53,7 +53,7 @@ export function refuseImpossibleSize(layer: Qcow2Editor, { header }: Qcow2Parts,
       advice: `Give a multiple of ${SECTOR}.`,
     })
   }
-  if (header.version === 2 && header.snapshotCount > 0) {
+  if (!snapshots.allKnowSize || (header.version === 2 && header.snapshotCount > 0)) {
     throw refuse(layer, 'its snapshots do not know their size', 'Convert the image with -o compat=1.1, or delete them.')
   }
   if (ceilDiv(size, header.l2Span) * 8 > LIMIT.l1Bytes) {

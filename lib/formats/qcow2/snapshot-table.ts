@@ -17,6 +17,8 @@ export interface Snapshot {
   readonly seconds: number
   readonly diskSize: number
   readonly vmStateSize: number
+  /** false: its entry does not say how large the disk was, so it is taken to be as large as the disk is now */
+  readonly knowsSize: boolean
   /** why it cannot be used; undefined where nothing speaks against it */
   readonly flaw: string | undefined
   /** the entry as it is in the file, with everything that we do not know */
@@ -89,13 +91,15 @@ export function decodeEntry(header: Header, bytes: Uint8Array, index: number, fi
   const { vmStateSize, diskSize } = snapshotExtra.decode(extra)
   const idAt = snapshotEntry.size + fields.extraDataSize
   const text = (at: number, length: number): string => Buffer.from(bytes.subarray(at, at + length)).toString('utf8')
+  const knowsSize = fields.extraDataSize >= 16
   const place = {
     l1TableOffset: fields.l1TableOffset,
     l1Size: fields.l1Size,
-    diskSize: fields.extraDataSize >= 16 ? diskSize : header.size,
+    diskSize: knowsSize ? diskSize : header.size,
   }
   return {
     ...place,
+    knowsSize,
     id: text(idAt, fields.idSize),
     name: text(idAt + fields.idSize, fields.nameSize),
     seconds: fields.seconds,

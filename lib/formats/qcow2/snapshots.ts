@@ -89,6 +89,11 @@ export class Snapshots implements InternalSnapshots {
     }))
   }
 
+  /** Whether every snapshot says how large the disk was. ["Snapshots", extra data] */
+  get allKnowSize(): boolean {
+    return this.snapshots.every(({ knowsSize }) => knowsSize)
+  }
+
   /** L1 tables of all snapshots, for whoever counts references. */
   tables(): SnapshotTable[] {
     return this.snapshots.map(({ id, l1TableOffset: at, l1Size: entries, diskSize, flaw }) => {

@@ -96,6 +96,14 @@ describe('a snapshot table that cannot be right', () => {
     expectDisk(image)
   })
 
+  test('one that does not say how large the disk was keeps the disk from being resized: it would be, too', () => {
+    const store = withSnapshots(snapshotEntry({ ...usual, extraSize: 8 })).store()
+    const chain = new Chain([openStore(store, 'write')])
+    expect(failureOf(() => runSync(chain.resize(8 << 20)))?.code).toBe('UNSUPPORTED')
+    runSync(chain.close())
+    expect(openStore(store, 'read').snapshots.list()[0]?.diskSize).toBe(4 << 20)
+  })
+
   test('the largest L1 tables, thousands of them in one place, do not add up', () => {
     const entry = snapshotEntry({ l1At: 2 ** 40, l1Size: 2 ** 22 })
     const image = withSnapshots(...Array.from({ length: 2000 }, () => entry))
