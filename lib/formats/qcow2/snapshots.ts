@@ -101,9 +101,9 @@ export class Snapshots implements InternalSnapshots {
     })
   }
 
-  /** Nobody uses the snapshot of this index in `tables`. @param why ends a sentence about it */
-  distrust(index: number, why: string): void {
-    this.snapshots = this.snapshots.map((one, i) => (i === index ? { ...one, flaw: why } : one))
+  /** Nobody uses the snapshots of these indexes in `tables`. @param why by index, ends a sentence about each */
+  distrust(why: ReadonlyMap<number, string>): void {
+    this.snapshots = this.snapshots.map((one, index) => ({ ...one, flaw: one.flaw ?? why.get(index) }))
   }
 
   /** bytes of the snapshot table */

@@ -59,13 +59,15 @@ class Survey {
 
   addSnapshots(): void {
     const { header, snapshots } = this.parts
+    const distrusted = new Map<number, string>()
     for (const [index, { id, at, entries, flaw }] of snapshots.tables().entries()) {
       const overlaps = flaw === undefined && !this.places.addRange(at, entries * 8)
       const why = overlaps ? `its L1 table at ${at} lies where another table does` : flaw
       if (why === undefined) continue
       this.refuse('snapshot table', header.snapshotsOffset, `snapshot ${id} cannot be right: ${why}`)
-      snapshots.distrust(index, why)
+      distrusted.set(index, why)
     }
+    if (distrusted.size > 0) snapshots.distrust(distrusted)
   }
 
   addBitmaps(): void {
