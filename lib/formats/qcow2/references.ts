@@ -134,7 +134,8 @@ export function* setCopiedFlags(
         const page = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))
         const high = page.view.getUint32(within)
         const host = offsetOf(high, page.view.getUint32(within + 4))
-        if (high & COMPRESSED || host === 0) continue
+        // What is off its cluster cannot be right; nobody uses it, so it stays as it is.
+        if (high & COMPRESSED || host === 0 || host % clusterSize !== 0) continue
         const single = (yield* countOf(host / clusterSize)) === 1
         if (single === ((high & COPIED) !== 0)) continue
         // Counting may have waited: the page is asked for again, and changed before the next wait.

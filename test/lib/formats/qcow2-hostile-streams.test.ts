@@ -218,6 +218,17 @@ describe('an image that was not closed', () => {
     expect([counts.write, counts.truncate]).toEqual([undefined, undefined])
   })
 
+  test('an entry off its cluster does not keep the counts from being made anew, and stays', () => {
+    const entry = (2n ** 31n - 512n) | COPIED
+    const image = dirty(new CraftedImage()).count(PLACE.data0, 0).l2(7, entry)
+    const store = image.store()
+    const chain = new Chain([openStore(store, 'write')])
+    expect(placeOf(failureOf(() => runSync(chain.read(7 * 4096, Buffer.alloc(4)))))).toBe('CORRUPT, L2 table, entry 7')
+    runSync(chain.write(0, Buffer.alloc(4096, 0x77)))
+    runSync(chain.close())
+    expect(Buffer.from(store.bytes()).readBigUInt64BE(image.at(PLACE.l2) + 7 * 8)).toBe(entry)
+  })
+
   test('a file that is one hole of terabytes has its counts made anew as far as it is used', () => {
     const image = dirty(new CraftedImage()).count(PLACE.data0, 0)
     const { store, counts } = countingStore(image.store(2 ** 42))
