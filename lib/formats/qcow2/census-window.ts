@@ -26,16 +26,11 @@ export function countsPerBlock({ clusterSize, refcountOrder }: Header): number {
   return (clusterSize * 8) / 2 ** refcountOrder
 }
 
-/**
- * Reads the counts of a window from the file.
- *
- * @param onBadEntry is told the index and the content of each entry of the refcount table that leads to no block
- */
+/** Reads the counts of a window from the file; where the refcount table leads to no block, they stay zero. */
 export function* readStored(
   { header, mapping: { store, space } }: Qcow2Parts,
   table: RootTable,
   { first, stored }: CensusWindow,
-  onBadEntry: (index: number, at: number) => void,
 ): Io<void> {
   const { clusterSize } = header
   const perBlock = countsPerBlock(header)
@@ -43,11 +38,7 @@ export function* readStored(
   const view = new DataView(block.buffer)
   for (let index = Math.floor(first / perBlock); index * perBlock < first + stored.length; index++) {
     const at = index < table.length ? blockOffset(table, index) : 0
-    if (at === 0) continue
-    if (at % clusterSize !== 0 || at < clusterSize || at >= space.length) {
-      onBadEntry(index, at)
-      continue
-    }
+    if (at % clusterSize !== 0 || at < clusterSize || at >= space.length) continue
     const present = Math.min(clusterSize, space.length - at)
     yield* settle(store.read(at, block.subarray(0, present)))
     block.fill(0, present)

@@ -102,7 +102,7 @@ export class Census {
   *count(first: number, count: number, progress: (done: number, total: number) => void): Io<CensusWindow> {
     this.behind = Number.POSITIVE_INFINITY
     this.window = { first, counted: new Uint16Array(count), stored: new Uint16Array(count) }
-    yield* readStored(this.parts, this.refcountTable, this.window, (index, at) => this.badBlock(index, at))
+    yield* readStored(this.parts, this.refcountTable, this.window)
     yield* this.walk(progress)
     return this.window
   }
@@ -124,7 +124,9 @@ export class Census {
     this.addRange(this.refcountTable.at, this.refcountTable.bytes.length, 'refcount table')
     for (let i = 0; i < this.refcountTable.length; i++) {
       const at = blockOffset(this.refcountTable, i)
-      if (at !== 0 && this.isPlace(at)) this.addRange(at, this.clusterSize, 'refcount block')
+      if (at === 0) continue
+      if (this.isPlace(at)) this.addRange(at, this.clusterSize, 'refcount block')
+      else this.badBlock(i, at)
     }
     this.addRange(header.snapshotsOffset, snapshots.tableLength, 'snapshot table')
     yield* this.addBitmaps()
@@ -380,6 +382,7 @@ export class Census {
     }
   }
 
+  /** Told for the whole table: a writer refuses such an entry even where it would count nothing. */
   private badBlock(index: number, at: number): void {
     const entryAt = this.refcountTable.at + index * 8
     const why = `entry ${index} points at ${at}, where no refcount block can be`

@@ -231,6 +231,13 @@ describe('a pointer into a table, or past the end of the file', () => {
     expect(changedClusters(image, store)).toEqual([])
   })
 
+  test('of the refcount table, in an entry that counts nothing: what keeps a writer away is told by the check', async () => {
+    const image = new CraftedImage()
+    image.u64(image.at(PLACE.refcountTable) + 300 * 8, image.bytes.length)
+    expect(placeOf(failureOf(() => openStore(image.store(), 'write')))).toBe('CORRUPT, refcount table, at 6496')
+    expect(await findingsOf(openStore(image.store(), 'read'))).toEqual(['REFCOUNT_TABLE_INVALID'])
+  })
+
   test.each(TARGETS)('of a snapshot to %s: the disk can be read, the snapshot cannot', async (target) => {
     const { image, placeOfTarget } = crafted()
     if (target === 'snapshotL1') return
