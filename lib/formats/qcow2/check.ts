@@ -1,9 +1,13 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
+import { isVdiskError } from '../../errors.ts'
 import type { Io } from '../../io/io.ts'
 import { Census } from './census.ts'
 import { type CensusWindow, COUNT_MASK, WINDOW } from './census-window.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { readRefcountTable } from './refcount-table.ts'
+import type { RootTable } from './root-table.ts'
+import { TablePlaces } from './table-places.ts'
+import { findTables } from './table-survey.ts'
 
 /** Wrong clusters whose guest ranges are looked up in a second walk. */
 const EXPLAINED = 1000
@@ -31,6 +35,7 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
     first = census.nextFrom(first + count)
   }
   if (wrong.size > 0) yield* explain(census, wrong, header.clusterSize, report)
+  if (report.counts.error === 0) yield* checkPlaces(parts, table, report)
   for (const bitmap of bitmaps.list()) {
     if (bitmap.consistent) continue
     report.add({
@@ -39,6 +44,17 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
       structure: 'bitmap directory',
       message: `bitmap "${bitmap.name}" was not saved by its last writer: whoever asks it must treat everything as changed`,
     })
+  }
+}
+
+/** What keeps a writer away is damage, even where the counts agree with it: two tables in one place, counted twice. */
+function* checkPlaces(parts: Qcow2Parts, table: RootTable, report: CheckReport): Io<void> {
+  try {
+    yield* findTables(parts, table, true, new TablePlaces(parts.header.clusterSize))
+  } catch (error) {
+    if (!isVdiskError(error, 'CORRUPT')) throw error
+    const { structure = '', at } = error.where
+    report.add({ code: 'TABLES_OVERLAP', severity: 'error', structure, at, message: error.message })
   }
 }
 

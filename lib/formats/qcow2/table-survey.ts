@@ -11,7 +11,7 @@ import type { TablePlaces } from './table-places.ts'
 const STRIDE = 4096
 
 /**
- * Finds where the tables of an image lie, and fills the `places` of its mapping.
+ * Finds where the tables of an image lie, and fills `places` with them, by default those of its mapping.
  *
  * Two tables in one cluster, or one outside the file, cannot be right. Nobody can say which of two is the true one, so
  * a reader leaves the second out: where it is needed the read fails, everything else can still be saved. A writer
@@ -20,8 +20,13 @@ const STRIDE = 4096
  * @param strict for writing: whatever cannot be right is an error
  * @throws VdiskError CORRUPT, if strict
  */
-export function* findTables(parts: Qcow2Parts, refcountTable: RootTable, strict: boolean): Io<void> {
-  const survey = new Survey(parts, strict)
+export function* findTables(
+  parts: Qcow2Parts,
+  refcountTable: RootTable,
+  strict: boolean,
+  places = parts.mapping.places,
+): Io<void> {
+  const survey = new Survey(parts, strict, places)
   survey.addHeaderTables(refcountTable)
   survey.addSnapshots()
   survey.addBitmaps()
@@ -39,9 +44,9 @@ class Survey {
   private readonly end: number
   private readonly pace: Pace
 
-  constructor(parts: Qcow2Parts, strict: boolean) {
+  constructor(parts: Qcow2Parts, strict: boolean, places: TablePlaces) {
     this.parts = parts
-    this.places = parts.mapping.places
+    this.places = places
     this.strict = strict
     this.clusterSize = parts.header.clusterSize
     const { length } = parts.mapping.space

@@ -231,6 +231,13 @@ describe('a pointer into a table, or past the end of the file', () => {
     expect(changedClusters(image, store)).toEqual([])
   })
 
+  test('of the refcount table to a block it has already, counted twice: the check tells what the counts hide', async () => {
+    const image = new CraftedImage().count(PLACE.refcountBlock, 2)
+    image.u64(image.at(PLACE.refcountTable) + 8, image.at(PLACE.refcountBlock))
+    expect(placeOf(failureOf(() => openStore(image.store(), 'write')))).toBe('CORRUPT, refcount table, at 4104')
+    expect(await findingsOf(openStore(image.store(), 'read'))).toEqual(['TABLES_OVERLAP'])
+  })
+
   test('of the refcount table, in an entry that counts nothing: what keeps a writer away is told by the check', async () => {
     const image = new CraftedImage()
     image.u64(image.at(PLACE.refcountTable) + 300 * 8, image.bytes.length)
