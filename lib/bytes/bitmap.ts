@@ -40,6 +40,12 @@ export class Bitmap {
     while (bit < end) this.put(bit++, set)
   }
 
+  /** Sets every bit that is set in `other` too, as far as both go. */
+  add(other: Bitmap): void {
+    const bytes = Math.min(this.bytes.length, other.bytes.length)
+    for (let i = 0; i < bytes; i++) this.bytes[i] = (this.bytes[i] as number) | (other.bytes[i] as number)
+  }
+
   /** Where the run of equal bits that starts at `start` ends, at most `end`. */
   runEnd(start: number, end: number): number {
     const set = this.has(start)

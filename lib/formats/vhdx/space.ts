@@ -47,12 +47,16 @@ export class Space implements FileEnd {
     const entries = Math.min(regions.bat.length / BAT_ENTRY, geometry.entryCount(LIMIT.diskBytes, true))
     const known = Math.min(entries, Math.floor((size - regions.bat.at) / BAT_ENTRY))
     const pace = new Pace(signal)
+    // Entries that hold nothing may keep a place that nobody else should use. Where a block lies there all the same, the
+    // block is what counts: nobody writes by the other entry. [2.5.1.1, UNMAPPED]
+    const kept = Bitmap.empty(space.used.length)
     for (let index = 0; index < known; index += SURVEYED) {
       yield* bat.walk(index, Math.min(known, index + SURVEYED), (view, first, count) =>
-        space.markEntries(bat, size, view, first, count),
+        space.markEntries({ bat, size, kept }, view, first, count),
       )
       yield* pace.keep()
     }
+    space.used.add(kept)
     space.end = Math.max(space.end, space.used.length * MIB)
     return space
   }
@@ -197,7 +201,12 @@ export class Space implements FileEnd {
     this.used.fill(Math.floor(at / MIB), Math.min(this.used.length, Math.ceil((at + length) / MIB)))
   }
 
-  private markEntries(bat: Bat, size: number, view: DataView, first: number, count: number): void {
+  private markEntries(
+    { bat, size, kept }: { bat: Bat; size: number; kept: Bitmap },
+    view: DataView,
+    first: number,
+    count: number,
+  ): void {
     const { geometry } = bat
     const inUse = geometry.entryCount()
     for (let i = 0, within = 0; i < count; i++, within += BAT_ENTRY) {
@@ -210,8 +219,7 @@ export class Space implements FileEnd {
       const state = stateOf(low)
       const present = 'block' in owner ? state >= PAYLOAD.fullyPresent : geometry.hasParent && state === BITMAP.present
       if (!present || first + i >= inUse) {
-        // Entries that hold nothing may keep a place that nobody else should use. [2.5.1.1, UNMAPPED]
-        if (place !== 0 && place + length <= size) this.mark(place, length)
+        if (place !== 0 && place + length <= size) kept.fill(place / MIB, (place + length) / MIB)
         continue
       }
       const used = 'block' in owner ? geometry.usedOf(owner.block) : length

@@ -313,6 +313,31 @@ describe('a BAT entry that cannot be right', () => {
     await expect(file.write()).rejects.toMatchObject({ code: 'CORRUPT' })
   })
 
+  test.each([
+    [0, 2],
+    [2, 0],
+  ])('an entry that holds nothing may keep the place of a block: %d that of %d', async (empty, full) => {
+    const file = await VhdxFile.make(4 * MIB)
+    file.store.truncate(8 * MIB)
+    file.put(5 * MIB, new Uint8Array(MIB).fill(0x11))
+    file.setEntry(full, BigInt(5 * MIB) | 6n)
+    file.setEntry(empty, BigInt(5 * MIB))
+    expect((await checkLayer(vhdx, await file.read())).findings.filter(({ severity }) => severity !== 'leak')).toEqual(
+      [],
+    )
+    const chain = new Chain([await file.write()])
+    await promised(chain.write(empty * MIB, new Uint8Array(MIB).fill(0x22)))
+    await promised(chain.close())
+    for (const [block, byte] of [
+      [full, 0x11],
+      [empty, 0x22],
+    ] as const) {
+      const found = new Uint8Array(MIB)
+      await promised(new Chain([await file.read()]).read(block * MIB, found))
+      expect(Buffer.compare(found, new Uint8Array(MIB).fill(byte)), `block ${block}`).toBe(0)
+    }
+  })
+
   test('a file whose blocks reach into its regions, or past its end, is not written either', async () => {
     for (const entry of [BigInt(MIB) | 6n, BigInt(64 * MIB) | 6n]) {
       const file = await VhdxFile.make(4 * MIB)
