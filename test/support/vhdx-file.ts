@@ -174,8 +174,8 @@ export function logEntry(entry: {
   sequence: number | bigint
   tail: number
   updates?: readonly ({ at: number | bigint; bytes: Uint8Array } | { at: number | bigint; zeros: number | bigint })[]
-  flushed: number
-  last: number
+  flushed: number | bigint
+  last: number | bigint
   /** sectors after the last data sector that the entry counts as its own */
   padding?: number
   spoil?: (view: DataView) => void

@@ -1,0 +1,79 @@
+import { Chain } from '../../lib/chain/chain.ts'
+import type { FormatDriver } from '../../lib/contracts/driver.ts'
+import type { NewParent } from '../../lib/contracts/identity.ts'
+import type { WritableLayer } from '../../lib/contracts/layer.ts'
+import { promised } from '../../lib/io/io.ts'
+import { MemoryStore } from '../../lib/io/memory.ts'
+import type { ByteStore } from '../../lib/io/store.ts'
+import { patternFor } from '../model/history.ts'
+import { MemoryFolder } from '../support/memory-image.ts'
+import type { Random } from '../support/random.ts'
+import type { Anatomy } from './anatomy.ts'
+import { diskSeeds } from './disk-seeds.ts'
+import { type Frozen, freeze } from './overlay-store.ts'
+import { qcow2Seeds } from './qcow2-seeds.ts'
+import { MAIN } from './subject.ts'
+import { vhdxSeeds } from './vhdx-seeds.ts'
+
+export const FUZZ_FORMATS = ['qcow2', 'vhdx', 'raw'] as const
+export type FuzzFormat = (typeof FUZZ_FORMATS)[number]
+
+/** A sound image from which damaged ones are made, with the files that belong to it. */
+export interface Seed {
+  readonly name: string
+  readonly format: FuzzFormat
+  readonly files: ReadonlyMap<string, Frozen>
+  anatomy(store: ByteStore, random: Random): Anatomy
+}
+
+/** The images that fuzzing begins with. */
+export async function seedsOf(format: FuzzFormat): Promise<Seed[]> {
+  if (format === 'qcow2') return await qcow2Seeds()
+  return format === 'vhdx' ? await vhdxSeeds() : diskSeeds()
+}
+
+/** How an image of ours is made. */
+export interface Making {
+  readonly size: number
+  readonly options?: Readonly<Record<string, string>>
+  /** upon a raw parent of a few pages */
+  readonly child?: boolean
+  /** What happens to it before it is closed; it has some writes and erasures by then. */
+  readonly prepare?: Prepare
+}
+
+export type Prepare = (chain: Chain, layer: WritableLayer) => Promise<void>
+
+const PARENT = 'parent'
+
+/** Makes an image with our own driver, and files it names. */
+export async function madeBy(driver: FormatDriver, making: Making): Promise<Map<string, Frozen>> {
+  const folder = new MemoryFolder()
+  const { size, options = {}, child = false } = making
+  const below = child ? patternFor(0, 300_000, 99) : undefined
+  if (below) folder.files.set(PARENT, new MemoryStore(PARENT, { content: below }))
+  const parent = below && parentOf(below.length)
+  const create = driver.create as NonNullable<FormatDriver['create']>
+  const shape = { size, parent, options: new Map(Object.entries(options)) }
+  const layer = await promised(create(folder.image(MAIN), shape))
+  const chain = new Chain([layer])
+  for (let i = 0; i < 6; i++) {
+    const offset = Math.floor((size / 9) * i)
+    const length = Math.min([100, 4096, 70_000, 512, 9000, 30_000][i] as number, size - offset)
+    await promised(chain.write(offset, patternFor(offset, length, 10 + i)))
+  }
+  await promised(chain.erase(Math.floor(size / 9) + 512, 3000))
+  await making.prepare?.(chain, layer)
+  await promised(chain.close())
+  return new Map([...folder.files].map(([name, store]) => [name, freeze(store)]))
+}
+
+function parentOf(size: number): NewParent {
+  const record = { size, stamp: undefined, sample: undefined }
+  return { path: PARENT, absolutePath: `/${PARENT}`, format: 'raw', identity: undefined, record, replaces: undefined }
+}
+
+/** One file alone. */
+export function only(store: ByteStore): Map<string, Frozen> {
+  return new Map([[MAIN, freeze(store)]])
+}
