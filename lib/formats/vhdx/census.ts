@@ -90,7 +90,7 @@ export class BatCensus {
   /** The hot loop of a check: one turn for each block of the disk. */
   private judge(view: DataView, first: number, count: number): void {
     const { geometry } = this
-    const { chunkRatio } = geometry
+    const { chunkRatio, blocks } = geometry
     const inUse = geometry.entryCount()
     let chunk = Math.floor(first / (chunkRatio + 1))
     let within = first % (chunkRatio + 1)
@@ -103,7 +103,9 @@ export class BatCensus {
       } else if (within === chunkRatio) {
         this.judgeBitmap(chunk, low, high)
       } else if (low !== 0 || high !== 0) {
-        this.judgeBlock(chunk * chunkRatio + within, low, high)
+        const block = chunk * chunkRatio + within
+        if (block < blocks) this.judgeBlock(block, low, high)
+        else this.judgeStale(low, high, geometry.blockSize)
       }
       if (++within > chunkRatio) {
         within = 0

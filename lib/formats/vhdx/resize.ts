@@ -47,12 +47,16 @@ function* grow(layer: VhdxEditor, size: number, parentSize: number, pace: Pace):
           if (!('block' in owner) || owner.block < first) continue
           const place = room + (owner.block - first) * blockSize
           if (length > 0) setBatEntry(view, i * BAT_ENTRY, PAYLOAD.fullyPresent, place)
-          else if (owner.block < hidden) setBatEntry(view, i * BAT_ENTRY, PAYLOAD.zero, 0)
+          else setBatEntry(view, i * BAT_ENTRY, owner.block < hidden ? PAYLOAD.zero : PAYLOAD.notPresent, 0)
         }
       }
       moved = yield* copyBat(layer, entries, rewrite, pace)
     } else {
-      yield* layer.allocation.clearEntries(geometry.entryCount(), entries, pace)
+      // Entries behind the last block may be left of a larger disk: what they hold must not come back.
+      const known = geometry.entryCount()
+      const lastChunk = Math.min(known, geometry.bitmapEntryOf(geometry.chunkOf(first)))
+      yield* layer.allocation.clearEntries(geometry.entryOf(first), lastChunk, pace)
+      yield* layer.allocation.clearEntries(known, entries, pace)
       for (let block = first; block < hidden; ) {
         yield* pace.keep()
         block = yield* layer.allocation.setBlocks(block, hidden, PAYLOAD.zero)

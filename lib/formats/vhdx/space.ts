@@ -218,7 +218,9 @@ export class Space implements FileEnd {
       const place = placeOf(high, low)
       const state = stateOf(low)
       const present = 'block' in owner ? state >= PAYLOAD.fullyPresent : geometry.hasParent && state === BITMAP.present
-      if (!present || first + i >= inUse) {
+      // In the last chunk of a child, entries behind the last block come before that of the bitmap.
+      const isBehind = first + i >= inUse || ('block' in owner && owner.block >= geometry.blocks)
+      if (!present || isBehind) {
         if (place !== 0 && place + length <= size) kept.fill(place / MIB, (place + length) / MIB)
         continue
       }

@@ -338,6 +338,25 @@ describe('a BAT entry that cannot be right', () => {
     }
   })
 
+  test('an entry of a child behind its last block is left of a larger disk: it harms nobody, and does not come back', async () => {
+    const identity = { kind: 'guid', value: '01234567-89ab-4cde-8f01-23456789abcd', current: true } as const
+    const record = { size: MIB, stamp: undefined, sample: undefined }
+    const parent = { path: 'p', absolutePath: '/p', format: 'vhdx', identity, record, replaces: undefined }
+    for (const place of [0, 5 * MIB]) {
+      const file = await VhdxFile.make(4 * MIB, {}, parent)
+      file.store.truncate(8 * MIB)
+      file.put(5 * MIB, new Uint8Array(MIB).fill(0x66))
+      file.setEntry(8, BigInt(place) | 6n)
+      const codes = (await checkLayer(vhdx, await file.read())).findings.map(({ code }) => code)
+      expect(codes.filter((code) => code !== 'ROOM_UNUSED')).toEqual(['BAT_ENTRY_STALE'])
+      const layer = await file.write()
+      await promised(layer.resize(16 * MIB, MIB))
+      await promised(layer.close())
+      const extent = await promised((await file.read()).map(8 * MIB, MIB))
+      expect(extent.kind).not.toBe('data')
+    }
+  })
+
   test('a file whose blocks reach into its regions, or past its end, is not written either', async () => {
     for (const entry of [BigInt(MIB) | 6n, BigInt(64 * MIB) | 6n]) {
       const file = await VhdxFile.make(4 * MIB)
