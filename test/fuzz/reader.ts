@@ -47,7 +47,7 @@ export class Reader {
     await trial.step('close', () => layer.close())
   }
 
-  /** Everything that can be read, from an image opened anew. @returns undefined if it cannot be opened */
+  /** Everything that can be read, from an image opened anew. @returns undefined if it cannot be opened as what it is */
   async read(subject = this.subject): Promise<Shown | undefined> {
     const chain = await this.open('read', subject)
     if (!chain) return undefined
@@ -65,7 +65,8 @@ export class Reader {
     if (this.format === 'raw' || this.random.chance(0.05)) await this.survey(chain)
     const errors = await this.check(top)
     await this.trial.step('close', () => chain.close())
-    return { content, snapshots, errors }
+    // What does not look like its format any more is read as something else: that says nothing of the image.
+    return top.format === this.format ? { content, snapshots, errors } : undefined
   }
 
   async open(access: 'read' | 'write', subject = this.subject): Promise<Chain | undefined> {
