@@ -39,7 +39,8 @@ export class OverlayStore implements ByteStore {
   readonly name: string
   writable = true
   private readonly base: Frozen
-  private readonly pages = new Map<number, Uint8Array>()
+  /** null: a hole, whatever the base has there */
+  private readonly pages = new Map<number, Uint8Array | null>()
   /** bytes of the base that still count; what was cut off and grown again is zero */
   private kept: number
   private length: number
@@ -62,7 +63,10 @@ export class OverlayStore implements ByteStore {
     for (const [number, page] of this.base.pages) {
       if (number * PAGE < this.kept) pages.set(number, page)
     }
-    for (const [number, page] of this.pages) pages.set(number, page)
+    for (const [number, page] of this.pages) {
+      if (page) pages.set(number, page)
+      else pages.delete(number)
+    }
     return { size: this.length, pages }
   }
 
@@ -114,7 +118,8 @@ export class OverlayStore implements ByteStore {
     for (let done = at; done < end; ) {
       const number = Math.floor(done / PAGE)
       const count = Math.min((number + 1) * PAGE, end) - done
-      if (this.page(number)) this.own(number).fill(0, done - number * PAGE, done - number * PAGE + count)
+      if (count === PAGE) this.pages.set(number, null)
+      else if (this.page(number)) this.own(number).fill(0, done - number * PAGE, done - number * PAGE + count)
       done += count
     }
   }
@@ -138,7 +143,9 @@ export class OverlayStore implements ByteStore {
   close(): void {}
 
   private page(number: number): Uint8Array | undefined {
-    return this.pages.get(number) ?? (number * PAGE < this.kept ? this.base.pages.get(number) : undefined)
+    const own = this.pages.get(number)
+    if (own !== undefined) return own ?? undefined
+    return number * PAGE < this.kept ? this.base.pages.get(number) : undefined
   }
 
   private nextPage(after: number): number | undefined {
@@ -146,8 +153,7 @@ export class OverlayStore implements ByteStore {
     const consider = (number: number): void => {
       if (number > after && (next === undefined || number < next)) next = number
     }
-    for (const number of this.pages.keys()) consider(number)
-    for (const number of this.base.pages.keys()) if (number * PAGE < this.kept) consider(number)
+    for (const number of [...this.pages.keys(), ...this.base.pages.keys()]) if (this.page(number)) consider(number)
     return next
   }
 

@@ -67,13 +67,13 @@ export function* recount(
 ): Io<void> {
   const pace = new Pace(parts.image.signal)
   refcounts.reserveUpTo(clusters)
-  // Where nothing is counted and nothing referred to, all is right: the file may be one hole of many terabytes.
-  const end = Math.min(clusters, survey.reach)
-  for (let first = 0; first < end; ) {
-    const count = Math.min(WINDOW, end - first)
+  for (let first = 0; first < clusters; ) {
+    const count = Math.min(WINDOW, clusters - first)
     const census = new Census(parts, refcounts.root, () => {}, pace)
     const { counted, stored } = yield* census.count(first, count, () => {})
-    for (let i = 0; i < count; i++) {
+    // Where nothing is counted and nothing referred to, all is right: the file may be one hole of many terabytes.
+    const end = Math.min(count, census.reach - first)
+    for (let i = 0; i < end; i++) {
       if (i % STRIDE === 0) yield* pace.keep()
       const wanted = counted[i] as number
       const known = (stored[i] as number) & COUNT_MASK

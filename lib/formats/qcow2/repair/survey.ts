@@ -86,12 +86,14 @@ export class Survey {
     const { snapshots, header } = this.work.parts
     const hasRoom = yield* this.claim(header.snapshotsOffset, snapshots.tableLength)
     if (hasRoom && snapshots.tableLength > 0) this.placedSnapshotTable = header.snapshotsOffset
+    const distrusted = new Map<number, string>()
     for (const [index, { at, entries, flaw }] of snapshots.tables().entries()) {
-      if (!hasRoom) snapshots.distrust(index, 'the snapshot table lies where another table does')
+      if (!hasRoom) distrusted.set(index, 'the snapshot table lies where another table does')
       else if (flaw === undefined && !(yield* this.claim(at, entries * 8))) {
-        snapshots.distrust(index, `its L1 table at ${at} lies where another table does`)
+        distrusted.set(index, `its L1 table at ${at} lies where another table does`)
       }
     }
+    snapshots.distrust(distrusted)
     for (let index = 1; ; index++) {
       const root = yield* rootAt(this.work, index)
       if (!root) return
