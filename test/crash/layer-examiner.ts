@@ -1,0 +1,264 @@
+import type { Chain } from '../../lib/chain/chain.ts'
+import { CheckReport } from '../../lib/contracts/check-report.ts'
+import type { FormatDriver } from '../../lib/contracts/driver.ts'
+import type { Layer, StoredBitmaps } from '../../lib/contracts/layer.ts'
+import { VdiskError } from '../../lib/errors.ts'
+import { promised } from '../../lib/io/io.ts'
+import { patternFor } from '../model/history.ts'
+import type { CrashFolder } from './crash-folder.ts'
+import { type Geometry, NAMES } from './geometry.ts'
+import { openChain } from './open-layer.ts'
+import { PAGE, PagedFile } from './paged-file.ts'
+import type { Expectation } from './scene.ts'
+import { type Mixture, type Picture, strangeSector } from './truth.ts'
+
+/** What an image was before anything happened to it. */
+interface Origin {
+  readonly picture: Picture
+  /** as children know it */
+  readonly identity: string | undefined
+}
+
+/** What was found of an image that is open. */
+interface Found {
+  readonly size: number
+  readonly linked: boolean
+  /** pages of the disk that were read, by number */
+  readonly pages: ReadonlyMap<number, Uint8Array>
+  readonly snapshots: ReadonlyMap<string, ReadonlyMap<number, Uint8Array>>
+}
+
+/** Flags that a crash in a snapshot leaves behind its counts: then a write copies where it need not. */
+const HARMLESS = new Set(['COPIED_FLAG_WRONG'])
+const NONE = new Set<string>()
+
+/**
+ * Opens an image after a crash, for writing; compares all of it with what may be there; if there was something to recover,
+ * opens it again, which must find nothing to do; writes where nothing was, which must change nothing else; and checks its
+ * structure.
+ *
+ * @param reopens the last look is that of one who opens what was closed; else of one who goes on
+ * @returns length of the log after the recovery
+ */
+export async function examineLayer(
+  geometry: Geometry,
+  origin: Origin,
+  folder: CrashFolder,
+  expected: Expectation,
+  reopens: boolean,
+): Promise<number> {
+  if (expected.lied) return await examineAfterLie(geometry, folder, expected, reopens)
+  const { driver } = geometry
+  const first = await openChain(driver, folder, 'write')
+  const found = await look(first, expected.touched)
+  expectFitting(found, expected.possible)
+  const changed = pagesThatDiffer(found, origin.picture)
+  // What its parent showed is none of the image's own content.
+  if (found.linked === origin.picture.linked) expectIdentity(first, changed, origin)
+  await expectBitmaps(first, changed, origin.picture)
+  const recovered = changesIn(folder)
+    ? await reopened(geometry, folder, first)
+    : { chain: first, at: folder.log.length }
+  await goOn(geometry, folder, { ...found, chain: recovered.chain }, { touched: expected.touched, reopens })
+  expectKept(geometry, folder)
+  return recovered.at
+}
+
+/** Whether anything was written. */
+function changesIn(folder: CrashFolder, from = 0): boolean {
+  return folder.log.slice(from).some(({ kind }) => kind !== 'flush' && kind !== 'mark')
+}
+
+/** Closes an image that was recovered, and opens it again, which must find nothing to do. */
+async function reopened(
+  { driver }: Geometry,
+  folder: CrashFolder,
+  first: Chain,
+): Promise<{ readonly chain: Chain; readonly at: number }> {
+  await promised(first.close())
+  const at = folder.log.length
+  const chain = await openChain(driver, folder, 'write')
+  if (changesIn(folder, at)) throw new Error('opened a second time, it has something to recover again')
+  return { chain, at }
+}
+
+/** A medium that lied may have lost anything; but no two ranges of a disk that opens, and seems sound, may share their place. */
+async function examineAfterLie(
+  geometry: Geometry,
+  folder: CrashFolder,
+  expected: Expectation,
+  reopens: boolean,
+): Promise<number> {
+  try {
+    const chain = await openChain(geometry.driver, folder, 'write')
+    const isSound = (await errorsOf(geometry.driver, chain, NONE)).length === 0
+    const found = isSound ? await look(chain, expected.touched) : undefined
+    if (found) await goOn(geometry, folder, { ...found, chain }, { touched: expected.touched, reopens })
+  } catch (error) {
+    if (!(error instanceof VdiskError)) throw error
+  }
+  return folder.log.length
+}
+
+/** The image is used as if nothing had happened: it is written here and there, flushed or closed, and looked at again. */
+async function goOn(
+  { driver }: Geometry,
+  folder: CrashFolder,
+  { chain, ...found }: Found & { readonly chain: Chain },
+  { touched, reopens }: { readonly touched: ReadonlySet<number>; readonly reopens: boolean },
+): Promise<void> {
+  const expected = new Map(found.pages)
+  for (const offset of await silentPlaces(chain)) {
+    const source = patternFor(offset, Math.min(600, chain.size - offset), 171)
+    await promised(chain.write(offset, source))
+    overlay(expected, offset, source)
+  }
+  if (reopens) await promised(chain.close())
+  else await promised(chain.flush())
+  const last = reopens ? await openChain(driver, folder, 'read') : chain
+  const now = await look(last, new Set([...touched, ...expected.keys()]))
+  for (const [number, page] of now.pages) {
+    const wanted = expected.get(number)
+    if (wanted && Buffer.compare(page, wanted) !== 0) throw new Error(`a write changed ${number * PAGE} too`)
+  }
+  for (const [name, pages] of now.snapshots) {
+    for (const [number, page] of pages) {
+      const wanted = found.snapshots.get(name)?.get(number)
+      if (wanted && Buffer.compare(page, wanted) !== 0) throw new Error(`a write changed snapshot ${name} too`)
+    }
+  }
+  const errors = await errorsOf(driver, last, HARMLESS)
+  if (errors.length > 0) throw new Error(`the check finds: ${errors.join('; ')}`)
+  await promised(last.close())
+}
+
+async function errorsOf(driver: FormatDriver, chain: Chain, harmless: ReadonlySet<string>): Promise<string[]> {
+  const report = new CheckReport()
+  await promised(driver.check(chain.layers.at(-1) as Layer, report))
+  return report.findings
+    .filter(({ severity, code }) => severity === 'error' && !harmless.has(code))
+    .map(({ code, message }) => `${code} ${message}`)
+}
+
+/** Where the disk holds nothing: its first such place, and its last; and one that it does hold. */
+async function silentPlaces(chain: Chain): Promise<number[]> {
+  const places: number[] = chain.size > 0 ? [0] : []
+  for (let offset = 0; offset < chain.size; ) {
+    const { length, kind, depth } = await promised(chain.map(offset, chain.size - offset))
+    const isSilent = kind === 'zero' || depth !== chain.layers.length - 1
+    if (isSilent && places.length < 3) places.push(offset)
+    offset += length
+  }
+  return places
+}
+
+function overlay(pages: Map<number, Uint8Array>, offset: number, source: Uint8Array): void {
+  const copy = new PagedFile()
+  for (const number of [Math.floor(offset / PAGE), Math.floor((offset + source.length - 1) / PAGE)]) {
+    const page = pages.get(number)
+    if (page) copy.write(number * PAGE, page)
+  }
+  copy.write(offset, source)
+  for (const number of copy.changed.keys()) {
+    const page = pages.get(number)
+    if (page) pages.set(number, (copy.page(number) as Uint8Array).subarray(0, page.length))
+  }
+}
+
+/** Reads the pages that are worth it; of all others it looks whether the image has anything there. */
+async function look(chain: Chain, touched: ReadonlySet<number>): Promise<Found> {
+  const top = chain.layers.at(-1) as Layer
+  const snapshots = new Map<string, ReadonlyMap<number, Uint8Array>>()
+  for (const { id, name } of top.snapshots?.list() ?? []) {
+    snapshots.set(name, await pagesOf(await promised(chain.viewOfSnapshot(id)), touched))
+  }
+  return { size: chain.size, linked: chain.layers.length > 1, pages: await pagesOf(chain, touched), snapshots }
+}
+
+async function pagesOf(chain: Chain, touched: ReadonlySet<number>): Promise<Map<number, Uint8Array>> {
+  const pages = new Map<number, Uint8Array>()
+  const read = async (number: number): Promise<void> => {
+    const page = new Uint8Array(Math.min(PAGE, chain.size - number * PAGE))
+    await promised(chain.read(number * PAGE, page))
+    pages.set(number, page)
+  }
+  for (const number of touched) if (number * PAGE < chain.size) await read(number)
+  for (let number = 0; number * PAGE < chain.size; ) {
+    if (pages.has(number)) {
+      number++
+      continue
+    }
+    const extent = await promised(chain.map(number * PAGE, chain.size - number * PAGE))
+    if (extent.kind !== 'zero') await read(number)
+    number += Math.max(1, Math.floor(extent.length / PAGE))
+  }
+  return pages
+}
+
+/** @throws Error that says why what was found is none of what may be */
+function expectFitting(found: Found, possible: readonly Mixture[]): void {
+  const reasons: string[] = []
+  for (const mixture of possible) {
+    const reason = misfit(found, mixture)
+    if (reason === undefined) return
+    reasons.push(reason)
+  }
+  throw new Error(`what was found may not be: ${reasons.join('; or ')}`)
+}
+
+function misfit(found: Found, mixture: Mixture): string | undefined {
+  const [picture] = mixture
+  if (found.size !== picture.disk.size) return `the size is ${found.size}, not ${picture.disk.size}`
+  if (found.linked !== picture.linked) return found.linked ? 'it has a parent' : 'it has no parent'
+  const names = [...found.snapshots.keys()].join()
+  const wanted = [...picture.snapshots.keys()].join()
+  if (names !== wanted) return `its snapshots are [${names}], not [${wanted}]`
+  const disks = mixture.map(({ disk }) => disk)
+  for (const [number, page] of found.pages) {
+    const at = strangeSector(number, page, disks)
+    if (at !== undefined) return `the sector at ${at} of the disk is none of ${disks.length} that were written there`
+  }
+  for (const [name, pages] of found.snapshots) {
+    for (const [number, page] of pages) {
+      const at = strangeSector(number, page, [picture.snapshots.get(name) as PagedFile])
+      if (at !== undefined) return `the sector at ${at} of snapshot ${name} is another one`
+    }
+  }
+  return undefined
+}
+
+/** Pages of the disk that are not what they were at first, by number. */
+function pagesThatDiffer(found: Found, { disk }: Picture): number[] {
+  return [...found.pages].flatMap(([number, page]) =>
+    strangeSector(number, page, [disk]) === undefined ? [] : [number],
+  )
+}
+
+/** Where the content is another one, so is the identity: children must not take it for what they knew. */
+function expectIdentity(chain: Chain, changed: readonly number[], origin: Origin): void {
+  const { identity } = chain.layers.at(-1) as Layer
+  if (changed.length === 0 || !identity?.current || identity.value !== origin.identity) return
+  throw new Error('the content is another one, the identity is not')
+}
+
+/** A bitmap that can be read covers all that differs; else it says that it cannot. */
+async function expectBitmaps(chain: Chain, changed: readonly number[], start: Picture): Promise<void> {
+  const stored = (chain.layers.at(-1) as Layer).bitmaps
+  for (const { name, granularity, consistent, enabled } of stored?.list() ?? []) {
+    if (!consistent || !enabled) continue
+    const bits = await promised((stored as StoredBitmaps).read(name))
+    const missed = changed
+      .filter((number) => number * PAGE < Math.min(start.disk.size, chain.size))
+      .find((number) => !bits.has(Math.floor((number * PAGE) / granularity)))
+    if (missed !== undefined) throw new Error(`bitmap ${name} does not know that ${missed * PAGE} has changed`)
+  }
+}
+
+/** What other programs put into the header is still there. */
+function expectKept({ keeps }: Geometry, folder: CrashFolder): void {
+  if (!keeps) return
+  const file = folder.fileBehind(folder.numberOf(NAMES.image))
+  const head = Buffer.alloc(Math.min(65536, file.size))
+  file.read(NAMES.image, 0, head)
+  if (!head.includes(Buffer.from(keeps))) throw new Error('an extension of another program is gone')
+}

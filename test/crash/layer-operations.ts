@@ -1,0 +1,214 @@
+import type { Chain } from '../../lib/chain/chain.ts'
+import type { WritableLayer } from '../../lib/contracts/layer.ts'
+import { isVdiskError } from '../../lib/errors.ts'
+import { promised, settle } from '../../lib/io/io.ts'
+import { patternFor } from '../model/history.ts'
+import { rawParent } from '../support/raw-base.ts'
+import { type Geometry, NAMES } from './geometry.ts'
+import { PAGE, PagedFile } from './paged-file.ts'
+import { changed, type Step, type Truth } from './truth.ts'
+
+/** An image in use: what operations work on. */
+export interface Use {
+  readonly geometry: Geometry
+  chain: Chain
+  readonly truth: Truth
+  /** the content of the base; undefined: there is none */
+  readonly base: PagedFile | undefined
+  /** distinguishes what one operation writes from what others do */
+  fill: number
+  reopen(): Promise<void>
+}
+
+type Operation = (use: Use) => Promise<void>
+
+/** The most that one operation writes: large granules are changed at their borders. */
+const MOST = 2048
+
+/** All that can be done with one image, by name. What cannot be done as things stand does nothing. */
+const OPERATIONS: Record<string, Operation> = {
+  write: (use) => {
+    const length = Math.min(granule(use), MOST)
+    return write(use, 3 * granule(use) - length / 2, length)
+  },
+  overwrite: (use) => write(use, 0, Math.min(granule(use), MOST)),
+  part: (use) => write(use, granule(use) + 100, 300),
+  tail: (use) => write(use, topOf(use).size - 700, 600),
+  erase: (use) => erase(use, 0, granule(use) + Math.min(granule(use) / 2, MOST)),
+  flush,
+  reopen: async (use) => {
+    await use.reopen()
+    use.truth.promise()
+  },
+  grow: (use) => resize(use, use.geometry.size + 3 * granule(use)),
+  shrink: (use) => resize(use, Math.min(2 * granule(use) + 512, use.geometry.size / 2)),
+  snapshot: takeSnapshot,
+  revert: revertToSnapshot,
+  drop: dropSnapshot,
+  pack,
+  clear,
+  relink: (use) => setParent(use, true),
+  unlink: (use) => setParent(use, false),
+}
+
+/** Names of what can be done with an image of this geometry. */
+export function operationsFor({ driver, child, options }: Geometry): string[] {
+  const { supports } = driver
+  const names = ['write', 'overwrite', 'part', 'tail', 'erase', 'flush', 'reopen', 'grow', 'shrink']
+  // A count of one bit cannot say that a snapshot shares a cluster.
+  if (supports.snapshots && !options.data_file && options.refcount_bits !== '1')
+    names.push('snapshot', 'revert', 'drop')
+  if (supports.compression.length > 0 && !options.data_file) names.push('pack')
+  if (child) names.push('clear', 'relink', 'unlink')
+  return names
+}
+
+export async function operate(use: Use, name: string): Promise<void> {
+  const operation = OPERATIONS[name]
+  if (!operation) throw new TypeError(`there is no operation ${name}`)
+  use.fill += 37
+  await operation(use)
+}
+
+function topOf({ chain }: Use): WritableLayer {
+  return chain.layers.at(-1) as WritableLayer
+}
+
+function granule({ chain }: Use): number {
+  return chain.granularity
+}
+
+/** The range as far as the disk has it. */
+function within(use: Use, offset: number, length: number): { offset: number; length: number } {
+  const { size } = topOf(use)
+  const start = Math.max(0, Math.min(offset, size - length))
+  return { offset: start, length: Math.min(length, size - start) }
+}
+
+async function write(use: Use, wanted: number, wantedLength: number): Promise<void> {
+  const { offset, length } = within(use, wanted, wantedLength)
+  const source = patternFor(offset, length, use.fill)
+  use.truth.submit(changed(use.truth.now, (disk) => disk.write(offset, source)))
+  await promised(use.chain.write(offset, source))
+}
+
+async function erase(use: Use, wanted: number, wantedLength: number): Promise<void> {
+  const { offset, length } = within(use, wanted, wantedLength)
+  use.truth.submit(changed(use.truth.now, (disk) => disk.punch(offset, length)))
+  await promised(use.chain.erase(offset, length))
+}
+
+async function flush(use: Use): Promise<void> {
+  await promised(use.chain.flush())
+  use.truth.promise()
+}
+
+/** Does what is one step, and is durable when it returns. What the image cannot do is not done. */
+async function inOneStep(use: Use, step: Step, work: () => Promise<unknown>): Promise<void> {
+  use.truth.submitStep(step)
+  try {
+    await work()
+    use.truth.promise()
+  } catch (error) {
+    if (!isVdiskError(error, 'UNSUPPORTED')) throw error
+    use.truth.withdraw()
+  }
+}
+
+async function resize(use: Use, wanted: number): Promise<void> {
+  const unit = use.geometry.sizeUnit ?? use.geometry.driver.supports.sizeUnit
+  const size = Math.floor(wanted / unit) * unit
+  const step: Step = (before) => changed(before, (disk) => disk.truncate(size))
+  await inOneStep(use, step, () => promised(use.chain.resize(size)))
+}
+
+async function takeSnapshot(use: Use): Promise<void> {
+  const edit = topOf(use).snapshots?.edit
+  const { disk, snapshots } = use.truth.now
+  const name = `at ${use.fill}`
+  if (!edit || snapshots.has(name)) return
+  const picture = { ...use.truth.now, snapshots: new Map([...snapshots, [name, disk]]) }
+  // All of what it keeps is durable with it.
+  await inOneStep(
+    use,
+    () => picture,
+    () => promised(edit.create(name)),
+  )
+}
+
+async function revertToSnapshot(use: Use): Promise<void> {
+  const edit = topOf(use).snapshots?.edit
+  const last = [...use.truth.now.snapshots].at(-1)
+  if (!edit || !last) return
+  const [name, disk] = last
+  await inOneStep(
+    use,
+    (before) => ({ ...before, disk }),
+    () => promised(edit.revert(name)),
+  )
+}
+
+async function dropSnapshot(use: Use): Promise<void> {
+  const edit = topOf(use).snapshots?.edit
+  const snapshots = new Map(use.truth.now.snapshots)
+  const [name] = snapshots.keys()
+  if (!edit || name === undefined) return
+  snapshots.delete(name)
+  await inOneStep(
+    use,
+    (before) => ({ ...before, snapshots }),
+    () => promised(edit.delete(name)),
+  )
+}
+
+/** Stores a compressed granule where the layer holds nothing yet. */
+async function pack(use: Use): Promise<void> {
+  const top = topOf(use)
+  const { packer, granularity } = top
+  const offset = 5 * granularity
+  if (!packer || offset + granularity > top.size) return
+  const extent = await promised(top.map(offset, granularity))
+  if (extent.kind === 'data' || extent.kind === 'packed' || extent.length < granularity) return
+  const source = new Uint8Array(granularity).fill(use.fill & 0xff)
+  const packed = await promised(settle(packer.pack(source)))
+  if (!packed) return
+  use.truth.submit(changed(use.truth.now, (disk) => disk.write(offset, source)))
+  await promised(packer.store(offset, packed))
+}
+
+async function clear(use: Use): Promise<void> {
+  const top = topOf(use)
+  const { base } = use
+  if (!top.clear || !base || !use.truth.now.linked) return
+  const work = (): Promise<void> => promised((top.clear as NonNullable<WritableLayer['clear']>)(base.size))
+  await inOneStep(use, (before) => ({ ...before, disk: base }), work)
+}
+
+/** Points the image at another file that holds the same as its base, or at none. */
+async function setParent(use: Use, linked: boolean): Promise<void> {
+  const { links } = topOf(use)
+  const { now } = use.truth
+  // Without the parent a snapshot would read otherwise too; nobody does that.
+  if (!links || !now.linked || (!linked && now.snapshots.size > 0)) return
+  await flush(use)
+  const disk = linked ? use.truth.now.disk : await withoutParent(use)
+  const { size } = use.base as PagedFile
+  const parent = linked ? { ...rawParent(size), path: NAMES.otherBase, absolutePath: `/${NAMES.otherBase}` } : undefined
+  const work = async (): Promise<void> => {
+    await promised(links.setParent(parent))
+    if (!linked) await use.reopen()
+  }
+  await inOneStep(use, (before) => ({ ...before, disk, linked }), work)
+}
+
+/** What the disk reads as if nothing shows through it any more. */
+async function withoutParent(use: Use): Promise<PagedFile> {
+  const top = topOf(use)
+  const disk = new PagedFile(use.truth.now.disk)
+  for (let offset = 0; offset < disk.size; ) {
+    const extent = await promised(top.map(offset, Math.min(PAGE, disk.size - offset)))
+    if (extent.kind === 'parent') disk.punch(offset, extent.length)
+    offset += extent.length
+  }
+  return disk
+}

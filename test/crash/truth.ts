@@ -1,0 +1,140 @@
+import type { CrashFolder } from './crash-folder.ts'
+import { PAGE, PagedFile } from './paged-file.ts'
+
+/** What a guest and its owner can see of an image at one moment. Not changed once it was handed out. */
+export interface Picture {
+  /** the disk, byte for byte */
+  readonly disk: PagedFile
+  /** internal snapshots by name */
+  readonly snapshots: ReadonlyMap<string, PagedFile>
+  /** the image has a parent */
+  readonly linked: boolean
+}
+
+/** Pictures that may be mixed: each sector of the disk is that of any of them; all else is the same in all. */
+export type Mixture = readonly [Picture, ...Picture[]]
+
+/** What a step makes of a picture. */
+export type Step = (before: Picture) => Picture
+
+interface Version {
+  /** length of the log when it was asked for */
+  readonly at: number
+  readonly picture: Picture
+  /** all of it becomes true at once, or none of it */
+  readonly step: Step | undefined
+}
+
+/**
+ * What was asked of an image and what was promised, over the length of the log.
+ *
+ * A crash leaves the last promise, and of what was asked for since anything: writes and erasures sector by sector, what
+ * is one step as a whole.
+ */
+export class Truth {
+  private readonly folder: CrashFolder
+  private readonly versions: Version[]
+  private readonly promises: { at: number; since: number; picture: Picture }[]
+
+  constructor(folder: CrashFolder, start: Picture) {
+    this.folder = folder
+    this.versions = [{ at: 0, picture: start, step: undefined }]
+    this.promises = [{ at: 0, since: 0, picture: start }]
+  }
+
+  /** What it should be now. */
+  get now(): Picture {
+    return (this.versions.at(-1) as Version).picture
+  }
+
+  /** Bytes are to be changed; what that leads to. */
+  submit(picture: Picture): void {
+    this.versions.push({ at: this.folder.log.length, picture, step: undefined })
+  }
+
+  /** Something is asked for that is true at once or not at all. What was not flushed before may be lost on either side of it. */
+  submitStep(step: Step): void {
+    this.versions.push({ at: this.folder.log.length, picture: step(this.now), step })
+  }
+
+  /** What was asked for up to `since` is durable. @param picture what that came to, where more has been asked for meanwhile */
+  promise(since = this.versions.length - 1, picture: Picture = this.now): void {
+    this.promises.push({ at: this.folder.log.length, since, picture })
+  }
+
+  /** What was asked for last was refused. */
+  withdraw(): void {
+    this.versions.pop()
+  }
+
+  get asked(): number {
+    return this.versions.length - 1
+  }
+
+  /** What may be there after a crash at `end` of the log: before a step and after it, and within each any mixture. */
+  possibleAt(end: number): Mixture[] {
+    const promise = this.promises.findLast(({ at }) => at <= end) as { since: number; picture: Picture }
+    let mixture: [Picture, ...Picture[]] = [promise.picture]
+    const possible = [mixture]
+    for (const { at, picture, step } of this.versions.slice(promise.since + 1)) {
+      if (at >= end) break
+      if (step) {
+        mixture = mixture.map(step) as [Picture, ...Picture[]]
+        possible.push(mixture)
+      } else mixture.push(picture)
+    }
+    return possible
+  }
+
+  /** All that ever was: for a medium that lied. */
+  everything(): Mixture[] {
+    return this.versions.map(({ picture }) => [picture])
+  }
+
+  /** Pages of the disk that ever held anything, by number. */
+  touched(): Set<number> {
+    const pages = new Set<number>()
+    for (const { picture } of this.versions) for (const page of pagesOf(picture.disk)) pages.add(page)
+    return pages
+  }
+}
+
+const known = new WeakMap<PagedFile, readonly number[]>()
+
+/** Pages that hold anything, and those next to them. */
+export function pagesOf(disk: PagedFile): readonly number[] {
+  let pages = known.get(disk)
+  if (!pages) {
+    const last = Math.ceil(disk.size / PAGE)
+    pages = Array.from({ length: last }, (_, i) => i).filter((i) =>
+      [i - 1, i, i + 1].some((number) => disk.page(number) !== undefined),
+    )
+    known.set(disk, pages)
+  }
+  return pages
+}
+
+/** The disk after a change. */
+export function changed(picture: Picture, change: (disk: PagedFile) => void): Picture {
+  const disk = new PagedFile(picture.disk)
+  change(disk)
+  return { ...picture, disk }
+}
+
+/** Sectors of a disk may be of different versions, in pieces of this many bytes. */
+const SECTOR = 512
+
+/** The first place where a page that was read is of none of the disks; undefined: there is none. */
+export function strangeSector(number: number, found: Uint8Array, disks: readonly PagedFile[]): number | undefined {
+  const pages = [...new Set(disks.map((disk) => disk.page(number) ?? ZEROS))]
+  if (pages.some((page) => Buffer.compare(found, page.subarray(0, found.length)) === 0)) return undefined
+  for (let at = 0; at < found.length; at += SECTOR) {
+    const sector = found.subarray(at, at + SECTOR)
+    if (!pages.some((page) => Buffer.compare(page.subarray(at, at + sector.length), sector) === 0)) {
+      return number * PAGE + at
+    }
+  }
+  return undefined
+}
+
+const ZEROS = new Uint8Array(PAGE)
