@@ -167,7 +167,7 @@ async function examined(
 ): Promise<{ log: readonly Entry[]; recovered: number }> {
   const folder = new CrashFolder(medium)
   try {
-    const recovered = await scene.examine(folder, played.possibleAfter(reproducer.crash), thorough)
+    const recovered = await played.examine(folder, reproducer.crash, thorough)
     return { log: folder.log, recovered }
   } catch (error) {
     throw await shrink(scene, new CrashFailure(reproducer, played.log, error))

@@ -1,16 +1,23 @@
 import path from 'node:path/posix'
 import type { Image } from '../../lib/contracts/image.ts'
 import { VdiskError } from '../../lib/errors.ts'
+import type { FileStore } from '../../lib/io/files.ts'
 import { type Io, just } from '../../lib/io/io.ts'
 import { type ByteStore, type FileStamp, readOnly, type Segment } from '../../lib/io/store.ts'
 import { PagedFile } from './paged-file.ts'
 
+interface Change {
+  readonly file: number
+  /** the time that the file got by it, nanoseconds since 1970 */
+  readonly modified: bigint
+}
+
 /** One thing that happened to the medium, or, as a mark, to those who use it. */
 export type Entry =
-  | { readonly kind: 'write'; readonly file: number; readonly at: number; readonly bytes: Uint8Array }
-  | { readonly kind: 'punch'; readonly file: number; readonly at: number; readonly length: number }
-  | { readonly kind: 'truncate'; readonly file: number; readonly size: number }
-  | { readonly kind: 'stamp'; readonly file: number; readonly modified: bigint }
+  | (Change & { readonly kind: 'write'; readonly at: number; readonly bytes: Uint8Array })
+  | (Change & { readonly kind: 'punch'; readonly at: number; readonly length: number })
+  | (Change & { readonly kind: 'truncate'; readonly size: number })
+  | (Change & { readonly kind: 'stamp' })
   | { readonly kind: 'flush'; readonly file: number }
   /** a name was made, taken away, or both in one step; undefined: there is nothing of that name any more */
   | { readonly kind: 'names'; readonly folder: string; readonly changes: readonly NameChange[] }
@@ -101,8 +108,9 @@ export class CrashFolder {
     return this.clock
   }
 
-  store(name: string, access: 'read' | 'write' = 'write'): ByteStore {
-    return new RecordedStore(this, name, this.numberOf(name), access === 'write')
+  /** @param called how messages call the file */
+  store(name: string, access: 'read' | 'write' = 'write', called = name): RecordedStore {
+    return new RecordedStore(this, called, this.numberOf(name), access === 'write')
   }
 
   /** For the work on single layers: an image in this folder, made if it is not there. */
@@ -117,7 +125,8 @@ export class CrashFolder {
 }
 
 /** One opening of a file, which notes what it does. */
-class RecordedStore implements ByteStore {
+export class RecordedStore implements FileStore {
+  readonly isDevice = false
   readonly name: string
   readonly writable: boolean
   private readonly folder: CrashFolder
@@ -142,12 +151,12 @@ class RecordedStore implements ByteStore {
 
   write(at: number, source: Uint8Array): void {
     const bytes = source.slice()
-    this.note({ kind: 'write', file: this.number, at, bytes })
+    this.folder.log.push({ kind: 'write', at, bytes, ...this.change() })
     this.file.write(at, bytes)
   }
 
   truncate(size: number): void {
-    this.note({ kind: 'truncate', file: this.number, size })
+    this.folder.log.push({ kind: 'truncate', size, ...this.change() })
     this.file.truncate(size)
   }
 
@@ -158,7 +167,7 @@ class RecordedStore implements ByteStore {
   deallocate(at: number, length: number): void {
     const within = Math.min(length, this.file.size - at)
     if (within <= 0) return
-    this.note({ kind: 'punch', file: this.number, at, length: within })
+    this.folder.log.push({ kind: 'punch', at, length: within, ...this.change() })
     this.file.punch(at, within)
   }
 
@@ -179,7 +188,7 @@ class RecordedStore implements ByteStore {
   close(): void {}
 
   stamp(): FileStamp {
-    return { size: this.file.size, modified: this.file.modified, inode: BigInt(this.number), born: 0n }
+    return { size: this.file.size, modified: this.file.modified, inode: BigInt(this.number), born: BigInt(this.number) }
   }
 
   restamp(seconds: number): void {
@@ -192,9 +201,9 @@ class RecordedStore implements ByteStore {
     return `0:${this.number}`
   }
 
-  private note(entry: Entry): void {
+  private change(): Change {
     if (!this.writable) throw readOnly(this.name)
-    this.folder.log.push(entry)
     this.file.modified = this.folder.tick()
+    return { file: this.number, modified: this.file.modified }
   }
 }

@@ -16,7 +16,7 @@ export interface Choice {
   readonly kept: readonly Kept[]
   /** flushes that the medium answered without doing anything, counted from the end */
   readonly liedFlushes?: number
-  /** the size of every file: what the kept entries make it, the least or the greatest that was asked for */
+  /** the size of every file: what the kept entries make it; the least that was asked for, and the time as old as that; or the greatest */
   readonly size?: 'least' | 'most'
 }
 
@@ -145,7 +145,7 @@ function applyWhole(medium: Medium, entry: Entry): void {
   if (entry.kind === 'write') fileOf(medium, entry.file).write(entry.at, entry.bytes)
   else if (entry.kind === 'punch') fileOf(medium, entry.file).punch(entry.at, entry.length)
   else if (entry.kind === 'truncate') fileOf(medium, entry.file).truncate(entry.size)
-  else if (entry.kind === 'stamp') fileOf(medium, entry.file).modified = entry.modified
+  if ('modified' in entry) fileOf(medium, entry.file).modified = entry.modified
   else if (entry.kind === 'names') {
     for (const [name, file] of entry.changes) {
       if (file === undefined) medium.names.delete(name)
@@ -174,6 +174,7 @@ function applyKept(
       if (entry.kind === 'truncate') known.least = Math.min(known.least, entry.size)
     }
   }
+  const times = new Map([...medium.files].map(([number, { modified }]) => [number, modified]))
   for (const { index, pieces } of choice.kept) {
     const entry = log[index] as Entry
     if (entry.kind !== 'write' && entry.kind !== 'punch') applyWhole(medium, entry)
@@ -181,7 +182,10 @@ function applyKept(
   }
   for (const [number, { least, most }] of sizes) {
     const file = fileOf(medium, number)
-    if (choice.size === 'least' && least < file.size) file.truncate(least)
+    if (choice.size === 'least') {
+      file.modified = times.get(number) ?? 0n
+      if (least < file.size) file.truncate(least)
+    }
     if (choice.size === 'most' && most > file.size) file.truncate(most)
   }
 }
@@ -227,4 +231,5 @@ function applyRange(medium: Medium, entry: Data, from: number, to: number): void
   const file = fileOf(medium, entry.file)
   if (entry.kind === 'write') file.write(start, entry.bytes.subarray(start - entry.at, end - entry.at))
   else file.punch(start, end - start)
+  file.modified = entry.modified
 }

@@ -1,11 +1,35 @@
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../lib/formats/raw/driver.ts'
 import { vhdx } from '../../lib/formats/vhdx/driver.ts'
+import { addExtras, CraftedImage } from '../support/crafted-qcow2.ts'
 import type { Geometry } from './geometry.ts'
 
 const KIB = 1024
 const MIB = 1 << 20
 const SMALL = { cluster_size: '512' }
+
+const SOMEBODY_ELSE = Buffer.from('an extension of somebody else')
+
+/** An image of another program: with a snapshot, a bitmap that records, and an extension that we do not know. */
+function withExtras(): CraftedImage {
+  const image = new CraftedImage()
+  addExtras(image)
+  return image.extension(0x5a5a5a5a, SOMEBODY_ELSE)
+}
+
+/** As QEMU leaves an image whose counts it postponed: it says so, and data is not counted. */
+function leaveDirty(bytes: Buffer): Uint8Array {
+  const cluster = 512
+  bytes.writeUInt8(1, 79)
+  const l1 = Number(bytes.readBigUInt64BE(40))
+  const l2 = Number(bytes.readBigUInt64BE(l1) & 0x00fffffffffffe00n)
+  const block = Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(48))))
+  for (const entry of [0, 1]) {
+    const place = Number(bytes.readBigUInt64BE(l2 + entry * 8) & 0x00fffffffffffe00n)
+    bytes.writeUInt16BE(0, block + (place / cluster) * 2)
+  }
+  return bytes
+}
 
 /** What crashes are tried on, by format. A format that is not here is tried on the variants of its contract. */
 export const GEOMETRIES: readonly Geometry[] = [
@@ -30,6 +54,21 @@ export const GEOMETRIES: readonly Geometry[] = [
   },
   { name: 'qcow2 version 2', driver: qcow2, options: { ...SMALL, compat: '0.10' }, size: 64 * KIB, child: true },
   { name: 'qcow2 data file', driver: qcow2, options: { ...SMALL, data_file: 'data' }, size: 64 * KIB },
+  {
+    name: 'qcow2 bitmap and extension',
+    driver: qcow2,
+    options: {},
+    size: 4 * MIB,
+    craft: () => withExtras().bytes,
+    keeps: SOMEBODY_ELSE,
+  },
+  {
+    name: 'qcow2 dirty',
+    driver: qcow2,
+    options: { ...SMALL, lazy_refcounts: 'on' },
+    size: 64 * KIB,
+    spoil: leaveDirty,
+  },
   { name: 'vhdx', driver: vhdx, options: { block_size: '1M' }, size: 5 * MIB + 1536 },
   { name: 'vhdx child', driver: vhdx, options: { block_size: '1M' }, size: 5 * MIB, child: true },
   {

@@ -9,7 +9,6 @@ import type { CrashFolder } from './crash-folder.ts'
 import { type Geometry, NAMES } from './geometry.ts'
 import { openChain } from './open-layer.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
-import type { Expectation } from './scene.ts'
 import { type Mixture, type Picture, strangeSector } from './truth.ts'
 
 /** What an image was before anything happened to it. */
@@ -17,6 +16,17 @@ interface Origin {
   readonly picture: Picture
   /** as children know it */
   readonly identity: string | undefined
+}
+
+/** What may be there after a crash, and how that is looked at. */
+export interface Expectation {
+  readonly possible: readonly Mixture<Picture>[]
+  /** pages of the disk that are worth reading */
+  readonly touched: ReadonlySet<number>
+  /** the medium lied: damage may be told, and what is read may be lost; but nothing may be given to two owners */
+  readonly lied: boolean
+  /** the last look is that of one who opens what was closed; else of one who goes on */
+  readonly reopens: boolean
 }
 
 /** What was found of an image that is open. */
@@ -37,7 +47,6 @@ const NONE = new Set<string>()
  * opens it again, which must find nothing to do; writes where nothing was, which must change nothing else; and checks its
  * structure.
  *
- * @param reopens the last look is that of one who opens what was closed; else of one who goes on
  * @returns length of the log after the recovery
  */
 export async function examineLayer(
@@ -45,9 +54,8 @@ export async function examineLayer(
   origin: Origin,
   folder: CrashFolder,
   expected: Expectation,
-  reopens: boolean,
 ): Promise<number> {
-  if (expected.lied) return await examineAfterLie(geometry, folder, expected, reopens)
+  if (expected.lied) return await examineAfterLie(geometry, folder, expected)
   const { driver } = geometry
   const first = await openChain(driver, folder, 'write')
   const found = await look(first, expected.touched)
@@ -59,7 +67,7 @@ export async function examineLayer(
   const recovered = changesIn(folder)
     ? await reopened(geometry, folder, first)
     : { chain: first, at: folder.log.length }
-  await goOn(geometry, folder, { ...found, chain: recovered.chain }, { touched: expected.touched, reopens })
+  await goOn(geometry, folder, { ...found, chain: recovered.chain }, expected)
   expectKept(geometry, folder)
   return recovered.at
 }
@@ -83,17 +91,12 @@ async function reopened(
 }
 
 /** A medium that lied may have lost anything; but no two ranges of a disk that opens, and seems sound, may share their place. */
-async function examineAfterLie(
-  geometry: Geometry,
-  folder: CrashFolder,
-  expected: Expectation,
-  reopens: boolean,
-): Promise<number> {
+async function examineAfterLie(geometry: Geometry, folder: CrashFolder, expected: Expectation): Promise<number> {
   try {
     const chain = await openChain(geometry.driver, folder, 'write')
     const isSound = (await errorsOf(geometry.driver, chain, NONE)).length === 0
     const found = isSound ? await look(chain, expected.touched) : undefined
-    if (found) await goOn(geometry, folder, { ...found, chain }, { touched: expected.touched, reopens })
+    if (found) await goOn(geometry, folder, { ...found, chain }, expected)
   } catch (error) {
     if (!(error instanceof VdiskError)) throw error
   }
@@ -105,7 +108,7 @@ async function goOn(
   { driver }: Geometry,
   folder: CrashFolder,
   { chain, ...found }: Found & { readonly chain: Chain },
-  { touched, reopens }: { readonly touched: ReadonlySet<number>; readonly reopens: boolean },
+  { touched, reopens }: Expectation,
 ): Promise<void> {
   const expected = new Map(found.pages)
   for (const offset of await silentPlaces(chain)) {
@@ -196,7 +199,7 @@ async function pagesOf(chain: Chain, touched: ReadonlySet<number>): Promise<Map<
 }
 
 /** @throws Error that says why what was found is none of what may be */
-function expectFitting(found: Found, possible: readonly Mixture[]): void {
+function expectFitting(found: Found, possible: readonly Mixture<Picture>[]): void {
   const reasons: string[] = []
   for (const mixture of possible) {
     const reason = misfit(found, mixture)
@@ -206,7 +209,7 @@ function expectFitting(found: Found, possible: readonly Mixture[]): void {
   throw new Error(`what was found may not be: ${reasons.join('; or ')}`)
 }
 
-function misfit(found: Found, mixture: Mixture): string | undefined {
+function misfit(found: Found, mixture: Mixture<Picture>): string | undefined {
   const [picture] = mixture
   if (found.size !== picture.disk.size) return `the size is ${found.size}, not ${picture.disk.size}`
   if (found.linked !== picture.linked) return found.linked ? 'it has a parent' : 'it has no parent'

@@ -6,13 +6,13 @@ import { patternFor } from '../model/history.ts'
 import { rawParent } from '../support/raw-base.ts'
 import { type Geometry, NAMES } from './geometry.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
-import { changed, type Step, type Truth } from './truth.ts'
+import { changed, type Picture, type Step, type Truth } from './truth.ts'
 
 /** An image in use: what operations work on. */
 export interface Use {
   readonly geometry: Geometry
   chain: Chain
-  readonly truth: Truth
+  readonly truth: Truth<Picture>
   /** the content of the base; undefined: there is none */
   readonly base: PagedFile | undefined
   /** distinguishes what one operation writes from what others do */
@@ -104,7 +104,7 @@ async function flush(use: Use): Promise<void> {
 }
 
 /** Does what is one step, and is durable when it returns. What the image cannot do is not done. */
-async function inOneStep(use: Use, step: Step, work: () => Promise<unknown>): Promise<void> {
+async function inOneStep(use: Use, step: Step<Picture>, work: () => Promise<unknown>): Promise<void> {
   use.truth.submitStep(step)
   try {
     await work()
@@ -118,7 +118,7 @@ async function inOneStep(use: Use, step: Step, work: () => Promise<unknown>): Pr
 async function resize(use: Use, wanted: number): Promise<void> {
   const unit = use.geometry.sizeUnit ?? use.geometry.driver.supports.sizeUnit
   const size = Math.floor(wanted / unit) * unit
-  const step: Step = (before) => changed(before, (disk) => disk.truncate(size))
+  const step: Step<Picture> = (before) => changed(before, (disk) => disk.truncate(size))
   await inOneStep(use, step, () => promised(use.chain.resize(size)))
 }
 

@@ -10,7 +10,7 @@ import { examineLayer } from './layer-examiner.ts'
 import { operate, operationsFor, type Use } from './layer-operations.ts'
 import { openChain } from './open-layer.ts'
 import { PagedFile } from './paged-file.ts'
-import type { Expectation, Played, Scene } from './scene.ts'
+import type { Played, Scene } from './scene.ts'
 import { type Picture, Truth } from './truth.ts'
 
 /** What a scene begins with. */
@@ -31,16 +31,12 @@ export async function layerScene(geometry: Geometry): Promise<Scene> {
     start: beginning.folder.medium,
     operations: operationsFor(geometry),
     play: (operations) => play(geometry, beginning, operations),
-    examine: (crashed, expected, thorough) => examineLayer(geometry, beginning, crashed, expected, thorough),
   }
 }
 
-async function play(
-  geometry: Geometry,
-  { folder: { medium }, picture, base }: Beginning,
-  operations: readonly string[],
-): Promise<Played> {
-  const folder = new CrashFolder(medium)
+async function play(geometry: Geometry, beginning: Beginning, operations: readonly string[]): Promise<Played> {
+  const { picture, base } = beginning
+  const folder = new CrashFolder(beginning.folder.medium)
   const truth = new Truth(folder, picture)
   const use: Use = {
     geometry,
@@ -64,9 +60,11 @@ async function play(
   return {
     log: folder.log,
     begins,
-    possibleAfter({ end, liedFlushes }): Expectation {
+    examine(crashed, { end, liedFlushes }, thorough) {
       const lied = liedFlushes !== undefined
-      return { possible: lied ? truth.everything() : truth.possibleAt(end), touched: truth.touched(), lied }
+      const possible = lied ? truth.everything() : truth.possibleAt(end)
+      const touched = truth.touched(({ disk, snapshots }) => [disk, ...snapshots.values()])
+      return examineLayer(geometry, beginning, crashed, { possible, touched, lied, reopens: thorough })
     },
   }
 }

@@ -10,16 +10,15 @@ import type { Scene } from './scene.ts'
 export async function replay(scene: Scene, reproducer: Reproducer): Promise<CrashFailure | undefined> {
   const played = await playSeeded(scene, reproducer.operations, reproducer.seed)
   const states = new CrashStates(scene.start, played.log, scene.sector)
-  const expected = played.possibleAfter(reproducer.crash)
   let folder = new CrashFolder(states.after(reproducer.crash).medium)
   try {
     if (reproducer.again) {
       const first = new CrashFolder(states.after(reproducer.crash).medium)
-      await scene.examine(first, expected, true)
+      await played.examine(first, reproducer.crash, true)
       const again = new CrashStates(states.after(reproducer.crash).medium, first.log, scene.sector)
       folder = new CrashFolder(again.after(reproducer.again).medium)
     }
-    await scene.examine(folder, expected, true)
+    await played.examine(folder, reproducer.crash, true)
     return undefined
   } catch (error) {
     return new CrashFailure(reproducer, played.log, error)

@@ -11,18 +11,18 @@ export interface Picture {
   readonly linked: boolean
 }
 
-/** Pictures that may be mixed: each sector of the disk is that of any of them; all else is the same in all. */
-export type Mixture = readonly [Picture, ...Picture[]]
+/** Pictures that may be mixed: each sector of a disk is that of any of them; all else is the same in all. */
+export type Mixture<P> = readonly [P, ...P[]]
 
 /** What a step makes of a picture. */
-export type Step = (before: Picture) => Picture
+export type Step<P> = (before: P) => P
 
-interface Version {
+interface Version<P> {
   /** length of the log when it was asked for */
   readonly at: number
-  readonly picture: Picture
+  readonly picture: P
   /** all of it becomes true at once, or none of it */
-  readonly step: Step | undefined
+  readonly step: Step<P> | undefined
 }
 
 /**
@@ -31,34 +31,34 @@ interface Version {
  * A crash leaves the last promise, and of what was asked for since anything: writes and erasures sector by sector, what
  * is one step as a whole.
  */
-export class Truth {
+export class Truth<P> {
   private readonly folder: CrashFolder
-  private readonly versions: Version[]
-  private readonly promises: { at: number; since: number; picture: Picture }[]
+  private readonly versions: Version<P>[]
+  private readonly promises: { at: number; since: number; picture: P }[]
 
-  constructor(folder: CrashFolder, start: Picture) {
+  constructor(folder: CrashFolder, start: P) {
     this.folder = folder
     this.versions = [{ at: 0, picture: start, step: undefined }]
     this.promises = [{ at: 0, since: 0, picture: start }]
   }
 
   /** What it should be now. */
-  get now(): Picture {
-    return (this.versions.at(-1) as Version).picture
+  get now(): P {
+    return (this.versions.at(-1) as Version<P>).picture
   }
 
   /** Bytes are to be changed; what that leads to. */
-  submit(picture: Picture): void {
+  submit(picture: P): void {
     this.versions.push({ at: this.folder.log.length, picture, step: undefined })
   }
 
   /** Something is asked for that is true at once or not at all. What was not flushed before may be lost on either side of it. */
-  submitStep(step: Step): void {
+  submitStep(step: Step<P>): void {
     this.versions.push({ at: this.folder.log.length, picture: step(this.now), step })
   }
 
   /** What was asked for up to `since` is durable. @param picture what that came to, where more has been asked for meanwhile */
-  promise(since = this.versions.length - 1, picture: Picture = this.now): void {
+  promise(since = this.versions.length - 1, picture: P = this.now): void {
     this.promises.push({ at: this.folder.log.length, since, picture })
   }
 
@@ -72,14 +72,14 @@ export class Truth {
   }
 
   /** What may be there after a crash at `end` of the log: before a step and after it, and within each any mixture. */
-  possibleAt(end: number): Mixture[] {
-    const promise = this.promises.findLast(({ at }) => at <= end) as { since: number; picture: Picture }
-    let mixture: [Picture, ...Picture[]] = [promise.picture]
+  possibleAt(end: number): Mixture<P>[] {
+    const promise = this.promises.findLast(({ at }) => at <= end) as { since: number; picture: P }
+    let mixture: [P, ...P[]] = [promise.picture]
     const possible = [mixture]
     for (const { at, picture, step } of this.versions.slice(promise.since + 1)) {
       if (at >= end) break
       if (step) {
-        mixture = mixture.map(step) as [Picture, ...Picture[]]
+        mixture = mixture.map(step) as [P, ...P[]]
         possible.push(mixture)
       } else mixture.push(picture)
     }
@@ -87,14 +87,16 @@ export class Truth {
   }
 
   /** All that ever was: for a medium that lied. */
-  everything(): Mixture[] {
+  everything(): Mixture<P>[] {
     return this.versions.map(({ picture }) => [picture])
   }
 
-  /** Pages of the disk that ever held anything, by number. */
-  touched(): Set<number> {
+  /** Pages that ever held anything, by number. @param disks those of a picture */
+  touched(disks: (picture: P) => Iterable<PagedFile>): Set<number> {
     const pages = new Set<number>()
-    for (const { picture } of this.versions) for (const page of pagesOf(picture.disk)) pages.add(page)
+    for (const { picture } of this.versions) {
+      for (const disk of disks(picture)) for (const page of pagesOf(disk)) pages.add(page)
+    }
     return pages
   }
 }
