@@ -150,7 +150,8 @@ export class RecordedStore implements FileStore {
   }
 
   write(at: number, source: Uint8Array): void {
-    const bytes = source.slice()
+    // The slice of a Buffer would be no copy.
+    const bytes = new Uint8Array(source)
     this.folder.log.push({ kind: 'write', at, bytes, ...this.change() })
     this.file.write(at, bytes)
   }

@@ -149,7 +149,11 @@ function applyWhole(medium: Medium, entry: Entry): void {
   else if (entry.kind === 'names') {
     for (const [name, file] of entry.changes) {
       if (file === undefined) medium.names.delete(name)
-      else medium.names.set(name, file)
+      else {
+        // The name may be there before the first byte is.
+        fileOf(medium, file)
+        medium.names.set(name, file)
+      }
     }
   }
 }

@@ -1,13 +1,12 @@
 import { test } from 'vitest'
 import { campaign } from './campaign.ts'
-import { GEOMETRIES } from './geometries.ts'
-import { layerScene } from './layer-scene.ts'
+import { sceneNames, scenesOf } from './scenes.ts'
 
-for (const g of GEOMETRIES.filter((g) => !process.env.G || g.name === process.env.G)) {
-  test(g.name, async () => {
+for (const g of sceneNames().filter((g) => !process.env.G || g === process.env.G)) {
+  test(g, async () => {
     const cpu = process.cpuUsage()
-    const scene = await layerScene(g)
-    const figures = await campaign(scene, {
+    const [scene] = await scenesOf((name) => name === g)
+    const figures = await campaign(scene!, {
       seed: 1,
       length: Number(process.env.L ?? 1),
       perSequence: 100,
@@ -16,7 +15,7 @@ for (const g of GEOMETRIES.filter((g) => !process.env.G || g.name === process.en
     })
     const { user, system } = process.cpuUsage(cpu)
     console.log(
-      g.name,
+      g,
       figures,
       ((user + system) / 1e6).toFixed(1),
       's',

@@ -132,7 +132,7 @@ export class RecordingStore implements ByteStore {
   }
 
   write(at: number, source: Uint8Array): Awaitable<void> {
-    this.log.push({ kind: 'write', at, bytes: source.slice() })
+    this.log.push({ kind: 'write', at, bytes: new Uint8Array(source) })
     return this.inner.write(at, source)
   }
 
