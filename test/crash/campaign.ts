@@ -56,6 +56,14 @@ export function noFigures(): Figures {
   return { sequences: 0, states: 0, distinct: 0, double: 0, lied: 0 }
 }
 
+export function add(total: Figures, figures: Figures): void {
+  for (const name of Object.keys(total) as (keyof Figures)[]) total[name] += figures[name]
+}
+
+export function describeFigures({ sequences, states, distinct, double, lied }: Figures): string {
+  return `${sequences} sequences, ${states} states, ${distinct} distinct; ${double} crashes in recovery, ${lied} after flushes that lied`
+}
+
 /**
  * Puts a scene through crashes: all sequences of its operations up to a length, shorter ones first. Of each sequence
  * the crashes in its last operation are tried, for those before it are those of a shorter one.

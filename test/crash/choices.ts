@@ -6,6 +6,8 @@ import { type Choice, type Kept, pendingAt, pieceEnds } from './crash-state.ts'
 const EVERY_SUBSET = 8
 /** Random combinations, where there are more. */
 const RANDOM_SUBSETS = 64
+/** Random combinations of sectors, where an entry has several. */
+const RANDOM_SECTORS = 8
 /** Places where an entry is torn: all, or so many by chance. */
 const EVERY_TEAR = 8
 const RANDOM_TEARS = 3
@@ -15,7 +17,7 @@ const RANDOM_TEARS = 3
  *
  * Every prefix of it; and before each flush, and at the end, everything that a crash may take back of what is on its
  * way: every subset of few entries, of many each one alone lost, each one alone kept, and random ones; each entry torn
- * with all others kept and with none; and the size of the files at its least and its most.
+ * with all others kept and with none; random sectors of all; and the size of the files at its least and its most.
  */
 export function* choicesFor(log: readonly Entry[], from: number, sector: number, random: Random): Generator<Choice> {
   for (let end = from; end <= log.length; end++) {
@@ -33,6 +35,9 @@ export function* choicesFor(log: readonly Entry[], from: number, sector: number,
       if (resized && pending.length <= 4) yield { end, kept, size: random.chance(0.5) ? 'least' : 'most' }
     }
     for (const kept of tears(log, all, sector, random)) yield { end, kept }
+    if (pending.some((index) => pieceEnds(log[index] as Entry, sector).length > 1)) {
+      for (let i = 0; i < RANDOM_SECTORS; i++) yield { end, kept: randomSubset(log, all, sector, random) }
+    }
     if (!resized) continue
     for (const size of ['least', 'most'] as const) {
       yield { end, kept: all, size }

@@ -14,7 +14,7 @@ import type { Played, Scene } from './scene.ts'
 import { type Picture, Truth } from './truth.ts'
 
 /** What a scene begins with. */
-interface Beginning {
+export interface Beginning {
   readonly folder: CrashFolder
   readonly picture: Picture
   readonly base: PagedFile | undefined
@@ -70,7 +70,7 @@ async function play(geometry: Geometry, beginning: Beginning, operations: readon
 }
 
 /** An image with a little content, closed; and what it holds. */
-async function begin(geometry: Geometry): Promise<Beginning> {
+export async function begin(geometry: Geometry): Promise<Beginning> {
   const folder = new CrashFolder()
   const base = geometry.child ? makeBase(folder, geometry.size) : undefined
   if (geometry.craft) {

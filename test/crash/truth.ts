@@ -67,6 +67,7 @@ export class Truth<P> {
     this.versions.pop()
   }
 
+  /** The number of what was asked for last. */
   get asked(): number {
     return this.versions.length - 1
   }
@@ -76,7 +77,7 @@ export class Truth<P> {
     const promise = this.promises.findLast(({ at }) => at <= end) as { since: number; picture: P }
     let mixture: [P, ...P[]] = [promise.picture]
     const possible = [mixture]
-    for (const { at, picture, step } of this.versions.slice(promise.since + 1)) {
+    for (const { at, picture, step } of this.versions.slice(Math.max(0, promise.since + 1))) {
       if (at >= end) break
       if (step) {
         mixture = mixture.map(step) as [P, ...P[]]

@@ -4,8 +4,8 @@ import { expect, test } from 'vitest'
 import { Chain } from '../../lib/chain/chain.ts'
 import { createDisk, type Disk, openDisk } from '../../lib/index.ts'
 import { promised } from '../../lib/io/io.ts'
-import { generator } from '../contract/driver-contract.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
+import { Random } from '../support/random.ts'
 import { RecordingStore } from '../support/stores.ts'
 import { tempFolder } from '../support/temp.ts'
 import { readByLibvhdi } from '../support/vhdimount.ts'
@@ -18,10 +18,10 @@ const file = (name: string): string => path.join(folder, name)
 
 /** Random writes, from a seed that the test names. Every byte tells the step. */
 async function scribble(disk: Disk, seed: number, steps: number): Promise<void> {
-  const random = generator(seed)
+  const random = new Random(seed)
   for (let i = 0; i < steps; i++) {
-    const length = 1 + Math.floor(random() ** 3 * 600_000)
-    const at = Math.floor(random() * (disk.size - length))
+    const length = 1 + Math.floor(random.fraction() ** 3 * 600_000)
+    const at = Math.floor(random.fraction() * (disk.size - length))
     await disk.write(at, new Uint8Array(length).fill(1 + ((seed + i) % 255)))
     if (i % 7 === 0) await disk.flush()
   }
@@ -71,13 +71,13 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'QEMU and VHDX', () => {
   test.each(kinds)('what vdisk makes can be written there, and is read back and written on: %o', async (options) => {
     await (await createDisk(file('both.vhdx'), { format: 'vhdx', size: 64 * MIB, options, replace: true })).close()
     const wanted = Buffer.alloc(64 * MIB)
-    const random = generator(5)
+    const random = new Random(5)
     for (let turn = 0; turn < 3; turn++) {
       const commands: string[] = []
       for (let i = 0; i < 25; i++) {
-        const length = 512 * (1 + Math.floor(random() * 800))
-        const at = 512 * Math.floor(random() * (131_072 - length / 512))
-        const value = 1 + Math.floor(random() * 254)
+        const length = 512 * (1 + Math.floor(random.fraction() * 800))
+        const at = 512 * Math.floor(random.fraction() * (131_072 - length / 512))
+        const value = 1 + Math.floor(random.fraction() * 254)
         wanted.fill(value, at, at + length)
         commands.push('-c', `write -P ${value} ${at} ${length}`)
       }
@@ -85,8 +85,8 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'QEMU and VHDX', () => {
       expect(Buffer.compare(await contentOf('both.vhdx'), wanted)).toBe(0)
       await using disk = await openDisk(file('both.vhdx'), { writable: true })
       for (let i = 0; i < 10; i++) {
-        const length = 1 + Math.floor(random() * 400_000)
-        const at = Math.floor(random() * (wanted.length - length))
+        const length = 1 + Math.floor(random.fraction() * 400_000)
+        const at = Math.floor(random.fraction() * (wanted.length - length))
         wanted.fill(200 + i, at, at + length)
         await disk.write(at, wanted.subarray(at, at + length))
       }
@@ -104,10 +104,10 @@ describeWithPeers(['qemu-img', 'qemu-io'], 'QEMU and VHDX', () => {
       const name = file('theirs.vhdx')
       fs.rmSync(name, { force: true })
       runPeer('qemu-img', ['create', '-f', 'vhdx', '-o', `subformat=${subformat},block_size=1M`, name, '33M'])
-      const random = generator(9)
+      const random = new Random(9)
       const commands = Array.from({ length: 40 }, (_, i) => {
-        const at = 512 * Math.floor(random() * 60_000)
-        return ['-c', `write -P ${i + 1} ${at} ${512 * (1 + Math.floor(random() * 3000))}`]
+        const at = 512 * Math.floor(random.fraction() * 60_000)
+        return ['-c', `write -P ${i + 1} ${at} ${512 * (1 + Math.floor(random.fraction() * 3000))}`]
       })
       runPeer('qemu-io', ['-f', 'vhdx', ...commands.flat(), name])
       const theirs = convertedBy('theirs.vhdx')

@@ -6,11 +6,13 @@ import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
 import { vhdx } from '../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
-import { checkLayer, crashState, create, generator } from '../../contract/driver-contract.ts'
+import { checkLayer, create } from '../../contract/driver-contract.ts'
+import { CrashedFile } from '../../crash/crashed-file.ts'
 import { patternFor } from '../../model/history.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
+import { Random } from '../../support/random.ts'
 import { rawBase, rawParent } from '../../support/raw-base.ts'
-import { contentOf, failingStore, RecordingStore, watchedStore } from '../../support/stores.ts'
+import { contentOf, failingStore, type RecordingStore, watchedStore } from '../../support/stores.ts'
 
 const KIB = 1024
 const MIB = 1 << 20
@@ -114,17 +116,17 @@ describe.each(cases)('clearing a layer: $name', (one) => {
   test('a crash at any moment leaves the old disk or the new one, and no damage', async () => {
     const base = await rawBase(below)
     const { bytes, content } = await childOf(one, base)
-    const recorder = new RecordingStore(new MemoryStore('a', { content: bytes }))
-    const layer = await openFor(driver, recorder)
+    const file = new CrashedFile(bytes)
+    const layer = (await promised(driver.open(file.folder.image('a'), 'write'))) as WritableLayer
     await clear(layer, below)
-    const durable = recorder.log.length
+    const durable = file.length
     await promised(layer.close())
     const found = new Set<string>()
-    for (let end = 0; end <= recorder.log.length; end++) {
+    for (let end = 0; end <= file.length; end++) {
       for (let seed = 0; seed < 3; seed++) {
         const where = `crash at ${end}, seed ${seed}`
-        const medium = crashState(bytes, recorder.log, end, generator(end * 31 + seed))
-        const crashed = await openFor(driver, medium)
+        const after = file.after(end, seed === 0 ? 'none' : new Random(end * 31 + seed))
+        const crashed = await promised(driver.open(after.image('a'), 'write'))
         const state = crashed.size === below ? patternFor(0, below, 200) : content
         const disk = await contentBehind(new Chain([base, crashed]))
         const isNew = Buffer.compare(disk, patternFor(0, below, 200)) === 0
@@ -133,7 +135,7 @@ describe.each(cases)('clearing a layer: $name', (one) => {
         if (size !== below) expect(Buffer.compare(disk, state), where).toBe(0)
         found.add(isNew ? 'new' : 'old')
         await promised(crashed.close())
-        expect(await errorsOf(driver, await openFor(driver, medium)), where).toEqual([])
+        expect(await errorsOf(driver, await promised(driver.open(after.image('a'), 'write'))), where).toEqual([])
       }
     }
     expect([...found].sort()).toEqual(['new', 'old'])
@@ -238,12 +240,12 @@ describe('clearing a qcow2 layer', () => {
     await promised(chain.write(5000, patternFor(0, 60 * KIB, 4)))
     await promised(chain.close())
     const bytes = contentOf(folder.image('a').store)
-    const recorder = new RecordingStore(new MemoryStore('a', { content: bytes }))
-    folder.files.set('a', recorder)
+    const file = new CrashedFile(bytes)
+    folder.files.set('a', file.folder.store('a'))
     let touched: number | undefined
     const data = folder.files.get('data') as MemoryStore
     const watched = watchedStore(data, ({ kind }) => {
-      if (kind !== 'read' && kind !== 'flush') touched ??= recorder.log.length
+      if (kind !== 'read' && kind !== 'flush') touched ??= file.length
     })
     folder.files.set('data', watched)
     const layer = (await promised(qcow2.open(folder.image('a'), 'write'))) as WritableLayer
@@ -251,10 +253,7 @@ describe('clearing a qcow2 layer', () => {
     await promised(layer.close())
     expect(touched).toBeGreaterThan(0)
     const seen = new MemoryFolder()
-    seen.files.set(
-      'a',
-      crashState(bytes, recorder.log, touched as number, () => 1),
-    )
+    seen.files.set('a', file.after(touched as number, 'none').store('a'))
     seen.files.set('data', data)
     const crashed = await promised(qcow2.open(seen.image('a'), 'read'))
     expect(Buffer.compare(await contentBehind(new Chain([base, crashed])), patternFor(0, one.below, 200))).toBe(0)

@@ -6,9 +6,10 @@ import { promised } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import type { ByteStore } from '../../../lib/io/store.ts'
 import { checkLayer, create } from '../../contract/driver-contract.ts'
+import { CrashedFile } from '../../crash/crashed-file.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { Random } from '../../support/random.ts'
-import { contentOf, failingStore, type Recorded, RecordingStore } from '../../support/stores.ts'
+import { contentOf, failingStore, RecordingStore } from '../../support/stores.ts'
 
 const SIZE = 64 << 10
 const CLUSTER = 4096
@@ -53,18 +54,6 @@ async function imageWithSnapshots(): Promise<{ content: Uint8Array; states: Reco
   return { content: contentOf(folder.image('a').store), states }
 }
 
-/** What the medium may hold after a crash at `end` of the log: all that was flushed, and of the rest what chance has. */
-function crashState(start: Uint8Array, log: readonly Recorded[], end: number, keep: () => boolean): Uint8Array {
-  const medium = new MemoryStore('a', { content: start })
-  const flushed = log.slice(0, end).findLastIndex(({ kind }) => kind === 'flush')
-  for (const [index, entry] of log.slice(0, end).entries()) {
-    if (index > flushed && !keep()) continue
-    if (entry.kind === 'truncate') medium.grow(entry.size)
-    if (entry.kind === 'write') medium.write(entry.at, entry.bytes)
-  }
-  return contentOf(medium)
-}
-
 test('the last entry of the snapshot table may end with the file, before its padding', async () => {
   const { content } = await imageWithSnapshots()
   const tableAt = Number(new DataView(content.buffer).getBigUint64(64))
@@ -81,13 +70,14 @@ describe('a crash while a snapshot', () => {
   ]
   test.each(works)('%s leaves the state before or the state after, and no damage', async (_, after, work) => {
     const { content, states } = await imageWithSnapshots()
-    const { layer, store } = await openIn(content)
+    const file = new CrashedFile(content)
+    const layer = await openOn(file.folder.store('a'))
     await work(layer.snapshots?.edit as NonNullable<InternalSnapshots['edit']>)
     await promised(layer.close())
     const random = new Random(1)
-    for (let end = 0; end <= store.log.length; end++) {
-      for (const share of [0, 1, 0.5, 0.5]) {
-        const crashed = crashState(content, store.log, end, () => random.chance(share))
+    for (let end = 0; end <= file.length; end++) {
+      for (const kept of ['none', 'all', random, random] as const) {
+        const crashed = contentOf(file.after(end, kept).store('a'))
         await expectSound(crashed, states, [states.now as Uint8Array, states[after] as Uint8Array], `crash at ${end}`)
       }
     }

@@ -3,12 +3,14 @@ import { ZERO_GUID } from '../../../../lib/bytes/guid.ts'
 import { Chain } from '../../../../lib/chain/chain.ts'
 import type { Identity, NewParent } from '../../../../lib/contracts/identity.ts'
 import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
+import type { WritableVhdxLayer } from '../../../../lib/formats/vhdx/layer.ts'
 import { beginMerge, endMerge, parentLinkOf } from '../../../../lib/formats/vhdx/linkage.ts'
 import { ParentLocator } from '../../../../lib/formats/vhdx/locator.ts'
 import { promised } from '../../../../lib/io/io.ts'
-import { MemoryStore } from '../../../../lib/io/memory.ts'
-import { checkLayer, crashState, generator } from '../../../contract/driver-contract.ts'
+import { checkLayer } from '../../../contract/driver-contract.ts'
+import { CrashedFile } from '../../../crash/crashed-file.ts'
 import { patternFor } from '../../../model/history.ts'
+import { Random } from '../../../support/random.ts'
 import { contentOf, delayedStore, failingStore, RecordingStore } from '../../../support/stores.ts'
 import { KIB, MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
@@ -393,10 +395,8 @@ describe('the link to the parent', () => {
     await promised(chain.close())
     const start = contentOf(file.store)
     const steps = ['relink', 'merge', 'unlink', 'link'] as const
-    const recorder = new RecordingStore(new MemoryStore('a', { content: start }))
-    const scratch = new VhdxFile()
-    scratch.wrap(() => recorder)
-    const layer = await scratch.write()
+    const scratch = new CrashedFile(start)
+    const layer = (await promised(vhdx.open(scratch.folder.image('a'), 'write'))) as WritableVhdxLayer
     const links: unknown[] = [layer.parent]
     for (const step of steps) {
       if (step === 'relink') await promised(layer.links.setParent(parentOf({ path: 'q.vhdx', identity: guid(B) })))
@@ -407,10 +407,10 @@ describe('the link to the parent', () => {
     }
     await promised(layer.close())
     for (let seed = 0; seed < 250; seed++) {
-      const random = generator(seed * 7919 + 1)
-      const end = seed < recorder.log.length ? seed : Math.floor(random() * (recorder.log.length + 1))
-      const crashed = new VhdxFile(crashState(start, recorder.log, end, random))
-      const writable = await crashed.write()
+      const random = new Random(seed)
+      const end = seed < scratch.length ? seed : random.below(scratch.length + 1)
+      const crashed = scratch.after(end, random)
+      const writable = await promised(vhdx.open(crashed.image('a'), 'write'))
       expect(links).toContainEqual(writable.parent)
       const found = new Uint8Array(5000)
       for (const at of [700, MIB + 9000]) {
@@ -418,7 +418,7 @@ describe('the link to the parent', () => {
         expect(Buffer.compare(found, patternFor(at, 5000, 3))).toBe(0)
       }
       await promised(writable.close())
-      const { findings } = await checkLayer(vhdx, await crashed.read())
+      const { findings } = await checkLayer(vhdx, await promised(vhdx.open(crashed.image('a'), 'read')))
       expect(findings.filter(({ severity }) => severity === 'error')).toEqual([])
     }
   })

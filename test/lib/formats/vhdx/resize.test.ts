@@ -6,11 +6,13 @@ import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../../lib/io/io.ts'
 import { MemoryStore } from '../../../../lib/io/memory.ts'
 import type { ByteStore } from '../../../../lib/io/store.ts'
-import { checkLayer, generator } from '../../../contract/driver-contract.ts'
+import { checkLayer } from '../../../contract/driver-contract.ts'
+import { CrashedFile } from '../../../crash/crashed-file.ts'
 import { patternFor } from '../../../model/history.ts'
 import { MemoryFolder } from '../../../support/memory-image.ts'
+import { Random } from '../../../support/random.ts'
 import { rawBase, rawParent } from '../../../support/raw-base.ts'
-import { contentOf, failingStore, type Recorded, RecordingStore } from '../../../support/stores.ts'
+import { contentOf, failingStore, RecordingStore } from '../../../support/stores.ts'
 import { MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
 /** What a BAT of 1 MiB has entries for, with blocks of 1 MiB and sectors of 512 bytes: 131040 blocks and 31 bitmaps. */
@@ -96,24 +98,22 @@ describe('growing past what the BAT has entries for', () => {
     await promised(chain.write(12_345 * MIB, patternFor(0, 4096, 1)))
     await promised(chain.close())
     const start = contentOf(file.store)
-    const recorder = new RecordingStore(new MemoryStore('a', { content: start }))
-    const scratch = new VhdxFile()
-    scratch.wrap(() => recorder)
-    const growing = new Chain([await scratch.write()])
+    const scratch = new CrashedFile(start)
+    const growing = new Chain([await promised(vhdx.open(scratch.folder.image('a'), 'write'))])
     await promised(growing.resize(2 * FULL_BAT))
     await promised(growing.write(2 * FULL_BAT - 512, patternFor(0, 512, 2)))
     await promised(growing.close())
     const sizes = new Set<number>()
     for (let seed = 0; seed < 150; seed++) {
-      const random = generator(seed * 104_729 + 3)
-      const end = seed <= recorder.log.length ? seed : Math.floor(random() * (recorder.log.length + 1))
-      const crashed = new VhdxFile(sparseCrash(start, recorder.log, end, random))
-      const layer = await crashed.write()
+      const random = new Random(seed)
+      const end = seed <= scratch.length ? seed : random.below(scratch.length + 1)
+      const crashed = scratch.after(end, random)
+      const layer = await promised(vhdx.open(crashed.image('a'), 'write'))
       sizes.add(layer.size)
       expect(Buffer.compare(await read(layer, 12_345 * MIB, 4096), patternFor(0, 4096, 1))).toBe(0)
       expect((await read(layer, layer.size - 4096, 3584)).every((byte) => byte === 0)).toBe(true)
       await promised(layer.close())
-      expect(await errorsOf(await crashed.read())).toEqual([])
+      expect(await errorsOf(await promised(vhdx.open(crashed.image('a'), 'read')))).toEqual([])
     }
     expect([...sizes].sort((a, b) => a - b)).toEqual([FULL_BAT, 2 * FULL_BAT])
   })
@@ -153,22 +153,6 @@ async function closeAtLast(chain: Chain, file: VhdxFile): Promise<void> {
   } catch {
     await promised((await file.write()).close())
   }
-}
-
-/** As the contract's crash states, but it reads the sparse parts of `start` as they are: these files are large. */
-function sparseCrash(start: Uint8Array, log: readonly Recorded[], end: number, random: () => number): MemoryStore {
-  const medium = new MemoryStore('a', { content: start })
-  const done = log.slice(0, end)
-  const flushed = done.findLastIndex(({ kind }) => kind === 'flush')
-  for (const [index, entry] of done.entries()) {
-    const certain = index <= flushed
-    if (entry.kind === 'truncate' && (certain || random() < 0.5)) medium.truncate(Math.max(medium.size(), entry.size))
-    if (entry.kind !== 'write') continue
-    for (let at = 0; at < entry.bytes.length; at += 512) {
-      if (certain || random() < 0.5) medium.write(entry.at + at, entry.bytes.subarray(at, at + 512))
-    }
-  }
-  return medium
 }
 
 describe('the end of the disk', () => {
