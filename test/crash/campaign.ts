@@ -125,7 +125,7 @@ async function crashSequence(
   )
   for (const crash of [...tried, ...lied]) {
     const { medium, hash } = states.after(crash)
-    if (!isNew(scene, hash, crash, progress)) continue
+    if (!isNew(scene, played, hash, crash, progress)) continue
     figures.states++
     if (crash.liedFlushes) figures.lied++
     const reproducer = { seed: effort.seed, scene: scene.name, operations, crash }
@@ -150,19 +150,24 @@ async function crashRecovery(
   const all = [...choicesFor(recovery.log, 1, scene.sector, random)]
   for (const again of sample(all, effort.perRecovery, random)) {
     const { medium, hash } = states.after(again)
-    if (!isNew(scene, hash, reproducer.crash, progress)) continue
+    if (!isNew(scene, played, hash, reproducer.crash, progress)) continue
     figures.states++
     figures.double++
     await examined(scene, played, medium, { ...reproducer, again }, figures.states % THOROUGH === 0)
   }
 }
 
-/** Whether this content was not met before. What was promised may differ; so lies and truth are told apart. */
-function isNew(scene: Scene, hash: string, crash: Choice, { figures, met }: Progress): boolean {
-  const key = `${scene.name} ${hash} ${crash.liedFlushes ? 'lied' : ''}`
+/**
+ * Whether this content was not met before, or only where less had been promised: then it is looked at again. It counts
+ * as another state only if its content is another one.
+ */
+function isNew(scene: Scene, played: Played, hash: string, { end, liedFlushes }: Choice, progress: Progress): boolean {
+  const { figures, met } = progress
+  const content = `${scene.name} ${hash}`
+  const key = `${content} ${liedFlushes ? 'lied' : played.promisedAt(end)}`
   if (met.has(key)) return false
-  met.add(key)
-  figures.distinct++
+  if (!met.has(content)) figures.distinct++
+  met.add(key).add(content)
   return true
 }
 

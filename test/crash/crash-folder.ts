@@ -108,9 +108,13 @@ export class CrashFolder {
     return this.clock
   }
 
-  /** @param called how messages call the file */
-  store(name: string, access: 'read' | 'write' = 'write', called = name): RecordedStore {
-    return new RecordedStore(this, called, this.numberOf(name), access === 'write')
+  store(
+    name: string,
+    access: 'read' | 'write' = 'write',
+    how: { called?: string; durable?: boolean } = {},
+  ): RecordedStore {
+    const { called = name, durable = true } = how
+    return new RecordedStore(this, this.numberOf(name), { called, durable, writable: access === 'write' })
   }
 
   /** For the work on single layers: an image in this folder, made if it is not there. */
@@ -131,13 +135,20 @@ export class RecordedStore implements FileStore {
   readonly writable: boolean
   private readonly folder: CrashFolder
   private readonly number: number
+  private readonly durable: boolean
   private readonly file: PagedFile
 
-  constructor(folder: CrashFolder, name: string, number: number, writable: boolean) {
+  /** @param how.called how messages call the file @param how.durable false: a flush does nothing */
+  constructor(
+    folder: CrashFolder,
+    number: number,
+    how: { readonly called: string; readonly durable: boolean; readonly writable: boolean },
+  ) {
     this.folder = folder
-    this.name = name
+    this.name = how.called
     this.number = number
-    this.writable = writable
+    this.writable = how.writable
+    this.durable = how.durable
     this.file = folder.fileBehind(number)
   }
 
@@ -183,7 +194,7 @@ export class RecordedStore implements FileStore {
   }
 
   flush(): void {
-    this.folder.log.push({ kind: 'flush', file: this.number })
+    if (this.durable) this.folder.log.push({ kind: 'flush', file: this.number })
   }
 
   close(): void {}

@@ -33,6 +33,7 @@ async function play(kind: Kind, begun: CrashFolder, shelf: Shelf, operations: re
   return {
     log: folder.log,
     begins,
+    promisedAt: (end) => truth.promisedAt(end),
     examine(crashed, crash, thorough) {
       const { end, liedFlushes } = crash
       const touched = truth.touched(({ disks }) => disks.values())

@@ -60,6 +60,7 @@ async function play(geometry: Geometry, beginning: Beginning, operations: readon
   return {
     log: folder.log,
     begins,
+    promisedAt: (end) => truth.promisedAt(end),
     examine(crashed, { end, liedFlushes }, thorough) {
       const lied = liedFlushes !== undefined
       const possible = lied ? truth.everything() : truth.possibleAt(end)

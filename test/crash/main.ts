@@ -1,14 +1,18 @@
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../lib/index.ts'
 import { add, campaign, describeFigures, noFigures } from './campaign.ts'
+import { crossCheck, judgedByQemu } from './cross-check.ts'
 import { parseReproducer } from './reproducer.ts'
 import { sceneNames, scenesOf } from './scenes.ts'
 import { replay } from './shrink.ts'
 
-const USAGE = `npm run crash -- [--format F | --scene NAME] [--states N] [--seed S] [--replay LINE]
+const USAGE = `npm run crash -- [--format F | --scene NAME] [--states N] [--seed S] [--qemu N] [--replay LINE]
 Puts images through crashes at every moment: all short sequences of operations on tiny images, until N distinct
-states of each format were examined (default 100000). Ends with the first that is wrong, and how to have it again.`
+states of each format were examined (default 100000). Has qemu-img judge N states of each format. Ends with the first that is wrong, and how to have it again.`
 
 const { values } = parseArgs({
   options: {
@@ -17,6 +21,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
     scene: { type: 'string' },
     replay: { type: 'string' },
+    qemu: { type: 'string', default: '0' },
     help: { type: 'boolean', default: false },
   },
 })
@@ -40,7 +45,29 @@ async function all(): Promise<void> {
   if (chosen.length === 0) throw new Error(`no format is called "${format}"; there are: ${formats.join(', ')}`)
   console.log(`seed ${values.seed}`)
   if (scene !== undefined) await crash(scene, (name) => name === scene)
-  else for (const one of chosen) await crash(one, (name) => formatOf(name) === one)
+  else
+    for (const one of chosen) {
+      await crash(one, (name) => formatOf(name) === one)
+      await askQemu(one)
+    }
+}
+
+/** Another reader's opinion. */
+async function askQemu(format: string): Promise<void> {
+  const geometries = judgedByQemu(format)
+  const count = Number(values.qemu)
+  // A raw image has no structure that could be judged.
+  if (count === 0 || format === 'raw') return
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-crash-'))
+  try {
+    const { states, leaks } = await crossCheck(geometries, { count, seed: Number(values.seed), folder })
+    console.log(`${format}: qemu-img found ${states} states sound, ${leaks} of them with leaks, and read what we read`)
+  } catch (error) {
+    console.error(messageOf(error))
+    process.exitCode = 1
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
 }
 
 function formatOf(scene: string): string {

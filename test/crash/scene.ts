@@ -6,6 +6,8 @@ export interface Played {
   readonly log: readonly Entry[]
   /** length of the log when each operation began */
   readonly begins: readonly number[]
+  /** How much had been promised at `end` of the log: what was right after one promise may be wrong after the next. */
+  promisedAt(end: number): number
   /**
    * Opens what a crash has left, compares it, and goes on using it.
    *

@@ -1,91 +1,101 @@
 import { Random } from '../support/random.ts'
 import { CrashFailure, playSeeded } from './campaign.ts'
 import { choicesFor } from './choices.ts'
-import { CrashFolder } from './crash-folder.ts'
+import { CrashFolder, type Medium } from './crash-folder.ts'
 import { type Choice, CrashStates, pendingAt } from './crash-state.ts'
 import type { Reproducer } from './reproducer.ts'
-import type { Scene } from './scene.ts'
+import type { Played, Scene } from './scene.ts'
 
-/** Plays one crash again. @returns the failure; undefined: nothing is wrong after it */
-export async function replay(scene: Scene, reproducer: Reproducer): Promise<CrashFailure | undefined> {
-  const played = await playSeeded(scene, reproducer.operations, reproducer.seed)
-  const states = new CrashStates(scene.start, played.log, scene.sector)
-  let folder = new CrashFolder(states.after(reproducer.crash).medium)
-  try {
-    if (reproducer.again) {
-      const first = new CrashFolder(states.after(reproducer.crash).medium)
-      await played.examine(first, reproducer.crash, true)
-      const again = new CrashStates(states.after(reproducer.crash).medium, first.log, scene.sector)
-      folder = new CrashFolder(again.after(reproducer.again).medium)
+/** Crashes tried at most to make one smaller. */
+const TRIES = 400
+
+/** One sequence of operations, played once, to be crashed as often as one likes. */
+class Replay {
+  readonly played: Played
+  private readonly scene: Scene
+  private readonly states: CrashStates
+
+  private constructor(scene: Scene, played: Played) {
+    this.scene = scene
+    this.played = played
+    this.states = new CrashStates(scene.start, played.log, scene.sector)
+  }
+
+  static async of(scene: Scene, { operations, seed }: Pick<Reproducer, 'operations' | 'seed'>): Promise<Replay> {
+    return new Replay(scene, await playSeeded(scene, operations, seed))
+  }
+
+  /** @returns the failure; undefined: nothing is wrong after this crash */
+  async crash(reproducer: Reproducer): Promise<CrashFailure | undefined> {
+    try {
+      await this.played.examine(new CrashFolder(await this.mediumAfter(reproducer)), reproducer.crash, true)
+      return undefined
+    } catch (error) {
+      return new CrashFailure(reproducer, this.played.log, error)
     }
-    await played.examine(folder, reproducer.crash, true)
-    return undefined
-  } catch (error) {
-    return new CrashFailure(reproducer, played.log, error)
+  }
+
+  private async mediumAfter({ crash, again }: Reproducer): Promise<Medium> {
+    const { medium } = this.states.after(crash)
+    if (!again) return medium
+    const first = new CrashFolder(medium)
+    const recovered = await this.played.examine(first, crash, true)
+    return new CrashStates(medium, first.log.slice(0, recovered), this.scene.sector).after(again).medium
   }
 }
 
-/** Makes a failing crash small: fewer operations first, then fewer losses, tears and writes. */
+/** Plays one crash again. @returns the failure; undefined: nothing is wrong after it */
+export async function replay(scene: Scene, reproducer: Reproducer): Promise<CrashFailure | undefined> {
+  return await (await Replay.of(scene, reproducer)).crash(reproducer)
+}
+
+/** Makes a failing crash small: fewer operations first, then fewer losses, tears and sizes. */
 export async function shrink(scene: Scene, failure: CrashFailure): Promise<CrashFailure> {
-  let smallest = failure
-  for (let smaller: CrashFailure | undefined = failure; smaller; ) {
+  let [smallest, left] = [failure, TRIES]
+  for (let smaller: CrashFailure | undefined = failure; smaller && left > 0; ) {
     smallest = smaller
-    smaller = await firstOf(scene, withFewerOperations(scene, smallest.reproducer))
-    smaller ??= await firstOf(scene, withSimplerCrash(scene, smallest.reproducer))
+    smaller = undefined
+    for await (const { candidate, replay: again } of smallerThan(scene, smallest.reproducer)) {
+      smaller = await again.crash(candidate)
+      if (smaller || --left === 0) break
+    }
   }
   return smallest
 }
 
-async function firstOf(scene: Scene, candidates: AsyncIterable<Reproducer>): Promise<CrashFailure | undefined> {
-  for await (const candidate of candidates) {
-    const failure = await replay(scene, candidate)
-    if (failure) return failure
-  }
-  return undefined
+interface Candidate {
+  readonly candidate: Reproducer
+  readonly replay: Replay
 }
 
-/** Each operation left out, with every crash in what remains. */
-async function* withFewerOperations(
-  scene: Scene,
-  { seed, scene: name, operations }: Reproducer,
-): AsyncGenerator<Reproducer> {
-  if (operations.length < 2) return
-  for (const left of operations.keys()) {
+async function* smallerThan(scene: Scene, reproducer: Reproducer): AsyncGenerator<Candidate> {
+  const { seed, operations } = reproducer
+  for (const left of operations.length > 1 ? operations.keys() : []) {
     const fewer = operations.toSpliced(left, 1)
-    const { log } = await playSeeded(scene, fewer, seed)
-    for (const crash of choicesFor(log, 0, scene.sector, new Random(seed))) {
-      yield { seed, scene: name, operations: fewer, crash }
+    const again = await Replay.of(scene, { operations: fewer, seed })
+    const choices = [...choicesFor(again.played.log, 0, scene.sector, new Random(seed))]
+    // From the end: what failed in the last operation will most likely do so again.
+    for (const crash of choices.toReversed()) {
+      yield { candidate: { seed, scene: scene.name, operations: fewer, crash }, replay: again }
     }
   }
-}
-
-/** How much is odd about a crash: losses and tears count, and what follows a lie. */
-function oddity(crash: Choice, pending: number): number {
-  const torn = crash.kept.filter(({ pieces }) => pieces).length
-  return (pending - crash.kept.length) * 2 + torn + (crash.size ? 1 : 0) + (crash.liedFlushes ?? 0) * 100
-}
-
-async function* withSimplerCrash(scene: Scene, reproducer: Reproducer): AsyncGenerator<Reproducer> {
-  const { log } = await playSeeded(scene, reproducer.operations, reproducer.seed)
+  const again = await Replay.of(scene, reproducer)
   const { crash } = reproducer
-  const pending = pendingAt(log, crash.end, crash.liedFlushes)
-  const limit = oddity(crash, pending.length)
-  const candidates: Choice[] = []
-  // Kept as a whole instead of in part, then not lost at all; a size as it comes.
-  if (crash.size) candidates.push({ end: crash.end, kept: crash.kept, ...lies(crash) })
+  const pending = pendingAt(again.played.log, crash.end, crash.liedFlushes)
+  for (const simpler of simplerThan(crash, pending))
+    yield { candidate: { ...reproducer, crash: simpler }, replay: again }
+}
+
+/** Crashes that lose, or tear, one thing less. */
+function simplerThan(crash: Choice, pending: readonly number[]): Choice[] {
+  const { size, ...plain } = crash
+  const simpler: Choice[] = size ? [plain] : []
   for (const [i, one] of crash.kept.entries()) {
-    if (one.pieces) candidates.push({ ...crash, kept: crash.kept.with(i, { index: one.index }) })
+    if (one.pieces) simpler.push({ ...crash, kept: crash.kept.with(i, { index: one.index }) })
   }
   for (const index of pending) {
     if (crash.kept.some((one) => one.index === index)) continue
-    const kept = [...crash.kept, { index }].sort((a, b) => a.index - b.index)
-    candidates.push({ ...crash, kept })
+    simpler.push({ ...crash, kept: [...crash.kept, { index }].sort((a, b) => a.index - b.index) })
   }
-  for (const candidate of candidates) {
-    if (oddity(candidate, pending.length) < limit) yield { ...reproducer, crash: candidate }
-  }
-}
-
-function lies({ liedFlushes }: Choice): Pick<Choice, 'liedFlushes'> {
-  return liedFlushes ? { liedFlushes } : {}
+  return simpler
 }

@@ -87,6 +87,11 @@ export class Truth<P> {
     return possible
   }
 
+  /** How much had been promised at `end` of the log: the more, the less may be there. */
+  promisedAt(end: number): number {
+    return this.promises.findLastIndex(({ at }) => at <= end)
+  }
+
   /** All that ever was: for a medium that lied. */
   everything(): Mixture<P>[] {
     return this.versions.map(({ picture }) => [picture])

@@ -24,7 +24,8 @@ class MemoryFiles implements Files {
     const name = path.resolve(file)
     if (options.create === 'new' && folder.has(name)) throw exists(file)
     if (options.create && !folder.has(name)) folder.make(name)
-    const store = folder.store(name, options.write ? 'write' : 'read', options.name ?? file)
+    const { durable = true } = options
+    const store = folder.store(name, options.write ? 'write' : 'read', { called: options.name ?? file, durable })
     if (options.create === 'replace' && store.size() !== 0) store.truncate(0)
     return store
   }
