@@ -117,14 +117,17 @@ export class CrashFolder {
     return new RecordedStore(this, this.numberOf(name), { called, durable, writable: access === 'write' })
   }
 
+  /** A file for writing, made if it is not there. */
+  made(name: string): RecordedStore {
+    if (!this.has(name)) this.make(name)
+    return this.store(name)
+  }
+
   /** For the work on single layers: an image in this folder, made if it is not there. */
   image(name: string): Image {
-    if (!this.has(name)) this.make(name)
-    const neighbour = (reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> => {
-      if (access === 'create' && !this.has(reference)) this.make(reference)
-      return just(this.store(reference, access === 'read' ? 'read' : 'write'))
-    }
-    return { name, store: this.store(name), neighbour }
+    const neighbour = (reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> =>
+      just(access === 'create' ? this.made(reference) : this.store(reference, access))
+    return { name, store: this.made(name), neighbour }
   }
 }
 

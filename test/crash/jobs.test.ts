@@ -6,7 +6,7 @@ import { sceneNames, scenesOf } from './scenes.ts'
 const SEED = Number(process.env.VDISK_TEST_SEED ?? 1)
 
 /** States of each format: what single jobs lead to, and a sample of what two in a row do. */
-const STATES = 800
+const STATES = 500
 
 /** Some seconds, but not where many work at once. */
 const MINUTES = 600_000

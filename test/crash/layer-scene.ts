@@ -75,7 +75,7 @@ export async function begin(geometry: Geometry): Promise<Beginning> {
   const folder = new CrashFolder()
   const base = geometry.child ? makeBase(folder, geometry.size) : undefined
   if (geometry.craft) {
-    folder.image(NAMES.image).store.write(0, geometry.craft())
+    folder.made(NAMES.image).write(0, geometry.craft())
   } else {
     const parent = base && rawParent(base.size)
     const shape: CreateShape = { size: geometry.size, parent, options: new Map(Object.entries(geometry.options)) }
@@ -116,7 +116,7 @@ function makeBase(folder: CrashFolder, size: number): PagedFile {
   for (const offset of [0, Math.floor(size / 3), Math.floor(size / 2), size - 8192]) {
     base.write(offset, patternFor(offset, Math.min(6000, size - 1536 - offset), 99))
   }
-  for (const name of [NAMES.base, NAMES.otherBase]) folder.image(name).store.write(0, base.bytes())
+  for (const name of [NAMES.base, NAMES.otherBase]) folder.made(name).write(0, base.bytes())
   return base
 }
 
