@@ -1,3 +1,4 @@
+import { roundDown, roundUp } from '../../lib/bytes/align.ts'
 import type { Chain } from '../../lib/chain/chain.ts'
 import type { WritableLayer } from '../../lib/contracts/layer.ts'
 import { isVdiskError } from '../../lib/errors.ts'
@@ -115,9 +116,15 @@ async function inOneStep(use: Use, step: Step<Picture>, work: () => Promise<unkn
   }
 }
 
+/** Sizes of the disk are multiples of this many bytes. */
+function unitOf({ geometry }: Use): number {
+  return geometry.sizeUnit ?? geometry.driver.supports.sizeUnit
+}
+
 async function resize(use: Use, wanted: number): Promise<void> {
-  const unit = use.geometry.sizeUnit ?? use.geometry.driver.supports.sizeUnit
-  const size = Math.floor(wanted / unit) * unit
+  const size = roundDown(wanted, unitOf(use))
+  // Nothing is done then, and nothing promised.
+  if (size === use.truth.now.disk.size) return
   const step: Step<Picture> = (before) => changed(before, (disk) => disk.truncate(size))
   await inOneStep(use, step, () => promised(use.chain.resize(size)))
 }
@@ -180,8 +187,10 @@ async function clear(use: Use): Promise<void> {
   const top = topOf(use)
   const { base } = use
   if (!top.clear || !base || !use.truth.now.linked) return
+  const disk = new PagedFile(base)
+  disk.truncate(roundUp(base.size, unitOf(use)))
   const work = (): Promise<void> => promised((top.clear as NonNullable<WritableLayer['clear']>)(base.size))
-  await inOneStep(use, (before) => ({ ...before, disk: base }), work)
+  await inOneStep(use, (before) => ({ ...before, disk }), work)
 }
 
 /** Points the image at another file that holds the same as its base, or at none. */
