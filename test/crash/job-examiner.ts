@@ -20,6 +20,7 @@ import {
   formatOf,
   inFolder,
   type Kind,
+  OUT,
   openIn,
   parentFormat,
   type Shelf,
@@ -170,7 +171,9 @@ async function goOn(kind: Kind, folder: CrashFolder, before: Shelf, touched: Rea
     wanted.write(0, source)
     await disk.write(0, source)
   }
-  const disks = new Map(shelf.disks).set(name, wanted)
+  // An image that was merged, and is to go, is built upon the one that is written now.
+  const others = [...shelf.disks].filter(([one]) => shelf.layers.includes(one) || one.startsWith(OUT))
+  const disks = new Map(others).set(name, wanted)
   const reason = await misfit(kind, folder, [{ ...shelf, disks }], touched)
   if (reason !== undefined) throw new Error(`gone on with, ${reason}`)
   const { findings } = await finish(checkImage(name, { ...inFolder(folder), ...formatOf(kind, name) }))

@@ -49,7 +49,8 @@ export interface Desk {
 }
 
 export const FOLDER = '/d'
-const OUT = `${FOLDER}/out`
+/** How the names of what is converted begin. */
+export const OUT = `${FOLDER}/out`
 
 const OPERATIONS: Record<string, (desk: Desk) => Promise<void>> = {
   write: (desk) => write(desk, 2.5),
@@ -148,16 +149,16 @@ async function merge(desk: Desk, depth: number, remove: boolean): Promise<void> 
   // What the ancestor reads as while it changes nobody promises; it is covered.
   const covered = new Map(disks)
   covered.delete(into)
-  const merged = new Map(disks).set(into, disks.get(from) as PagedFile)
+  const complete = new Map(disks).set(into, disks.get(from) as PagedFile)
+  const merged = new Map(complete)
   merged.delete(from)
-  const during = { disks: covered, layers, task: { kind: 'merge' as const, from, into } }
   const after = { disks: merged, layers: layers.filter((name) => name !== from) }
-  // While the merged image is marked and removed, only those that will stay are promised.
-  const ending = { disks: new Map([...merged].filter(([name]) => name !== from)), layers: after.layers }
-  truth.submitStep(() => during)
-  await inOneStep(desk, ending, after, () =>
-    finish(mergeImage(from, { ...inFolder(folder), parentFormat: kind.base, delete: remove })),
-  )
+  truth.submitStep(() => ({ disks: covered, layers, task: { kind: 'merge' as const, from, into } }))
+  // Until all is done the merged image reads as it did, unless it is to go.
+  truth.submitStep(() => ({ ...after, disks: remove ? merged : complete }))
+  await finish(mergeImage(from, { ...inFolder(folder), parentFormat: kind.base, delete: remove }))
+  truth.submitStep(() => after)
+  truth.promise()
 }
 
 async function revert(desk: Desk): Promise<void> {

@@ -36,6 +36,7 @@ const OPERATIONS: Record<string, Operation> = {
   part: (use) => write(use, granule(use) + 100, 300),
   tail: (use) => write(use, topOf(use).size - 700, 600),
   erase: (use) => erase(use, 0, granule(use) + Math.min(granule(use) / 2, MOST)),
+  reveal,
   flush,
   reopen: async (use) => {
     await use.reopen()
@@ -60,7 +61,7 @@ export function operationsFor({ driver, child, options }: Geometry): string[] {
   if (supports.snapshots && !options.data_file && options.refcount_bits !== '1')
     names.push('snapshot', 'revert', 'drop')
   if (supports.compression.length > 0 && !options.data_file) names.push('pack')
-  if (child) names.push('clear', 'relink', 'unlink')
+  if (child) names.push('reveal', 'clear', 'relink', 'unlink')
   return names
 }
 
@@ -97,6 +98,22 @@ async function erase(use: Use, wanted: number, wantedLength: number): Promise<vo
   const { offset, length } = within(use, wanted, wantedLength)
   use.truth.submit(changed(use.truth.now, (disk) => disk.punch(offset, length)))
   await promised(use.chain.erase(offset, length))
+}
+
+/** Takes the first granule out of the layer, so that the base shows again. */
+async function reveal(use: Use): Promise<void> {
+  const { base } = use
+  const length = granule(use)
+  if (!base || !use.truth.now.linked || topOf(use).size < length) return
+  use.truth.submit(
+    changed(use.truth.now, (disk) => {
+      const shown = new Uint8Array(length)
+      base.read('base', 0, shown.subarray(0, Math.min(length, base.size)))
+      disk.write(0, shown)
+    }),
+  )
+  const handled = await promised(topOf(use).erase(0, length, 'parent'))
+  if (handled !== length) throw new Error(`${handled} of ${length} bytes show the base again`)
 }
 
 async function flush(use: Use): Promise<void> {
