@@ -2,7 +2,7 @@ import type { Bitmap } from '../bytes/bitmap.ts'
 import type { Awaitable, Io } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import type { Extent } from './extent.ts'
-import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from './identity.ts'
+import type { Identity, MergedMark, NewParent, ParentLink } from './identity.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
 
@@ -100,9 +100,10 @@ export interface LinkEditor {
   /**
    * The merge is done: this file says so from now on, and expects its parent as the merge left it.
    *
-   * @param parent what is known of the parent now; undefined where the parent is not the one that was merged into
+   * @param parent what is known of the parent now, which has kept its identity where there was nothing to take over;
+   * undefined where the parent is not the one that was merged into
    */
-  endMerge(mark: MergedMark, parent: ParentRecord | undefined): Io<void>
+  endMerge(mark: MergedMark, parent: Pick<NewParent, 'identity' | 'record'> | undefined): Io<void>
 }
 
 /** Writing whole granules compressed. */

@@ -228,7 +228,7 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
     await closing(layer, async () => {
       // Below the top a file without identity stays as it is: the layer above knows it by its time.
       const known = layer.identity !== undefined || name === plan.merged.at(-1)
-      if (known && isWritable(layer)) await promised(layer.links?.endMerge(mark, parent?.record) ?? just(undefined))
+      if (known && isWritable(layer)) await promised(layer.links?.endMerge(mark, parent) ?? just(undefined))
     })
   }
   for (const name of options.delete ? plan.merged.toReversed() : []) {

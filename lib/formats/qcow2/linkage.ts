@@ -158,11 +158,14 @@ export class Linkage {
   }
 
   /** @param room bytes that the header has left for the name; a longer one is cut */
-  endMerge(mark: MergedMark, parent: ParentRecord | undefined, room: number): void {
+  endMerge(mark: MergedMark, parent: Pick<NewParent, 'identity' | 'record'> | undefined, room: number): void {
     const { fields } = this
-    if (parent) this.setRecord(parent)
+    if (parent) this.setRecord(parent.record)
     fields.flags = (fields.flags & ~FLAG.merging) | FLAG.merged
-    if (fields.nextParentUuid !== ZERO_GUID) {
+    // Where there was nothing to take over the parent is who it was.
+    const [first] = this.expectedParents()
+    const isAsBefore = first !== undefined && parent?.identity?.value === first.value
+    if (fields.nextParentUuid !== ZERO_GUID && !isAsBefore) {
       fields.parentUuid = fields.nextParentUuid
       fields.parentGeneration = fields.nextParentGeneration
     }

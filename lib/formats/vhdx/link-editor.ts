@@ -16,7 +16,7 @@ export function linkEditor(layer: VhdxEditor): LinkEditor {
   return {
     setParent: (parent) => change(() => (parent ? link(layer, parent) : unlink(layer))),
     beginMerge: (now, next) => change(() => relabel(layer, (locator) => beginMerge(layer.name, locator, now, next))),
-    endMerge: (mark) => change(() => relabel(layer, (locator) => endMerge(layer.name, locator, mark))),
+    endMerge: (mark, parent) => change(() => relabel(layer, (locator) => endMerge(layer.name, locator, mark, parent))),
   }
 }
 

@@ -132,19 +132,32 @@ export function beginMerge(
   return locator.with({ [KEY.linkage]: braced(now.value), [KEY.linkage2]: braced(next.value) })
 }
 
-/** The parent is what the merge left, and the content of this layer is history. @throws VdiskError CORRUPT */
-export function endMerge(file: string, locator: ParentLocator, mark: MergedMark): ParentLocator {
+/**
+ * The parent is what the merge left, and the content of this layer is history. Where there was nothing to take over the
+ * parent is who it was.
+ *
+ * @throws VdiskError CORRUPT
+ */
+export function endMerge(
+  file: string,
+  locator: ParentLocator,
+  mark: MergedMark,
+  parent: Pick<NewParent, 'identity' | 'record'> | undefined,
+): ParentLocator {
   const merged = JSON.stringify({ into: mark.into, at: mark.at })
   const link = foreignLink(file, locator)
   if (link) {
-    const identity = link.next ?? link.identity
+    const isAsBefore = link.identity !== undefined && link.identity.value === parent?.identity?.value
+    const identity = isAsBefore ? link.identity : (link.next ?? link.identity)
+    const record = parent?.record ?? link.record
     return locator.with({
-      [KEY.linkage]: braced(standIn(identity, link.record)),
-      [KEY.link]: encodeLink({ ...link, identity, next: undefined, merging: false }),
+      [KEY.linkage]: braced(standIn(identity, record)),
+      [KEY.link]: encodeLink({ ...link, identity, record, next: undefined, merging: false }),
       [KEY.merged]: merged,
     })
   }
-  const next = guidIn(locator, KEY.linkage2)
+  const isAsBefore = parent?.identity !== undefined && parent.identity.value === guidIn(locator, KEY.linkage)
+  const next = isAsBefore ? undefined : guidIn(locator, KEY.linkage2)
   return locator.with({
     ...(next === undefined ? {} : { [KEY.linkage]: braced(next) }),
     [KEY.linkage2]: undefined,

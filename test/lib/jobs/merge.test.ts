@@ -49,6 +49,28 @@ async function contentOf(file: string, format?: string): Promise<Buffer> {
 const merge = (file: string, options: MergeOptions = {}): Promise<unknown> => finish(mergeImage(file, options))
 
 describe('merging', () => {
+  test.each([
+    ['qcow2', 'qcow2'],
+    ['vhdx', 'vhdx'],
+    ['qcow2', 'vhdx'],
+    ['vhdx', 'qcow2'],
+    ['raw', 'qcow2'],
+    ['raw', 'vhdx'],
+  ])('%s: a %s layer that holds nothing of its own can still be opened afterwards', async (below, format) => {
+    const folder = path.join(root, String(number++))
+    fs.mkdirSync(folder)
+    const [base, child] = [path.join(folder, 'base'), path.join(folder, 'child')]
+    {
+      await using disk = await createDisk(base, { format: below, size: 2 * MIB })
+      await disk.write(5000, patternFor(5000, 3000, 7))
+    }
+    await (await createDisk(child, { format, parent: base, parentFormat: below })).close()
+    await merge(child, { parentFormat: below })
+    expect((await contentOf(child)).equals(await contentOf(base, below))).toBe(true)
+    // And who the base is from then on is known too.
+    expect((await inspectChain(child)).at(-1)?.link?.level).not.toBe('mismatch')
+  })
+
   test('an image built upon another state of the merged one is not quietly pointed at the result', async () => {
     const { at } = await chain()
     {

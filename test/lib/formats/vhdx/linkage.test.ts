@@ -325,7 +325,7 @@ describe('the link to the parent', () => {
     const locator = new ParentLocator(new Map([['vdisk_link', '{']]))
     for (const work of [
       () => beginMerge('child.vhdx', locator, undefined, undefined),
-      () => endMerge('child.vhdx', locator, { into: 'x', at: 1 }),
+      () => endMerge('child.vhdx', locator, { into: 'x', at: 1 }, undefined),
     ]) {
       expect(work).toThrow(
         expect.objectContaining({ code: 'CORRUPT', where: expect.objectContaining({ file: 'child.vhdx' }) }) as Error,
