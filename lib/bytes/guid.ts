@@ -44,19 +44,25 @@ export function guidToBytes(guid: string): Uint8Array {
 
 /** Reads a GUID in Microsoft's mixed-endian order. */
 export function guidFromMixedEndian(bytes: Uint8Array): string {
-  return guidFromBytes(swapGroups(bytes))
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex')
+  const byte = (at: number): string => hex.slice(at * 2, at * 2 + 2)
+  const first = byte(3) + byte(2) + byte(1) + byte(0)
+  return `${first}-${byte(5)}${byte(4)}-${byte(7)}${byte(6)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }
 
 /** The 16 bytes of a GUID in Microsoft's mixed-endian order. */
 export function guidToMixedEndian(guid: string): Uint8Array {
-  return swapGroups(guidToBytes(guid))
+  const bytes = guidToBytes(guid)
+  for (const [start, end] of GROUPS) bytes.subarray(start, end).reverse()
+  return bytes
 }
 
-const MIXED_ORDER = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15]
-
-function swapGroups(bytes: Uint8Array): Uint8Array {
-  return Uint8Array.from(MIXED_ORDER, (from) => bytes[from] as number)
-}
+/** The groups that are stored little-endian. */
+const GROUPS = [
+  [0, 4],
+  [4, 6],
+  [6, 8],
+] as const
 
 function formatVersioned(bytes: Uint8Array, version: number): string {
   bytes[6] = ((bytes[6] as number) & 0x0f) | (version << 4)
