@@ -99,15 +99,19 @@ function assertDataFileNamed({ header }: Qcow2Parts): void {
 /** What the header was read without it is written without; names of features are made anew where extensions were lost. */
 function* mendHeader(work: RepairWork, damage: readonly VdiskError[]): Io<void> {
   const { header } = work
-  for (const one of damage) {
+  // The others are told when they are mended.
+  const own = damage.filter(
+    ({ where }) => where.structure !== 'bitmap directory' && where.structure !== 'snapshot table',
+  )
+  const concerns = (structure: string): boolean => own.some(({ where }) => where.structure === structure)
+  // All of it before the first change is noted, which writes the header.
+  if (concerns('header extension')) header.setExtension(EXTENSION.featureNames, featureNameTable())
+  if (concerns('linkage extension')) {
+    header.setExtension(EXTENSION.linkage, undefined)
+    header.autoclear &= ~AUTOCLEAR.linkage
+  }
+  for (const one of own) {
     const { structure = 'header', at } = one.where
-    // These are told when they are mended.
-    if (structure === 'bitmap directory' || structure === 'snapshot table') continue
-    if (structure === 'header extension') header.setExtension(EXTENSION.featureNames, featureNameTable())
-    if (structure === 'linkage extension') {
-      header.setExtension(EXTENSION.linkage, undefined)
-      header.autoclear &= ~AUTOCLEAR.linkage
-    }
     yield* work.change({ code: 'CANNOT_BE_RIGHT', structure, at, message: `${reasonOf(one)}: it is left out` })
   }
 }
