@@ -61,8 +61,8 @@ export interface FormatDriver {
   /**
    * Mends what `check` would find, as far as the report's scope allows; what it cannot mend it leaves. It is given a store
    * that can be written, and reads the image by itself, for what is damaged may not open otherwise; the caller closes the
-   * store. After a crash at any moment nothing reads worse than before, and the repair can be begun again; done twice, it
-   * has nothing to do, and writes nothing.
+   * store. After a crash at any moment nothing reads worse than before, and the repair can be begun again. What is mended
+   * may show what else is wrong; where nothing is, it has nothing to do, and writes nothing.
    *
    * @throws VdiskError where so much is lost that no way to mend it would not be a guess; then, too, nothing is worse
    */

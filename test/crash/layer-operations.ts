@@ -142,6 +142,11 @@ async function resize(use: Use, wanted: number): Promise<void> {
   const size = roundDown(wanted, unitOf(use))
   // Nothing is done then, and nothing promised.
   if (size === use.truth.now.disk.size) return
+  // What is cut off of a file may be zero before the file is shorter.
+  const rest = use.truth.now.disk.size - size
+  if (use.geometry.driver.name === 'raw' && rest > 0) {
+    use.truth.submit(changed(use.truth.now, (disk) => disk.punch(size, rest)))
+  }
   const step: Step<Picture> = (before) => changed(before, (disk) => disk.truncate(size))
   await inOneStep(use, step, () => promised(use.chain.resize(size)))
 }

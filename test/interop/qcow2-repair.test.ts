@@ -124,7 +124,11 @@ const DAMAGES: readonly ((tables: Tables, random: Random, entries: Entries) => v
     const block = random.pick(blocks)
     for (let i = 0; i < 20; i++) tables.bytes[block + random.below(Math.min(400, tables.cluster))] = random.below(4)
   },
-  (tables, random) => tables.bytes.fill(random.below(256), tables.u64(48), tables.u64(48) + 512),
+  (tables, random) => {
+    // Unless another damage has put the table elsewhere.
+    const at = tables.u64(48)
+    if (at + 512 <= tables.bytes.length) tables.bytes.fill(random.below(256), at, at + 512)
+  },
   (tables, random) => tables.change(48, (value) => value ^ (1n << BigInt(random.below(40)))),
   (tables) => tables.change(96, (value) => value | (7n << 32n)),
 ]

@@ -57,6 +57,8 @@ export class Census {
   private readonly pace: Pace
   /** the highest cluster that anything refers to */
   highest = 0
+  /** behind the last cluster that packed data refers to which begins in the file */
+  packedEnd = 0
   /** the lowest cluster behind the window that anything refers to */
   private behind = Number.POSITIVE_INFINITY
 
@@ -306,6 +308,7 @@ export class Census {
       this.error('L2_ENTRY_INVALID', 'L2 table', at, guest, `compressed data would lie at ${place}, outside the file`)
     }
     const last = Math.floor((place + storedLength - 1) / this.clusterSize)
+    if (place < this.fileEnd) this.packedEnd = Math.max(this.packedEnd, last + 1)
     for (let number = Math.floor(place / this.clusterSize); number <= last; number++) {
       this.checkNoTable(number, at, guest)
       this.add(number, guest.offset, 'L2 table', at, 'packed')

@@ -23,8 +23,9 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
   checkUnreadable(parts, report)
   const table = yield* readRefcountTable(mapping.store, header, mapping.space)
   const census = new Census(parts, table, (finding) => report.add(finding))
-  // Behind the last cluster that is counted or referred to there is nothing, however long the file says it is.
-  const clusters = (): number => Math.min(census.clusters, census.reach)
+  // Behind the last cluster that is counted or referred to there is nothing, however long the file says it is. Packed data
+  // may claim more sectors than there are, and those are its own.
+  const clusters = (): number => Math.min(Math.max(census.clusters, census.packedEnd), census.reach)
   const wrong = new Map<number, { stored: number; counted: number; told: boolean }>()
   for (let first = 0; first < clusters(); ) {
     const count = Math.min(WINDOW, clusters() - first)

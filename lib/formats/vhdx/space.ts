@@ -221,7 +221,7 @@ export class Space implements FileEnd {
       // In the last chunk of a child, entries behind the last block come before that of the bitmap.
       const isBehind = first + i >= inUse || ('block' in owner && owner.block >= geometry.blocks)
       if (!present || isBehind) {
-        if (place !== 0 && place + length <= size) kept.fill(place / MIB, (place + length) / MIB)
+        if (place !== 0 && place < size) kept.fill(place / MIB, Math.min(kept.length, (place + length) / MIB))
         continue
       }
       const used = 'block' in owner ? geometry.usedOf(owner.block) : length

@@ -2,7 +2,9 @@ import { CheckReport } from '../../../contracts/check-report.ts'
 import type { Image } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
 import { reasonOf, VdiskError } from '../../../errors.ts'
-import type { Io } from '../../../io/io.ts'
+import { type Io, Pace } from '../../../io/io.ts'
+import { Census } from '../census.ts'
+import { WINDOW } from '../census-window.ts'
 import { checkQcow2 } from '../check.ts'
 import { featureNameTable } from '../header.ts'
 import { WritableQcow2Layer } from '../layer.ts'
@@ -12,6 +14,7 @@ import type { Qcow2Parts } from '../parts.ts'
 import { readRefcountTable } from '../refcount-table.ts'
 import { Refcounts } from '../refcounts.ts'
 import { setCopiedFlags } from '../references.ts'
+import type { RootTable } from '../root-table.ts'
 import { mendContents } from './contents.ts'
 import { compareCounts, countAnew, lowerCounts, raiseCounts } from './counts.ts'
 import { separate } from './cross-links.ts'
@@ -44,6 +47,7 @@ export function* repairQcow2(image: Image, report: RepairReport): Io<void> {
   assertDataFileNamed(parts)
   const { header, mapping } = parts
   const root = yield* readRefcountTable(mapping.store, header, mapping.space)
+  yield* assertCountable(parts, root)
   const refcounts = new Refcounts(mapping.store, header, root, mapping.space, mapping.places)
   const work = new RepairWork(parts, new WritableQcow2Layer(parts, refcounts), report)
   yield* mendHeader(work, damage)
@@ -94,6 +98,31 @@ function assertDataFileNamed({ header }: Qcow2Parts): void {
     message: `Cannot repair ${header.file}: its data lies in another file, and it does not say in which`,
     where: { file: header.file, structure: 'header extension', section: 'External data file bit' },
   })
+}
+
+/**
+ * A width of counts that cannot say how often clusters are shared was never right, and what is shared could not be counted
+ * by any repair.
+ *
+ * @throws VdiskError CORRUPT
+ */
+function* assertCountable(parts: Qcow2Parts, root: RootTable): Io<void> {
+  const { header, snapshots } = parts
+  const most = 2 ** (2 ** header.refcountOrder) - 1
+  if (most > snapshots.tables().length) return
+  const census = new Census(parts, root, () => {}, new Pace(parts.image.signal))
+  for (let first = 0; first < census.clusters; ) {
+    const count = Math.min(WINDOW, census.clusters - first)
+    const { counted } = yield* census.count(first, count, () => {})
+    if (counted.some((references) => references > most)) {
+      throw new VdiskError('CORRUPT', {
+        message: `Cannot repair ${header.file}: its counts have ${2 ** header.refcountOrder} bits, too few for what its snapshots share`,
+        where: { file: header.file, structure: 'header', at: 96, section: 'Header, refcount_order' },
+        advice: 'What it holds can be saved: vdisk convert IMAGE COPY --format qcow2',
+      })
+    }
+    first = census.nextFrom(first + count)
+  }
 }
 
 /** What the header was read without it is written without; names of features are made anew where extensions were lost. */

@@ -92,7 +92,7 @@ export const qcow2Rules: readonly Rule[] = [
   },
   {
     title: 'a snapshot table off a cluster',
-    file: image((i) => i.header('snapshotsOffset', 77)),
+    file: image((i) => i.header('snapshotCount', 1).header('snapshotsOffset', 77)),
     finds: ['DAMAGED'],
   },
   { title: 'a snapshot, and a bitmap', file: image((i) => void addExtras(i)), finds: ['HIDDEN_STATES'] },
