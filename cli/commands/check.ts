@@ -62,6 +62,8 @@ export const command = defineCommand({
     const exit = exitCodeOf(result)
     out.document({ image: args.image, exitCode: exit, ...result })
     printCheck(out, result, exit)
+    if (exit === 2 || exit === 3)
+      out.note('to mend it, as far as it can be: vdisk check IMAGE --repair (first with --dry-run)')
     return exit
   },
 })

@@ -30,7 +30,7 @@ export function* openForWriting(image: Image): Io<WritableQcow2Layer> {
       throw new VdiskError('CORRUPT', {
         message: `Cannot write ${image.name}: it is marked as corrupt`,
         where: { file: image.name, structure: 'header', at: 72, section: 'Header, corrupt bit' },
-        advice: 'It can still be read, checked and converted: vdisk check IMAGE',
+        advice: 'It can still be read and converted. To mend it: vdisk check IMAGE --repair',
       })
     }
     const refcounts = yield* Refcounts.open(image.store, header, mapping.space, mapping.places)

@@ -245,6 +245,6 @@ function damaged(bat: Bat, index: number, why: string): VdiskError {
     bat.file,
     `it cannot be written safely, because entry ${index} of the BAT ${why}`,
     { structure: 'BAT', index, at: bat.regions.bat.at + index * BAT_ENTRY, section: '2.5.1' },
-    'It can still be read, checked and converted: vdisk check IMAGE',
+    'It can still be read and converted. To mend it: vdisk check IMAGE --repair',
   )
 }
