@@ -32,7 +32,9 @@ export function* compareCounts(work: RepairWork): Io<Comparison> {
   for (let first = 0; first < clusters; ) {
     const count = Math.min(WINDOW, clusters - first)
     const window = yield* census.count(first, count, (done, total) => work.report.advance(done, total))
-    for (let i = 0; i < count; i++) {
+    // Behind it nothing is counted or referred to: the file may be one hole of many terabytes.
+    const end = Math.min(count, census.reach - first)
+    for (let i = 0; i < end; i++) {
       const counted = window.counted[i] as number
       const stored = (window.stored[i] as number) & COUNT_MASK
       if (counted === stored || (counted > COUNT_MASK && stored === COUNT_MASK)) continue
