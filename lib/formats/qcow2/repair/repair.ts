@@ -1,3 +1,4 @@
+import { NumberSet } from '../../../bytes/number-set.ts'
 import { CheckReport } from '../../../contracts/check-report.ts'
 import type { Image } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
@@ -101,28 +102,35 @@ function assertDataFileNamed({ header }: Qcow2Parts): void {
 }
 
 /**
- * A width of counts that cannot say how often clusters are shared was never right, and what is shared could not be counted
- * by any repair.
+ * A width of counts that cannot say how often clusters are shared was never right, and what snapshots and packed data share
+ * could not be counted by any repair. What the disk alone uses twice is given copies.
  *
  * @throws VdiskError CORRUPT
  */
 function* assertCountable(parts: Qcow2Parts, root: RootTable): Io<void> {
   const { header, snapshots } = parts
   const most = 2 ** (2 ** header.refcountOrder) - 1
-  if (most > snapshots.tables().length) return
+  if (most >= 0xffff && most > snapshots.tables().length) return
+  const over = new NumberSet()
   const census = new Census(parts, root, () => {}, new Pace(parts.image.signal))
   for (let first = 0; first < census.clusters; ) {
     const count = Math.min(WINDOW, census.clusters - first)
     const { counted } = yield* census.count(first, count, () => {})
-    if (counted.some((references) => references > most)) {
-      throw new VdiskError('CORRUPT', {
-        message: `Cannot repair ${header.file}: its counts have ${2 ** header.refcountOrder} bits, too few for what its snapshots share`,
-        where: { file: header.file, structure: 'header', at: 96, section: 'Header, refcount_order' },
-        advice: 'What it holds can be saved: vdisk convert IMAGE COPY --format qcow2',
-      })
-    }
+    const end = Math.min(count, census.reach - first)
+    for (let i = 0; i < end; i++) if ((counted[i] as number) > most) over.add(first + i)
     first = census.nextFrom(first + count)
   }
+  if (over.size === 0) return
+  let isShared = false
+  yield* census.revisit(({ cluster, kind, snapshot }) => {
+    isShared ||= over.has(cluster) && (kind === 'packed' || snapshot !== undefined)
+  })
+  if (!isShared) return
+  throw new VdiskError('CORRUPT', {
+    message: `Cannot repair ${header.file}: its counts have ${2 ** header.refcountOrder} bits, too few for what snapshots or packed data share`,
+    where: { file: header.file, structure: 'header', at: 96, section: 'Header, refcount_order' },
+    advice: 'What it holds can be saved: vdisk convert IMAGE COPY --format qcow2',
+  })
 }
 
 /** What the header was read without it is written without; names of features are made anew where extensions were lost. */
