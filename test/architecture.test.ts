@@ -50,6 +50,7 @@ const PACKAGES: Record<string, RegExp> = {
   '@bokuweb/zstd-wasm': /^lib\/io\/zstd\.ts$/,
   'fuse-native': /^fuse\/doors\/portable\.ts$/,
   yargs: /^cli\//,
+  'fast-xml-parser': /^lib\/bytes\/xml\.ts$/,
   'cli-progress': /^cli\/output\.ts$/,
 }
 

@@ -1,0 +1,149 @@
+import { describe, expect, test } from 'vitest'
+import {
+  childOf,
+  childrenOf,
+  escapeXml,
+  parseXml,
+  type XmlDocument,
+  XmlEdit,
+  type XmlLimits,
+} from '../../../lib/bytes/xml.ts'
+import { isVdiskError } from '../../../lib/errors.ts'
+
+const read = (text: string, limits: Partial<XmlLimits> = {}): XmlDocument =>
+  parseXml(new TextEncoder().encode(text), { file: 'a.xml', structure: 'descriptor', ...limits })
+
+const codeOf = (text: string, limits: Partial<XmlLimits> = {}): string => {
+  try {
+    read(text, limits)
+  } catch (error) {
+    if (isVdiskError(error)) return error.code
+    throw error
+  }
+  return 'read'
+}
+
+const DISK = `<?xml version='1.0' encoding='UTF-8'?>
+<!-- <Disk> by hand -->
+<Disk Version='1.0' other="a &gt; b">\r
+    <Size>12 </Size>
+    <Name><![CDATA[a <b> & c]]></Name>
+    <Data></Data><Salt/>
+    <Unknown kept='yes'  ><Deep/></Unknown >
+</Disk>
+`
+
+describe('XML of disk formats', () => {
+  test('elements, attributes and text come in their order', () => {
+    const { root } = read(DISK)
+    expect([root.name, [...root.attributes]]).toEqual([
+      'Disk',
+      [
+        ['Version', '1.0'],
+        ['other', 'a > b'],
+      ],
+    ])
+    expect(root.children.map(({ name, text }) => [name, text])).toEqual([
+      ['Size', '12'],
+      ['Name', 'a <b> & c'],
+      ['Data', ''],
+      ['Salt', ''],
+      ['Unknown', ''],
+    ])
+    expect(childrenOf(root, 'Size')).toHaveLength(1)
+    expect(childOf(root, 'Missing')).toBeUndefined()
+  })
+
+  test('an element stands where it says', () => {
+    const { text, root } = read(DISK)
+    const [size, , , salt, unknown] = root.children.map(({ start, end }) => text.slice(start, end))
+    expect([size, salt, unknown]).toEqual(['<Size>12 </Size>', '<Salt/>', "<Unknown kept='yes'  ><Deep/></Unknown >"])
+  })
+
+  test('a byte order mark is no part of the text', () => {
+    expect(read('\ufeff<a>1</a>').root.text).toBe('1')
+  })
+
+  test.each([
+    ['a document type', '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', 'UNSUPPORTED'],
+    ['a document type elsewhere', '<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', 'UNSUPPORTED'],
+    ['an entity that is nowhere declared', '<a>&b;</a>', 'UNSUPPORTED'],
+    ['a lone ampersand', '<a>b & c</a>', 'UNSUPPORTED'],
+    ['a processing instruction', '<?xml version="1.0"?><?php x?><a/>', 'UNSUPPORTED'],
+    ['a declaration that is not at the beginning', '<a/><?xml version="1.0"?>', 'UNSUPPORTED'],
+    ['another encoding', '<?xml version="1.0" encoding="UTF-16"?><a/>', 'UNSUPPORTED'],
+    ['tags that do not match', '<a><b></a></b>', 'CORRUPT'],
+    ['an element without end', '<a><b>', 'CORRUPT'],
+    ['two roots', '<a/><b/>', 'CORRUPT'],
+    ['nothing', '', 'CORRUPT'],
+    ['text alone', 'abc', 'CORRUPT'],
+    ['a name that objects have', '<a><__proto__>1</__proto__></a>', 'CORRUPT'],
+    ['an attribute that objects have', '<a constructor="1"/>', 'CORRUPT'],
+    ['a zero', '<a>\0</a>', 'CORRUPT'],
+  ])('%s is refused', (_, text, code) => {
+    expect(codeOf(text)).toBe(code)
+  })
+
+  test('bytes that are no UTF-8 are refused', () => {
+    expect(() => parseXml(Buffer.from('3c613eff3c2f613e', 'hex'), { file: 'a', structure: 'b' })).toThrow(/UTF-8/)
+  })
+
+  test('a property list may name its document type, and no more', () => {
+    const doctype =
+      '<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">'
+    expect(codeOf(`${doctype}<plist/>`, { doctype: 'named' })).toBe('read')
+    expect(codeOf(`${doctype}<plist/>`)).toBe('UNSUPPORTED')
+    expect(codeOf('<!DOCTYPE plist [<!ENTITY a "b">]><plist/>', { doctype: 'named' })).toBe('UNSUPPORTED')
+  })
+
+  test('size and depth have a bound', () => {
+    expect(codeOf(`<a>${'b'.repeat(100)}</a>`, { most: 106 })).toBe('LIMIT_EXCEEDED')
+    expect(codeOf(`<a>${'b'.repeat(100)}</a>`, { most: 107 })).toBe('read')
+    const deep = (levels: number): string => '<a>'.repeat(levels) + '</a>'.repeat(levels)
+    expect([codeOf(deep(16)), codeOf(deep(17)), codeOf(deep(100_000))]).toEqual([
+      'read',
+      'LIMIT_EXCEEDED',
+      'LIMIT_EXCEEDED',
+    ])
+  })
+
+  test.each(['<a ', '<!--', '<![CDATA[', '<a b="', '&amp;', '</a>', '<a/>', '<!-- -->', '\n\t', '<a b="c">'])(
+    'a megabyte of %j is judged without going through it again and again',
+    (piece) => {
+      const text = piece.repeat(Math.floor((1 << 20) / piece.length))
+      expect(['CORRUPT', 'LIMIT_EXCEEDED', 'UNSUPPORTED']).toContain(codeOf(text))
+    },
+  )
+
+  test('a change leaves all else as it was, to the byte', () => {
+    const document = read(DISK)
+    const [size, name, data, salt, unknown] = document.root.children as never[]
+    const edit = new XmlEdit(document)
+    edit.setText(size as never, '<13>')
+    edit.remove(name as never)
+    edit.setText(salt as never, 'x')
+    edit.insertAfter(unknown as never, '<Added>\n    <Inside/>\n</Added>')
+    expect(edit.apply()).toBe(
+      DISK.replace('<Size>12 </Size>', '<Size>&lt;13&gt;</Size>')
+        .replace('\n    <Name><![CDATA[a <b> & c]]></Name>', '')
+        .replace('<Salt/>', '<Salt>x</Salt>')
+        .replace('</Unknown >', '</Unknown >\r\n    <Added>\r\n        <Inside/>\r\n    </Added>'),
+    )
+    expect(data).toBeDefined()
+  })
+
+  test('elements are put into one that is empty, however it is written', () => {
+    for (const empty of ['<b></b>', '<b/>', '<b x="/>" />']) {
+      const document = read(`<a>\n  ${empty}\n</a>`)
+      const edit = new XmlEdit(document)
+      edit.append(document.root.children[0] as never, '<c/>')
+      edit.append(document.root.children[0] as never, '<d/>')
+      expect(read(edit.apply()).root.children[0]?.children.map(({ name }) => name)).toEqual(['c', 'd'])
+    }
+  })
+
+  test('what is escaped reads as it was', () => {
+    const text = `<&>"' ]]>`
+    expect(read(`<a b="${escapeXml(text)}">${escapeXml(text)}</a>`).root).toMatchObject({ text })
+  })
+})
