@@ -1,8 +1,8 @@
 import { ascii, struct, u32, u64 } from '../bytes/struct.ts'
+import { inspectMap } from '../contracts/block-map.ts'
 import type { Inspection, Inspector } from '../contracts/inspection.ts'
 import type { BoundedStore } from '../io/bounded-store.ts'
 import { type Io, just } from '../io/io.ts'
-import { inspectMap } from './block-map.ts'
 
 /** Parallels, one image of a bundle. Sections are those of docs/interop/parallels in the QEMU documentation. */
 

@@ -1,9 +1,9 @@
 import { isPowerOfTwo } from '../bytes/align.ts'
 import { ZERO_GUID } from '../bytes/guid.ts'
 import { mixedGuid, struct, u32, u64 } from '../bytes/struct.ts'
+import { inspectMap } from '../contracts/block-map.ts'
 import type { Inspector } from '../contracts/inspection.ts'
 import { just } from '../io/io.ts'
-import { inspectMap } from './block-map.ts'
 
 /** VDI, the format of VirtualBox. Its fields are named as in VirtualBox' VDICore.h; there is no document. */
 

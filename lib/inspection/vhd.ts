@@ -1,9 +1,9 @@
 import { isPowerOfTwo, roundUp } from '../bytes/align.ts'
 import { ZERO_GUID } from '../bytes/guid.ts'
+import { inspectMap } from '../contracts/block-map.ts'
 import { type Inspection, type Inspector, quoted } from '../contracts/inspection.ts'
 import type { BoundedStore } from '../io/bounded-store.ts'
 import { type Io, just } from '../io/io.ts'
-import { inspectMap } from './block-map.ts'
 import {
   ABSENT,
   COOKIE,

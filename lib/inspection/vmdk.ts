@@ -1,8 +1,8 @@
 import { ceilDiv, isPowerOfTwo } from '../bytes/align.ts'
+import { inspectMap } from '../contracts/block-map.ts'
 import type { Inspection, Inspector } from '../contracts/inspection.ts'
 import type { BoundedStore } from '../io/bounded-store.ts'
 import type { Io } from '../io/io.ts'
-import { inspectMap } from './block-map.ts'
 import { type Descriptor, judgeExtents, readDescriptor } from './vmdk-descriptor.ts'
 import {
   DESCRIPTOR_SECTOR,

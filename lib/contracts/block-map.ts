@@ -1,6 +1,6 @@
-import type { Inspection, Place } from '../contracts/inspection.ts'
 import type { BoundedStore } from '../io/bounded-store.ts'
 import type { Io } from '../io/io.ts'
+import type { Inspection, Place } from './inspection.ts'
 
 /** bytes of a map that are looked at */
 const SAMPLE = 64 << 10
