@@ -86,6 +86,7 @@ function printLayer(out: Output, info: LayerInfo): void {
   out.pairs([
     ['image', info.name],
     ['format', `${info.format}${info.parent ? ', child of another image' : ''}`],
+    ['packed', info.wrapping && wrappingText(info.wrapping)],
     ['disk size', fullSize(info.size)],
     [
       'on medium',
@@ -121,6 +122,10 @@ function printLayer(out: Output, info: LayerInfo): void {
   }
 }
 
+function wrappingText({ container, member }: NonNullable<LayerInfo['wrapping']>): string {
+  return member === undefined ? container : `${container}, "${member}"`
+}
+
 const LEVEL_STYLE: Record<string, Style> = {
   verified: 'green',
   consistent: 'green',
@@ -133,7 +138,7 @@ function printChain(out: Output, layers: readonly ChainLayerInfo[]): void {
   for (const layer of layers.toReversed()) {
     const room = layer.occupied === undefined ? '' : `, ${formatSize(layer.occupied)} on medium`
     out.line(
-      `${out.paint('bold', `${layer.depth}`)}  ${printable(layer.name)}  ${out.paint('dim', `${layer.format}, disk of ${formatSize(layer.size)}${room}`)}`,
+      `${out.paint('bold', `${layer.depth}`)}  ${printable(layer.name)}  ${out.paint('dim', `${layer.format}${layer.wrapping ? ` in ${wrappingText(layer.wrapping)}` : ''}, disk of ${formatSize(layer.size)}${room}`)}`,
     )
     if (layer.identity) {
       const state = layer.identity.current

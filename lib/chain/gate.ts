@@ -65,7 +65,8 @@ export class FolderGate implements Gate {
 
   constructor(image: string, options: FolderGateOptions = {}) {
     this.files = options.files ?? hostFiles
-    const own = [path.dirname(path.resolve(image)), path.dirname(this.files.realPath(image))]
+    const outer = this.files.find(image) ? image : fileWithin(image, this.files)
+    const own = [path.dirname(path.resolve(outer)), path.dirname(this.files.realPath(outer))]
     // A folder may be reached over a symbolic link: by either name what lies in it is allowed.
     const allowed = (options.allow ?? []).flatMap((folder) => [path.resolve(folder), this.files.realPath(folder)])
     this.roots = [...new Set([...own, ...allowed])]
@@ -74,9 +75,14 @@ export class FolderGate implements Gate {
     this.leaveOut = options.leaveOut
   }
 
-  /** The image that the user named: allowed by being named, symbolic links and all. */
+  /**
+   * The image that the user named: allowed by being named, symbolic links and all. Where a name goes on behind a file,
+   * the rest is the member of a container.
+   */
   static openNamed(file: string, gate: FolderGate, options: OpenFileOptions): HostImage {
-    return new HostImage(file, gate.files.open(file, options), gate)
+    const outer = gate.files.find(file) ? file : fileWithin(file, gate.files)
+    const member = outer === file ? undefined : file.slice(outer.length + 1)
+    return new HostImage(outer, gate.files.open(outer, options), gate, { member })
   }
 
   *admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<HostImage> {
@@ -172,7 +178,7 @@ export class FolderGate implements Gate {
       if (access === 'create' && !this.isAnother(file, store.fileId())) removeLeftovers(this.files, [file], error)
       throw error
     }
-    return new HostImage(name, store, this, from instanceof HostImage ? from : undefined)
+    return new HostImage(name, store, this, { namedBy: from instanceof HostImage ? from : undefined })
   }
 
   /** Whether it can be seen that a name leads to another file than this one. */
@@ -220,15 +226,22 @@ export class HostImage implements Image {
   readonly store: FileStore
   /** the image in which the name of this one was found */
   readonly namedBy: HostImage | undefined
+  readonly member: string | undefined
   /** names of the files that were made for this image */
   readonly made: string[] = []
   private readonly gate: Gate
 
-  constructor(name: string, store: FileStore, gate: Gate, namedBy?: HostImage) {
+  constructor(
+    name: string,
+    store: FileStore,
+    gate: Gate,
+    { namedBy, member }: { readonly namedBy?: HostImage | undefined; readonly member?: string | undefined } = {},
+  ) {
     this.name = name
     this.store = store
     this.gate = gate
     this.namedBy = namedBy
+    this.member = member
   }
 
   get signal(): AbortSignal | undefined {
@@ -244,6 +257,15 @@ export class HostImage implements Image {
     if (access === 'create') this.made.push(name)
     return store
   }
+}
+
+/** The part of a name that leads to a file, where the rest is not found because it is no folder; else all of the name. */
+function fileWithin(name: string, files: Files): string {
+  for (let end = name.lastIndexOf('/'); end > 0; end = name.lastIndexOf('/', end - 1)) {
+    const entry = files.find(name.slice(0, end))
+    if (entry) return entry.kind === 'file' ? name.slice(0, end) : name
+  }
+  return name
 }
 
 /** Only a parent can be given another place; whatever else an image names must be where it says. */

@@ -1,3 +1,4 @@
+import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { ParentLink } from '../contracts/identity.ts'
 import type { Image } from '../contracts/image.ts'
@@ -10,11 +11,14 @@ import type { Gate } from './gate.ts'
 import type { LayerPool } from './layer-pool.ts'
 import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
 import { chooseDriver } from './probe.ts'
+import { unwrapped } from './wrapped.ts'
 
 export const DEFAULT_DEPTH = 64
 
 export interface OpenChainOptions {
   readonly drivers: readonly FormatDriver[]
+  /** what images may be packed in; default: nothing */
+  readonly containers?: readonly Container[] | undefined
   readonly gate: Gate
   /** write: the top layer is opened for writing, its parents never are */
   readonly access: 'read' | 'write'
@@ -92,6 +96,7 @@ export function* openLayer(
   image: Image,
   options: {
     drivers: readonly FormatDriver[]
+    containers?: readonly Container[] | undefined
     format?: string | undefined
     access: Access
     pool?: { readonly layers: LayerPool; readonly user: string } | undefined
@@ -99,12 +104,13 @@ export function* openLayer(
 ): Io<Layer> {
   const { access, pool } = options
   try {
-    const driver = yield* chooseDriver(image, options.drivers, {
+    const inside = yield* unwrapped(image, options)
+    const driver = yield* chooseDriver(inside, options.drivers, {
       format: options.format,
       forWriting: access === 'write',
     })
-    if (!pool || access !== 'read') return yield* driver.open(image, access)
-    return yield* pool.layers.take(image, driver.name, pool.user, (noted) => driver.open(noted, 'read'))
+    if (!pool || access !== 'read') return yield* driver.open(inside, access)
+    return yield* pool.layers.take(inside, driver.name, pool.user, (noted) => driver.open(noted, 'read'))
   } catch (error) {
     yield* settle(image.store.close())
     throw error
@@ -113,7 +119,7 @@ export function* openLayer(
 
 /** Fills `layers` base first. */
 function* openLayers(top: Image, options: OpenChainOptions, layers: Layer[]): Io<void> {
-  const { drivers, maxDepth = DEFAULT_DEPTH } = options
+  const { drivers, containers, maxDepth = DEFAULT_DEPTH } = options
   const pool = options.pool && { layers: options.pool, user: top.name }
   const seen = new Map<string, string>()
   let image = top
@@ -130,7 +136,7 @@ function* openLayers(top: Image, options: OpenChainOptions, layers: Layer[]): Io
     }
     if (id !== undefined) seen.set(id, image.name)
     const access = layers.length === 0 ? options.access : 'read'
-    const layer = yield* openLayer(image, { drivers, format, access, pool })
+    const layer = yield* openLayer(image, { drivers, containers, format, access, pool })
     layers.unshift(layer)
     if (!layer.parent) return
     if (layers.length >= maxDepth) {

@@ -14,8 +14,24 @@ export interface Image {
    * left out, instead of keeping the image from being opened.
    */
   readonly leaveOut?: ((damage: VdiskError) => void) | undefined
+  /** the member of a container that is meant; undefined: the only one, or it is no container */
+  readonly member?: string | undefined
   /** Another file that belongs to this image: an extent file, a data file. Every one passes the gate. */
   neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore>
+}
+
+/** The same image, some of which is otherwise. Images may be of classes, so a copy by `...` would lack what those give it. */
+export function imageWith(image: Image, changes: Partial<Image>): Image {
+  const { name, store, signal, leaveOut, member } = image
+  return {
+    name,
+    store,
+    signal,
+    leaveOut,
+    member,
+    neighbour: (reference, access) => image.neighbour(reference, access),
+    ...changes,
+  }
 }
 
 /** What a probe may look at. */

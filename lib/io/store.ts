@@ -17,6 +17,16 @@ export interface FileStamp {
   readonly born: bigint
 }
 
+/** What a store was taken out of. */
+export interface Wrapping {
+  /** name of the kind of container, such as 'gzip' */
+  readonly container: string
+  /** which of its members this is, where it has several */
+  readonly member: string | undefined
+  /** bytes of the file around it */
+  readonly fileSize: number
+}
+
 /**
  * A named run of bytes: a local file, a piece of memory, a remote object.
  *
@@ -27,6 +37,8 @@ export interface ByteStore {
   /** path or URL, for messages */
   readonly name: string
   readonly writable: boolean
+  /** what it was taken out of; undefined: it is a file itself */
+  readonly wrapping?: Wrapping
   size(): Awaitable<number>
   /** Fills all of `target` from `at`, or throws OUT_OF_RANGE where the store ends before. The caller owns the buffer. */
   read(at: number, target: Uint8Array): Awaitable<void>

@@ -53,8 +53,18 @@ async function load(): Promise<Zstd> {
   }
 }
 
-/** Cuts the first frame out of what was stored, by walking its blocks. [RFC 8878, 3.1.1] */
-function frameOf(bytes: Uint8Array, limit: number): Uint8Array {
+/** What stands before the blocks of a frame. [RFC 8878, 3.1.1.1] */
+export interface FrameHeader {
+  /** bytes */
+  readonly headerLength: number
+  /** bytes that the frame unpacks to; undefined: it does not tell */
+  readonly contentSize: number | undefined
+  /** four bytes follow the last block */
+  readonly hasChecksum: boolean
+}
+
+/** @throws RangeError if no whole header is there */
+export function readFrameHeader(bytes: Uint8Array): FrameHeader {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (view.getUint32(0, true) !== MAGIC) throw new RangeError('not a zstd frame')
   const descriptor = view.getUint8(4)
@@ -62,20 +72,31 @@ function frameOf(bytes: Uint8Array, limit: number): Uint8Array {
   const contentSizeBytes = [single ? 1 : 0, 2, 4, 8][descriptor >>> 6] as number
   const dictionaryIdBytes = [0, 1, 2, 4][descriptor & 3] as number
   const contentSizeAt = 5 + (single ? 0 : 1) + dictionaryIdBytes
-  if (contentSizeOf(view, contentSizeAt, contentSizeBytes) > limit) throw new RangeError('the frame holds too much')
-  let at = contentSizeAt + contentSizeBytes
+  return {
+    headerLength: contentSizeAt + contentSizeBytes,
+    contentSize: contentSizeOf(view, contentSizeAt, contentSizeBytes),
+    hasChecksum: (descriptor & 4) !== 0,
+  }
+}
+
+/** Cuts the first frame out of what was stored, by walking its blocks. [RFC 8878, 3.1.1] */
+function frameOf(bytes: Uint8Array, limit: number): Uint8Array {
+  const { headerLength, contentSize = 0, hasChecksum } = readFrameHeader(bytes)
+  if (contentSize > limit) throw new RangeError('the frame holds too much')
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  let at = headerLength
   for (let last = false; !last; ) {
     const header = view.getUint16(at, true) | (view.getUint8(at + 2) << 16)
     last = (header & 1) !== 0
     const isRun = ((header >>> 1) & 3) === 1
     at += 3 + (isRun ? 1 : header >>> 3)
   }
-  return bytes.subarray(0, at + (descriptor & 4 ? 4 : 0))
+  return bytes.subarray(0, at + (hasChecksum ? 4 : 0))
 }
 
-function contentSizeOf(view: DataView, at: number, length: number): number {
+function contentSizeOf(view: DataView, at: number, length: number): number | undefined {
   if (length === 1) return view.getUint8(at)
   if (length === 2) return view.getUint16(at, true) + 256
   if (length === 4) return view.getUint32(at, true)
-  return length === 8 ? Number(view.getBigUint64(at, true)) : 0
+  return length === 8 ? Number(view.getBigUint64(at, true)) : undefined
 }

@@ -5,6 +5,8 @@ import { FolderGate, HostImage } from '../chain/gate.ts'
 import type { LayerPool } from '../chain/layer-pool.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { chooseDriver, driverNamed } from '../chain/probe.ts'
+import { unwrapped } from '../chain/wrapped.ts'
+import { containers } from '../containers/registry.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
@@ -81,6 +83,7 @@ export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
   })
   return yield* openChain(image, {
     drivers,
+    containers,
     gate,
     access,
     verify: options.verify ?? 'strict',
@@ -99,6 +102,7 @@ export function* openKnown(file: string, options: OpenOptions = {}): Io<KnownLay
   const { format, parentFormat, maxDepth } = options
   return yield* openKnownLayers(image, {
     drivers,
+    containers,
     gate,
     access: 'read',
     verify: 'warn',
@@ -111,7 +115,7 @@ export function* openKnown(file: string, options: OpenOptions = {}): Io<KnownLay
 /** Opens one image file by itself, without its parents. */
 export function* openAlone(file: string, access: Access, options: OpenOptions = {}): Io<Layer> {
   const { image } = openFile(file, access, options)
-  return yield* openLayer(image, { drivers, format: options.format, access })
+  return yield* openLayer(image, { drivers, containers, format: options.format, access })
 }
 
 /**
@@ -127,6 +131,8 @@ export function* openPatient(
 ): Io<{ image: HostImage; driver: FormatDriver }> {
   const { image } = openFile(file, access, options)
   try {
+    // What is packed can be read, never mended.
+    yield* unwrapped(image, { drivers, containers, format: options.format, access: 'write' })
     return { image, driver: yield* chooseDriver(image, drivers, { format: options.format, forWriting: false }) }
   } catch (error) {
     image.store.close()

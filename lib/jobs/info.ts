@@ -17,6 +17,8 @@ export interface LayerInfo {
   readonly occupied: number | undefined
   /** bytes of the file */
   readonly fileSize: number
+  /** the container that the image is in, and which of its members it is */
+  readonly wrapping: { readonly container: string; readonly member: string | undefined } | undefined
   readonly granularity: number
   readonly identity: Identity | undefined
   readonly parent: ParentInfo | undefined
@@ -100,12 +102,14 @@ function told(damage: VdiskError): LayerInfo['leftOut'][number] {
 
 async function describeLayer(layer: Layer): Promise<LayerInfo> {
   const id = layer.store.fileId?.()
+  const { wrapping } = layer.store
   return {
     name: layer.name,
     format: layer.format,
     size: layer.size,
     occupied: layer.store.occupied && (await promised(settle(layer.store.occupied()))),
-    fileSize: await promised(settle(layer.store.size())),
+    fileSize: wrapping?.fileSize ?? (await promised(settle(layer.store.size()))),
+    wrapping: wrapping && { container: wrapping.container, member: wrapping.member },
     granularity: layer.granularity,
     identity: layer.identity,
     parent: layer.parent && {

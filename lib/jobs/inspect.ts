@@ -1,3 +1,4 @@
+import { containers } from '../containers/registry.ts'
 import type { ConcernSeverity } from '../contracts/concerns.ts'
 import { type Concern, Inspection, type Inspector, quoted } from '../contracts/inspection.ts'
 import { throwIfCancelled, VdiskError } from '../errors.ts'
@@ -21,6 +22,7 @@ import { type FileOptions, filesOf } from './images.ts'
 const INSPECTORS: readonly Inspector[] = [
   ...drivers.flatMap(({ inspector }) => inspector ?? []),
   ...foreignFormats,
+  ...containers.flatMap(({ inspector }) => inspector ?? []),
   disc,
   luks,
 ]
