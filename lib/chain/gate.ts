@@ -19,6 +19,9 @@ export interface Gate {
   readonly leaveOut?: Image['leaveOut']
   /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
   admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
+  /** As `Image.takeOver` and `Image.removeNeighbour`. @throws VdiskError REFUSED for what is no plain name */
+  takeOver?(neighbour: string, image: Image): void
+  removeNeighbour?(neighbour: string, image: Image): void
 }
 
 /** A reference that wants to be followed. */
@@ -104,6 +107,23 @@ export class FolderGate implements Gate {
       where: { file: from.name, structure: `${role} reference` },
       advice: adviceOnMissing(reference, role),
     })
+  }
+
+  takeOver(neighbour: string, image: Image): void {
+    const own = this.files.realPath(image.name)
+    this.files.rename(this.besides(own, neighbour, image), own)
+    if (this.options.durable ?? true) this.files.flushFolder(path.dirname(own))
+  }
+
+  removeNeighbour(neighbour: string, image: Image): void {
+    this.files.remove(this.besides(this.files.realPath(image.name), neighbour, image), { missing: 'allow' })
+  }
+
+  /** A file in the folder of another one. @throws VdiskError REFUSED */
+  private besides(own: string, name: string, from: Image): string {
+    const file = path.join(path.dirname(own), name)
+    if (path.basename(file) === name && file !== own && this.files.look(file)?.kind !== 'folder') return file
+    throw refused({ reference: name, from, role: 'data' }, 'it is no other file beside it')
   }
 
   /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */
@@ -256,6 +276,23 @@ export class HostImage implements Image {
     const { name, store } = yield* this.gate.admit(reference, this, 'data', access)
     if (access === 'create') this.made.push(name)
     return store
+  }
+
+  *takeOver(neighbour: string): Io<void> {
+    if (!this.gate.takeOver) throw this.fixed()
+    yield* just(this.gate.takeOver(neighbour, this))
+  }
+
+  *removeNeighbour(neighbour: string): Io<void> {
+    if (!this.gate.removeNeighbour) throw this.fixed()
+    yield* just(this.gate.removeNeighbour(neighbour, this))
+  }
+
+  private fixed(): VdiskError {
+    return new VdiskError('UNSUPPORTED', {
+      message: `Cannot replace files of ${this.name}: where it lies they cannot be renamed`,
+      where: { file: this.name },
+    })
   }
 }
 

@@ -47,6 +47,10 @@ export interface FormatDriver {
   /** usual endings of file names, with the dot */
   readonly extensions: readonly string[]
   readonly supports: Supports
+  /** An image may be a folder: the file in it that stands for the image, which is the one that is probed and opened. */
+  readonly folderEntry?: string
+  /** Whether an image with these options is made as a folder; undefined: never. */
+  createsFolder?(options: ReadonlyMap<string, string>): boolean
   readonly createOptions: readonly CreateOption[]
   /** Pure: looks at nothing but the sample. 'perhaps' never outweighs a 'yes'. */
   probe(sample: Sample): 'yes' | 'perhaps' | 'no'

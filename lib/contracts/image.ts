@@ -18,6 +18,14 @@ export interface Image {
   readonly member?: string | undefined
   /** Another file that belongs to this image: an extent file, a data file. Every one passes the gate. */
   neighbour(reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore>
+  /**
+   * A neighbour that was made in the image's own folder, and is complete and durable, takes the name of the image's file: one step,
+   * durable when it returns. `store` stays what had the name before; whoever asks for this goes on with the neighbour's.
+   * Undefined, as is `removeNeighbour`, where files cannot be renamed and removed.
+   */
+  takeOver?(neighbour: string): Io<void>
+  /** Removes a file of the image's own folder that nothing names any more. Durable with what is next. */
+  removeNeighbour?(neighbour: string): Io<void>
 }
 
 /** The same image, some of which is otherwise. Images may be of classes, so a copy by `...` would lack what those give it. */

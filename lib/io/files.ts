@@ -60,7 +60,9 @@ export interface Files {
   list(folder: string): readonly { readonly name: string; readonly kind: EntryKind }[]
   /** Takes the place of what was called `to`. */
   rename(from: string, to: string): void
-  /** @param options missing: 'allow': it need not be there */
+  /** Makes an empty folder under a name where nothing is. */
+  makeFolder(folder: string): void
+  /** Removes a file, or a folder that is empty. @param options missing: 'allow': it need not be there */
   remove(file: string, options?: { readonly missing: 'allow' }): void
   setMode(file: string, mode: number): void
   /** Makes new, renamed and removed entries durable. A system that cannot flush folders does it by itself. */

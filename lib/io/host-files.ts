@@ -27,7 +27,9 @@ export const hostFiles: Files = {
 
   rename: (from, to) => onPath('rename', from, () => fs.renameSync(from, to)),
 
-  remove: (file, options) => onPath('remove', file, () => fs.rmSync(file, { force: options?.missing === 'allow' })),
+  makeFolder: (folder) => onPath('make the folder', folder, () => fs.mkdirSync(folder)),
+
+  remove: (file, options) => onPath('remove', file, () => removeEntry(file, options?.missing === 'allow')),
 
   setMode: (file, mode) => onPath('change the mode of', file, () => fs.chmodSync(file, mode)),
 
@@ -51,6 +53,11 @@ function onPath<T>(verb: string, file: string, work: () => T): T {
   } catch (error) {
     throw fileError(verb, file, error as NodeJS.ErrnoException)
   }
+}
+
+function removeEntry(file: string, mayBeMissing: boolean): void {
+  if (ifThere(() => fs.lstatSync(file, { bigint: true }))?.isDirectory()) fs.rmdirSync(file)
+  else fs.rmSync(file, { force: mayBeMissing })
 }
 
 /** Nothing lies under a name whose folder is no folder, either. */

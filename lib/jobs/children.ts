@@ -5,6 +5,7 @@ import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import type { Files } from '../io/files.ts'
 import { promised } from '../io/io.ts'
+import { imageFileOf } from './image-file.ts'
 import { type FileOptions, fileIdOf, filesOf } from './images.ts'
 
 /** Files looked at in one folder; more are not an image store but something else. */
@@ -25,7 +26,8 @@ export interface Child {
  * @throws VdiskError IO where a medium failed: what could not be read may be a child, and callers ask before they change
  * what children need
  */
-export async function childrenOf(parent: string, options: FileOptions = {}): Promise<Child[]> {
+export async function childrenOf(name: string, options: FileOptions = {}): Promise<Child[]> {
+  const parent = imageFileOf(name, filesOf(options))
   const wanted = fileIdOf(parent, options)
   const children: Child[] = []
   for (const file of filesBeside(parent, options.allow ?? [], filesOf(options))) {

@@ -1,14 +1,17 @@
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
+import { driverNamed } from '../chain/probe.ts'
 import type { Device } from '../contracts/device.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import type { Entry } from '../io/files.ts'
+import { drivers } from '../formats/registry.ts'
+import type { Entry, Files } from '../io/files.ts'
 import { promised } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
 import { closeAll } from './closing.ts'
 import { type Copied, copyDisk } from './copy.ts'
-import { assertUnused, createImage, type FileOptions, filesOf, openImage, withParentFolder } from './images.ts'
+import { placeOfNewImage } from './image-file.ts'
+import { assertUnused, createImageFile, type FileOptions, filesOf, openImage, withParentFolder } from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
 
 /** Bytes compared at a time, and the blocks of them that are written. */
@@ -36,7 +39,24 @@ export interface ConvertOptions extends FileOptions, JobOptions {
  *
  * @throws VdiskError REFUSED if the destination exists, or is one of the files that are read
  */
-export async function* convertDisk(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
+export async function* convertDisk(source: Chain, name: string, options: ConvertOptions): Job<Copied> {
+  const files = filesOf(options)
+  assertFolder(name, files)
+  const driver = driverNamed(options.format, drivers, name)
+  const place = placeOfNewImage(name, driver, new Map(Object.entries(options.options ?? {})), files)
+  let complete = false
+  try {
+    const copied = yield* convertInto(source, place.file, options)
+    complete = true
+    if (options.durable ?? true) place.settle()
+    return copied
+  } finally {
+    // Also when whoever runs the job just stops asking.
+    if (!complete) place.giveUp()
+  }
+}
+
+async function* convertInto(source: Chain, destination: string, options: ConvertOptions): Job<Copied> {
   const files = filesOf(options)
   const existing = files.find(destination)
   refuseOverwriting(source, destination, existing, options)
@@ -84,7 +104,7 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
   const how = withParentFolder({ allow, map, locking, maxDepth, durable, files }, parent)
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
   await promised(
-    createImage(target, {
+    createImageFile(target, {
       ...how,
       format,
       size: source.size,
@@ -195,19 +215,21 @@ async function zeroRun(disk: Device, offset: number): Promise<number> {
   return extent.kind === 'zero' ? extent.length : 0
 }
 
+function assertFolder(destination: string, files: Files): void {
+  if (files.find(path.dirname(destination))?.kind === 'folder' && !/[\\/]$/.test(destination)) return
+  throw new VdiskError('NOT_FOUND', {
+    message: `Cannot create ${destination}: its folder does not exist`,
+    where: { file: destination },
+    advice: 'Make the folder first, or choose another name.',
+  })
+}
+
 function refuseOverwriting(
   source: Chain,
   destination: string,
   existing: Entry | undefined,
   options: ConvertOptions,
 ): void {
-  if (filesOf(options).find(path.dirname(destination))?.kind !== 'folder' || /[\\/]$/.test(destination)) {
-    throw new VdiskError('NOT_FOUND', {
-      message: `Cannot create ${destination}: its folder does not exist`,
-      where: { file: destination },
-      advice: 'Make the folder first, or choose another name.',
-    })
-  }
   if (!existing) return
   const read = reads(source, existing)
   if (read) {

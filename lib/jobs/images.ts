@@ -16,6 +16,7 @@ import type { FileStore, Files } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
+import { imageFileOf, placeOfNewImage } from './image-file.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
 export interface FileOptions {
@@ -147,7 +148,21 @@ export function* openPatient(
  *
  * @throws VdiskError REFUSED, IN_USE, CHAIN_CYCLE if the parent is built upon the very file that is to be made
  */
-export function* createImage(file: string, options: CreateOptions): Io<void> {
+export function* createImage(name: string, options: CreateOptions): Io<void> {
+  const driver = driverNamed(options.format, drivers, name)
+  throwIfCancelled(options.signal)
+  const place = placeOfNewImage(name, driver, new Map(Object.entries(options.options ?? {})), filesOf(options))
+  try {
+    yield* createImageFile(place.file, options)
+    if (options.durable ?? true) place.settle()
+  } catch (error) {
+    place.giveUp()
+    throw error
+  }
+}
+
+/** As `createImage`; of an image that is a folder, the file that stands for it in a folder that is there. */
+export function* createImageFile(file: string, options: CreateOptions): Io<void> {
   const driver = driverNamed(options.format, drivers, file)
   if (!driver.create) {
     throw new VdiskError('UNSUPPORTED', {
@@ -155,7 +170,6 @@ export function* createImage(file: string, options: CreateOptions): Io<void> {
       where: { file },
     })
   }
-  throwIfCancelled(options.signal)
   const files = filesOf(options)
   const replaced = options.replace ? files.find(file) : undefined
   if (replaced?.kind === 'device' && driver.name !== 'raw') {
@@ -223,7 +237,8 @@ export function withParentFolder<T extends FileOptions>(options: T, parent: stri
 }
 
 /** @throws VdiskError IN_USE if another program has the file open, READ_ONLY if it may not be written */
-export function assertUnused(file: string, options: FileOptions): void {
+export function assertUnused(name: string, options: FileOptions): void {
+  const file = imageFileOf(name, filesOf(options))
   const lock = options.locking === false ? {} : { lock: 'write' as const }
   filesOf(options)
     .open(file, { write: true, ...lock })
@@ -238,10 +253,11 @@ export function assertUnused(file: string, options: FileOptions): void {
  */
 export function* newParentOf(
   child: string,
-  parent: string,
+  name: string,
   options: OpenOptions & { parentFormat?: string | undefined },
 ): Io<NewParent> {
   const files = filesOf(options)
+  const parent = imageFileOf(name, files)
   const folder = realFolder(child, files)
   const chain = yield* openImage(parent, {
     ...options,
@@ -295,11 +311,12 @@ function assertSize(file: string, size: number, most: number): void {
 }
 
 function openFile(
-  file: string,
+  name: string,
   access: Access | 'repair',
   options: OpenOptions,
 ): { image: HostImage; gate: FolderGate } {
   throwIfCancelled(options.signal)
+  const file = imageFileOf(name, filesOf(options))
   const writes = access === 'write' || access === 'repair'
   if (writes && options.salvage) throw salvagedForWriting(file)
   if (options.pool) options.pool.assertFree(fileIdOf(file, options), writes ? 'write' : access, file)
@@ -324,7 +341,8 @@ function salvagedForWriting(file: string): VdiskError {
 
 /** Device and inode: the same file under any name. */
 export function fileIdOf(file: string, options: FileOptions = {}): string | undefined {
-  return filesOf(options).find(file)?.id
+  const files = filesOf(options)
+  return files.find(imageFileOf(file, files))?.id
 }
 
 export function filesOf(options: FileOptions): Files {

@@ -9,6 +9,7 @@ import { type Io, promised } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import { disc, luks } from '../partitions/inspect-discs.ts'
 import { hasBootRecord, inspectDisk } from '../partitions/inspect-disk.ts'
+import { imageFileOf } from './image-file.ts'
 import { type FileOptions, filesOf } from './images.ts'
 
 /**
@@ -75,7 +76,8 @@ export async function judgeImage(file: string, options: JudgeOptions = {}): Prom
     if (!INSPECTED_FORMATS.includes(format)) throw unknownFormat(format)
   }
   throwIfCancelled(options.signal)
-  const store = filesOf(options).open(file)
+  const files = filesOf(options)
+  const store = files.open(imageFileOf(file, files))
   try {
     return await promised(judgeStore(store, options))
   } finally {

@@ -9,6 +9,7 @@ import type { Past } from '../undo/past.ts'
 import type { JournalState } from '../undo/records.ts'
 import { findObjection, type Objection, restore } from '../undo/restore.ts'
 import { journalOf } from '../undo/session.ts'
+import { imageFileOf } from './image-file.ts'
 import { type FileOptions, filesOf } from './images.ts'
 
 export interface UndoImageOptions extends FileOptions {
@@ -46,12 +47,14 @@ export interface UndoPlan {
  *
  * @throws VdiskError NOT_FOUND if there is no journal, REFUSED if another program has written since, CORRUPT, IN_USE
  */
-export async function undoImage(file: string, options: UndoImageOptions = {}): Promise<UndoPlan> {
+export async function undoImage(name: string, options: UndoImageOptions = {}): Promise<UndoPlan> {
+  const file = imageFileOf(name, filesOf(options))
   return await promised(withJournal(file, options, 'write', (opened) => bringBack(opened, options)))
 }
 
 /** Tells what `undoImage` would bring back, and what speaks against it. */
-export async function planUndo(file: string, options: FileOptions = {}): Promise<UndoPlan> {
+export async function planUndo(name: string, options: FileOptions = {}): Promise<UndoPlan> {
+  const file = imageFileOf(name, filesOf(options))
   return await promised(withJournal(file, options, 'read', (opened) => planOf(opened)))
 }
 
@@ -60,8 +63,9 @@ export async function planUndo(file: string, options: FileOptions = {}): Promise
  *
  * @throws VdiskError NOT_FOUND if there is none, IN_USE if a verb is under way
  */
-export function discardUndo(file: string, options: FileOptions = {}): { readonly journal: string } {
+export function discardUndo(name: string, options: FileOptions = {}): { readonly journal: string } {
   const files = filesOf(options)
+  const file = imageFileOf(name, files)
   const journal = findJournal(file, files)
   const image = files.open(file, { write: true, ...lockOf(options, 'write') })
   try {

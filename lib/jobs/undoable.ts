@@ -1,6 +1,7 @@
 import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { type KeptJournal, UndoSession } from '../undo/session.ts'
+import { imageFileOf } from './image-file.ts'
 import { type FileOptions, filesOf } from './images.ts'
 import type { Job } from './job.ts'
 
@@ -79,9 +80,10 @@ class Undoing {
   private readonly wish: UndoWish
 
   private constructor(file: string, words: string, wish: UndoWish, options: UndoOptions) {
-    this.file = file
+    const files = filesOf(options)
+    this.file = imageFileOf(file, files)
     this.wish = wish
-    this.session = new UndoSession(filesOf(options), { file, words, limit: wish.limit ?? USUAL_LIMIT })
+    this.session = new UndoSession(files, { file: this.file, words, limit: wish.limit ?? USUAL_LIMIT })
   }
 
   /** @returns undefined if nobody wants to undo */

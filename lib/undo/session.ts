@@ -60,7 +60,10 @@ export class UndoSession {
     this.image = under.realPath(file)
     const mode = under.find(file)?.mode ?? 0o600
     this.writer = new JournalWriter(under, { file: journalOf(this.image), image: file, words, limit, mode })
-    this.files = openingBy((name, options) => this.open(name, options), under)
+    const refuse = (): never => {
+      throw this.isRenaming()
+    }
+    this.files = { ...openingBy((name, options) => this.open(name, options), under), rename: refuse }
   }
 
   /** Whether the journal, or a file, could not be written: then the verb must be rolled back. */
@@ -215,6 +218,14 @@ export class UndoSession {
     })
   }
 
+  private isRenaming(): VdiskError {
+    return new VdiskError('UNSUPPORTED', {
+      message: `Cannot keep an undo journal for ${this.name}: files of it are replaced as a whole, not written to`,
+      where: { file: this.image },
+      advice: 'To go on without a way back: --no-undo',
+    })
+  }
+
   private tooMany(): VdiskError {
     return new VdiskError('LIMIT_EXCEEDED', {
       message: `Cannot keep an undo journal for ${this.name}: too many files change at once`,
@@ -233,6 +244,7 @@ function openingBy(open: Files['open'], files: Files): Files {
     realPath: (file) => files.realPath(file),
     list: (folder) => files.list(folder),
     rename: (from, to) => files.rename(from, to),
+    makeFolder: (folder) => files.makeFolder(folder),
     remove: (file, options) => files.remove(file, options),
     setMode: (file, mode) => files.setMode(file, mode),
     flushFolder: (folder) => files.flushFolder(folder),

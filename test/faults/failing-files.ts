@@ -13,6 +13,7 @@ export type CallKind =
   | 'look'
   | 'list'
   | 'rename'
+  | 'make folder'
   | 'remove'
   | 'set mode'
   | 'flush folder'
@@ -33,6 +34,7 @@ export const FAILURES: Readonly<Record<CallKind, readonly string[]>> = {
   look: ['EIO'],
   list: ['EIO', 'EMFILE'],
   rename: ['EIO', 'ENOSPC'],
+  'make folder': ['EIO', 'ENOSPC'],
   remove: ['EIO'],
   'set mode': ['EIO'],
   'flush folder': ['EIO'],
@@ -120,6 +122,11 @@ export class FailingFiles implements Files {
   rename(from: string, to: string): void {
     this.named('rename', 'rename', from)
     this.inner.rename(from, to)
+  }
+
+  makeFolder(folder: string): void {
+    this.named('make folder', 'make the folder', folder)
+    this.inner.makeFolder()
   }
 
   remove(file: string, options?: { readonly missing: 'allow' }): void {

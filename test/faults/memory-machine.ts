@@ -206,6 +206,9 @@ export class MemoryMachine implements JobFiles {
     this.named.set(path.resolve(to), file)
   }
 
+  /** A folder is there as soon as a file is in it. */
+  makeFolder(): void {}
+
   remove(name: string, options?: { readonly missing: 'allow' }): void {
     if (options?.missing !== 'allow' || this.look(name)) this.file(name)
     this.named.delete(path.resolve(name))

@@ -45,6 +45,10 @@ export class HostFolder implements JobFiles {
     hostFiles.rename(this.real(from), this.real(to))
   }
 
+  makeFolder(folder: string): void {
+    hostFiles.makeFolder(this.real(folder))
+  }
+
   remove(file: string, options?: { readonly missing: 'allow' }): void {
     hostFiles.remove(this.real(file), options)
   }

@@ -57,6 +57,9 @@ class MemoryFiles implements Files {
     ])
   }
 
+  /** A folder is there as soon as a file is in it. */
+  makeFolder(): void {}
+
   remove(file: string, options?: { readonly missing: 'allow' }): void {
     const name = path.resolve(file)
     if (options && !this.folder.has(name)) return

@@ -116,6 +116,9 @@ export class RecordingFiles implements Files {
     this.note({ kind: 'rename', from, to })
   }
 
+  /** A folder is there as soon as a file is in it. */
+  makeFolder(): void {}
+
   remove(file: string, options?: { readonly missing: 'allow' }): void {
     if (!this.names.has(file)) {
       if (options?.missing === 'allow') return

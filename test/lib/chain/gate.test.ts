@@ -212,3 +212,31 @@ describe('a path of Windows is found', () => {
     }
   })
 })
+
+describe('a neighbour that an image has made', () => {
+  const opened = (images: string): ReturnType<typeof FolderGate.openNamed> => {
+    const named = path.join(images, 'child')
+    return FolderGate.openNamed(named, new FolderGate(named, { locking: false }), {})
+  }
+
+  test('takes its name, and can be removed', () => {
+    const { images } = make()
+    const image = opened(images)
+    runSync(image.takeOver('base'))
+    expect(fs.readFileSync(path.join(images, 'child'), 'utf8')).toBe('images/base')
+    runSync(image.removeNeighbour('base.vhdx'))
+    runSync(image.removeNeighbour('base.vhdx'))
+    expect(fs.readdirSync(images).sort()).toEqual(['child', 'sub'])
+    image.store.close()
+  })
+
+  test.each(['../other/base', 'sub/base', 'sub', 'child', '', '.', '..'])('is nothing else: %j', (name) => {
+    const { images } = make()
+    const image = opened(images)
+    for (const work of [() => image.takeOver(name), () => image.removeNeighbour(name)]) {
+      expect(() => runSync(work())).toThrow(/no other file beside it/)
+    }
+    expect(fs.existsSync(path.join(images, '..', 'other', 'base'))).toBe(true)
+    image.store.close()
+  })
+})

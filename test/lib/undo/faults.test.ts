@@ -49,6 +49,7 @@ function failing(files: RecordingFiles, { of, at, code, lasting }: Fault): { fil
         change(from)
         files.rename(from, to)
       },
+      makeFolder: () => files.makeFolder(),
       remove: (name, options) => {
         files.remove(name, options)
       },

@@ -1,0 +1,62 @@
+import path from 'node:path'
+import type { FormatDriver } from '../contracts/driver.ts'
+import { VdiskError } from '../errors.ts'
+import { drivers } from '../formats/registry.ts'
+import type { Files } from '../io/files.ts'
+import { removeLeftovers } from '../io/leftovers.ts'
+
+/**
+ * The file that stands for an image: of a folder the file in it that a format begins with, else the name itself.
+ *
+ * What is no image is left to whoever opens it.
+ */
+export function imageFileOf(name: string, files: Files): string {
+  if (files.find(name)?.kind !== 'folder') return name
+  for (const { folderEntry } of drivers) {
+    if (folderEntry === undefined) continue
+    const file = path.join(name, folderEntry)
+    if (files.find(file)?.kind === 'file') return file
+  }
+  return name
+}
+
+/** Where an image is made. */
+export interface NewImagePlace {
+  /** the file that will stand for it */
+  readonly file: string
+  /** Removes the folder again, if one was made; nothing may be in it any more. */
+  giveUp(): void
+  /** Makes the name of the folder durable, if one was made. */
+  settle(): void
+}
+
+/**
+ * Makes the folder of an image that is to be one.
+ *
+ * @throws VdiskError REFUSED if something of that name exists
+ */
+export function placeOfNewImage(
+  name: string,
+  driver: FormatDriver,
+  options: ReadonlyMap<string, string>,
+  files: Files,
+): NewImagePlace {
+  const { folderEntry, createsFolder } = driver
+  if (folderEntry === undefined || !createsFolder?.(options)) {
+    return { file: name, giveUp: () => {}, settle: () => {} }
+  }
+  const folder = path.resolve(name)
+  if (files.look(folder)) {
+    throw new VdiskError('REFUSED', {
+      message: `Cannot create ${name}: it exists already, and images that are folders are not replaced`,
+      where: { file: name },
+      advice: 'Choose another name, or remove it first.',
+    })
+  }
+  files.makeFolder(folder)
+  return {
+    file: path.join(name, folderEntry),
+    giveUp: () => removeLeftovers(files, [folder], undefined),
+    settle: () => files.flushFolder(path.dirname(folder)),
+  }
+}
