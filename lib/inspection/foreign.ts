@@ -9,7 +9,6 @@ import { qcow } from './qcow.ts'
 import { qed } from './qed.ts'
 import { vdi } from './vdi.ts'
 import { vhd } from './vhd.ts'
-import { vmdk } from './vmdk.ts'
 
 /** Formats that are known by their first bytes alone. */
 const BY_MAGIC: readonly (readonly [string, Uint8Array, string])[] = [
@@ -33,7 +32,6 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 
 /** The formats that vdisk does not open, but knows well enough to judge. */
 export const foreignFormats: readonly Inspector[] = [
-  vmdk,
   vhd,
   vdi,
   parallels,

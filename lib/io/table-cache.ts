@@ -4,6 +4,9 @@ import type { ByteStore } from './store.ts'
 /** Smallest unit in which a change is written back: what a disk writes whole. */
 const SECTOR = 512
 
+/** Where tables lie: a file, or whatever leads to places in one. */
+export type TableStore = Pick<ByteStore, 'read' | 'write'>
+
 /** A piece of a metadata table in memory. `changed` has one bit for each of its sectors that the store does not have yet. */
 export interface Page {
   /** bytes, a multiple of the page size */
@@ -31,7 +34,7 @@ export interface Batch {
  */
 export class TableCache {
   readonly pageSize: number
-  private readonly store: ByteStore
+  private readonly store: TableStore
   private readonly capacity: number
   private readonly pages = new Map<number, Page>()
   private readonly loading = new Map<number, Promise<Page>>()
@@ -42,7 +45,7 @@ export class TableCache {
    * @param pageSize bytes, a power of two from 512 to 16384; tables are multiples of it
    * @param capacity bytes to keep, changed pages not counted
    */
-  constructor(store: ByteStore, { pageSize, capacity }: { pageSize: number; capacity: number }) {
+  constructor(store: TableStore, { pageSize, capacity }: { pageSize: number; capacity: number }) {
     this.store = store
     this.pageSize = pageSize
     this.capacity = Math.max(4, Math.floor(capacity / pageSize))

@@ -1,21 +1,16 @@
-import { type Inspection, quoted } from '../contracts/inspection.ts'
+import { type Inspection, quoted } from '../../contracts/inspection.ts'
+import { type ExtentLine, readLine } from './descriptor-line.ts'
+import { DEVICE_TYPES, NO_PARENT } from './layout.ts'
 
 /**
  * The descriptor of a VMDK: text that says what the disk is made of. ["The Descriptor File"]
  *
  * Each line must be one that is understood. What one reader takes for a comment another may take for an order.
  */
-export interface Descriptor {
+export interface JudgedDescriptor {
   /** in lower case; undefined: it does not say */
   readonly createType: string | undefined
-  readonly extents: readonly Extent[]
-}
-
-export interface Extent {
-  readonly sectors: number
-  /** in upper case */
-  readonly type: string
-  readonly file: string | undefined
+  readonly extents: readonly ExtentLine[]
 }
 
 /** What a type of disk needs besides its own file. ["The Header": createType] */
@@ -33,20 +28,7 @@ const IN_FILES = [
   'vsansparse',
   'custom',
 ]
-const ON_DEVICES = [
-  'fulldevice',
-  'partitioneddevice',
-  'vmfsraw',
-  'vmfsrdm',
-  'vmfsrdmp',
-  'vmfsrawdevicemap',
-  'vmfspassthroughrawdevicemap',
-]
-
-const NO_PARENT = 'ffffffff'
-const EXTENT = /^(?:rw|rdonly|noaccess) (\d{1,18}) ([a-z]+)(?: "([^"]*)"(?: \d{1,18})?(?: .*)?)?$/i
-const KEY = /^([^ =]+)=(.*)$/
-const DATABASE_KEY = /^(ddb\.[^ =]+) *=(.*)$/i
+const ON_DEVICES = DEVICE_TYPES.map((type) => type.toLowerCase())
 
 /**
  * Reads a descriptor, and judges what it says alone.
@@ -54,7 +36,7 @@ const DATABASE_KEY = /^(ddb\.[^ =]+) *=(.*)$/i
  * @param at bytes in the file where it begins
  * @returns undefined if it is no text
  */
-export function readDescriptor(bytes: Uint8Array, at: number, inspection: Inspection): Descriptor | undefined {
+export function judgeDescriptor(bytes: Uint8Array, at: number, inspection: Inspection): JudgedDescriptor | undefined {
   const place = { structure: 'descriptor', at, section: 'The Descriptor File' }
   const end = bytes.indexOf(0)
   const text = Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('latin1')
@@ -62,25 +44,26 @@ export function readDescriptor(bytes: Uint8Array, at: number, inspection: Inspec
     inspection.add('BAD_DESCRIPTOR', place, 'It holds other characters than plain ASCII.')
     return undefined
   }
+  const lines = text.split('\n')
   const values = new Map<string, string>()
-  const extents: Extent[] = []
-  for (const line of text.split('\n').map((one) => one.trim())) {
-    if (line === '' || line.startsWith('#')) continue
-    const [, key, value] = DATABASE_KEY.exec(line) ?? KEY.exec(line) ?? []
-    const extent = EXTENT.exec(line)
-    if (extent) extents.push({ sectors: Number(extent[1]), type: (extent[2] ?? '').toUpperCase(), file: extent[3] })
-    else if (key === undefined || value === undefined) {
-      inspection.add('BAD_DESCRIPTOR', place, `It has a line that means nothing: ${quoted(line)}.`)
-    } else if (values.has(key.toLowerCase())) {
-      inspection.add('BAD_DESCRIPTOR', place, `It says ${quoted(key)} twice.`)
-    } else values.set(key.toLowerCase(), unquoted(value))
+  const extents: ExtentLine[] = []
+  for (const written of lines) {
+    const line = readLine(written)
+    if (line.kind === 'extent') extents.push(line.extent)
+    if (line.kind === 'unknown') {
+      inspection.add('BAD_DESCRIPTOR', place, `It has a line that means nothing: ${quoted(written.trim())}.`)
+    }
+    if (line.kind !== 'value') continue
+    const key = line.key.toLowerCase()
+    if (values.has(key)) inspection.add('BAD_DESCRIPTOR', place, `It says ${quoted(line.key)} twice.`)
+    else values.set(key, line.value)
   }
   judgeReferences(values, at, inspection)
   return { createType: values.get('createtype')?.toLowerCase(), extents }
 }
 
 /** Judges what a descriptor says the disk is made of. @param within whether it lies in the disk's own file */
-export function judgeExtents({ createType, extents }: Descriptor, at: number, inspection: Inspection): void {
+export function judgeExtents({ createType, extents }: JudgedDescriptor, at: number, inspection: Inspection): void {
   const place = { structure: 'descriptor', at, section: 'The Extent Descriptions' }
   if (createType === undefined) inspection.add('BAD_DESCRIPTOR', place, 'It does not say what type of disk it is.')
   else if (ON_DEVICES.includes(createType)) {
@@ -119,8 +102,4 @@ function judgeReferences(values: ReadonlyMap<string, string>, at: number, inspec
 /** A name of a file beside the image, which readers of these types do not open anyway. */
 function isPlainName(file: string | undefined): boolean {
   return file !== undefined && file !== '' && file !== '..' && !/[/\\:]/.test(file)
-}
-
-function unquoted(value: string): string {
-  return value.trim().replace(/^"(.*)"$/, '$1')
 }

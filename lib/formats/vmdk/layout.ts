@@ -1,6 +1,6 @@
-import { ascii, bits64, bytes, struct, u8, u16, u32, u64 } from '../bytes/struct.ts'
+import { ascii, bits64, bytes, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 
-/** VMDK on disk, as far as it is needed to judge a file. Sections are those of VMware's "Virtual Disk Format 5.0". */
+/** VMDK on disk. Sections are those of VMware's "Virtual Disk Format 5.0". */
 
 export const SECTOR = 512
 export const SPARSE_MAGIC = 'KDMV'
@@ -31,11 +31,24 @@ export const sparseHeader = struct(
   },
 )
 
-export const FLAG = { lineEnds: 1, redundantDirectory: 2 } as const
+export const FLAG = {
+  lineEnds: 1,
+  redundantDirectory: 2,
+  zeroedGrains: 4,
+  compressed: 0x10000,
+  markers: 0x20000,
+} as const
 /** Line ends, redundant directory, zeroed grains; compressed grains, markers. */
 export const KNOWN_FLAGS = 0x00030007
 export const LINE_ENDS = '\n \r\n'
 export const DIRECTORY_AT_END = 0xffffffffffffffffn
+
+/** What programs write; others are mentioned nowhere but could be. */
+export const TABLE_ENTRIES = [128, 256, 512]
+/** Bytes of an entry of a grain directory or a grain table: a sector of the file. */
+export const ENTRY = 4
+/** Entries of a grain table that name no grain. 1 only where the header's flag says so. */
+export const GRAIN_ENTRY = { silent: 0, zero: 1 } as const
 
 /** A marker in a stream of grains, one sector. ["Stream-Optimized Compressed Sparse Extents"] */
 export const marker = struct(
@@ -53,3 +66,20 @@ export const MOST_DIRECTORY_BYTES = 32 << 20
 export const TABLES_SAMPLED = 8
 /** sectors */
 export const GRAIN = { least: 8, most: 1 << 21 } as const
+
+/** `parentCID` of a disk that has no parent. ["The Header"] */
+export const NO_PARENT = 'ffffffff'
+/** How a descriptor in a file of its own begins. */
+export const DESCRIPTOR_MAGIC = '# disk descriptorfile'
+/** Parts of a disk; of 2 GiB each they make 8 TiB. */
+export const MOST_EXTENTS = 4096
+/** Disks that are a device of the host. ["The Header", createType] */
+export const DEVICE_TYPES = [
+  'fullDevice',
+  'partitionedDevice',
+  'vmfsRaw',
+  'vmfsRDM',
+  'vmfsRDMP',
+  'vmfsRawDeviceMap',
+  'vmfsPassthroughRawDeviceMap',
+]

@@ -1,9 +1,9 @@
-import { ceilDiv, isPowerOfTwo } from '../bytes/align.ts'
-import { inspectMap } from '../contracts/block-map.ts'
-import type { Inspection, Inspector } from '../contracts/inspection.ts'
-import type { BoundedStore } from '../io/bounded-store.ts'
-import type { Io } from '../io/io.ts'
-import { type Descriptor, judgeExtents, readDescriptor } from './vmdk-descriptor.ts'
+import { ceilDiv, isPowerOfTwo } from '../../bytes/align.ts'
+import { inspectMap } from '../../contracts/block-map.ts'
+import type { Inspection, Inspector } from '../../contracts/inspection.ts'
+import type { BoundedStore } from '../../io/bounded-store.ts'
+import type { Io } from '../../io/io.ts'
+import { type JudgedDescriptor, judgeDescriptor, judgeExtents } from './inspect-descriptor.ts'
 import {
   DESCRIPTOR_SECTOR,
   DIRECTORY_AT_END,
@@ -21,7 +21,7 @@ import {
   SPARSE_MAGIC,
   sparseHeader,
   TABLES_SAMPLED,
-} from './vmdk-layout.ts'
+} from './layout.ts'
 
 type Header = ReturnType<typeof sparseHeader.decode>
 
@@ -30,7 +30,7 @@ const SECTION = 'Hosted Sparse Extents'
 const PROBED = 4096
 const IN_HEADER = { structure: 'header', at: 0, section: SECTION }
 
-export const vmdk: Inspector = {
+export const vmdkInspector: Inspector = {
   name: 'vmdk',
   *recognizes(file) {
     return isExtent(file) || (yield* isDescriptor(file))
@@ -87,7 +87,7 @@ function* inspectText(file: BoundedStore, inspection: Inspection): Io<void> {
     inspection.add('BAD_DESCRIPTOR', place, 'It is longer than any descriptor.')
   }
   inspection.add('INCOMPLETE', place, 'It only describes a disk, which lies in other files.')
-  const descriptor = bytes && readDescriptor(bytes, 0, inspection)
+  const descriptor = bytes && judgeDescriptor(bytes, 0, inspection)
   if (!descriptor) return
   judgeExtents(descriptor, 0, inspection)
   inspection.size = sectorsOf(descriptor) * SECTOR
@@ -213,7 +213,11 @@ function* inspectFooter(file: BoundedStore, header: Header, inspection: Inspecti
   return footer
 }
 
-function* inspectEmbedded(file: BoundedStore, header: Header, inspection: Inspection): Io<Descriptor | undefined> {
+function* inspectEmbedded(
+  file: BoundedStore,
+  header: Header,
+  inspection: Inspection,
+): Io<JudgedDescriptor | undefined> {
   const { descriptorOffset, descriptorSize } = header
   const at = descriptorOffset * SECTOR
   const place = { structure: 'descriptor', at, section: SECTION }
@@ -238,11 +242,11 @@ function* inspectEmbedded(file: BoundedStore, header: Header, inspection: Inspec
     inspection.add('INCOMPLETE', place, PART)
     return undefined
   }
-  const descriptor = readDescriptor(bytes, at, inspection)
+  const descriptor = judgeDescriptor(bytes, at, inspection)
   if (descriptor) judgeExtents(descriptor, at, inspection)
   return descriptor
 }
 
-function sectorsOf({ extents }: Descriptor): number {
+function sectorsOf({ extents }: JudgedDescriptor): number {
   return extents.reduce((sum, { sectors }) => sum + sectors, 0)
 }

@@ -1,0 +1,212 @@
+import type { Extent } from '../../contracts/extent.ts'
+import type { VdiskError } from '../../errors.ts'
+import { type Awaitable, type Io, run, settle } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { type Page, TableCache, type TableStore } from '../../io/table-cache.ts'
+import { badEntry } from './damage.ts'
+import type { GrainDirectory } from './grain-directory.ts'
+import { ENTRY, GRAIN_ENTRY, SECTOR } from './layout.ts'
+import { MetadataPlaces } from './metadata-places.ts'
+import type { SparseHeader } from './sparse-header.ts'
+
+/** Bytes of grain tables kept in memory: those of 256 GiB with usual grains. */
+const CACHE = 16 << 20
+/** Tables that one look at silent grains goes over. */
+const TABLES_PER_LOOK = 256
+
+/** How far the file reaches; it grows while it is written. */
+export interface FileEnd {
+  /** bytes */
+  readonly end: number
+}
+
+/**
+ * From offsets of a sparse extent to places in its file. ["Grain Directory and Grain Table"]
+ *
+ * Tables are known by their number, wherever they lie: the entry of grain n is at byte 4n of what the cache sees. So
+ * they are loaded whole, and the copy of a table takes its place where that is damaged. This is the reading half.
+ */
+export class GrainTables implements TableStore {
+  readonly file: string
+  readonly store: ByteStore
+  readonly header: SparseHeader
+  readonly cache: TableCache
+  /** header, descriptor, directories and tables, all with their copies */
+  readonly places: MetadataPlaces
+  readonly hasParent: boolean
+  directory: GrainDirectory
+  /** replaced by what keeps account of room, where the file is written */
+  space: FileEnd
+
+  constructor(
+    parts: { store: ByteStore; header: SparseHeader; directory: GrainDirectory; hasParent: boolean },
+    space: FileEnd,
+  ) {
+    this.store = parts.store
+    this.file = parts.store.name
+    this.header = parts.header
+    this.directory = parts.directory
+    this.hasParent = parts.hasParent
+    this.space = space
+    this.places = placesOf(parts.header, parts.directory)
+    this.cache = new TableCache(this, { pageSize: parts.header.tableBytes, capacity: CACHE })
+  }
+
+  /** Whole grains of the extent, the last of which may be cut by its end. */
+  get grains(): number {
+    return Math.ceil(this.header.size / this.header.grainBytes)
+  }
+
+  /**
+   * Says what lies at `within`: neighbouring grains of one kind are one answer, for data as far as a table goes.
+   *
+   * @param within bytes from the begin of the extent
+   * @throws VdiskError CORRUPT for an entry that cannot be right
+   */
+  *map(within: number, length: number): Io<Extent> {
+    const { grainBytes, tableBytes } = this.header
+    const grain = Math.floor(within / grainBytes)
+    const skip = within - grain * grainBytes
+    const page = this.cache.peek(grain * ENTRY) ?? (yield* this.load(grain))
+    const index = (grain * ENTRY - page.at) / ENTRY
+    const sector = page.view.getUint32(index * ENTRY, true)
+    const kind = this.kindOf(sector)
+    const wanted = Math.ceil((skip + length) / grainBytes)
+    const most = Math.min(wanted, tableBytes / ENTRY - index)
+    if (kind === 'data') {
+      const count = this.soundRun(grain, sector, this.dataRun(page, index, most, sector))
+      const run = Math.min(length, count * grainBytes - skip)
+      return { kind, length: run, store: this.store, at: sector * SECTOR + skip }
+    }
+    let count = this.silentRun(page, index, most, kind)
+    for (let looks = 1; index + count === looks * (tableBytes / ENTRY) && count < wanted; looks++) {
+      if (looks > TABLES_PER_LOOK) break
+      const next = this.cache.peek((grain + count) * ENTRY) ?? (yield* this.load(grain + count))
+      const more = this.silentRun(next, 0, Math.min(wanted - count, tableBytes / ENTRY), kind)
+      if (more === 0) break
+      count += more
+    }
+    return { kind, length: Math.min(length, count * grainBytes - skip) }
+  }
+
+  /** The table that holds a grain's entry. @throws VdiskError CORRUPT where neither it nor its copy can be read */
+  *load(grain: number): Io<Page> {
+    return yield* this.cache.load(grain * ENTRY)
+  }
+
+  /** What an entry says. */
+  kindOf(sector: number): 'data' | 'zero' | 'parent' {
+    if (sector === GRAIN_ENTRY.silent) return this.hasParent ? 'parent' : 'zero'
+    return sector === GRAIN_ENTRY.zero && this.header.zeroedGrains ? 'zero' : 'data'
+  }
+
+  /** What is wrong with grains that lie from a sector on, in words; undefined: nothing. @param used bytes of them */
+  complaintAbout(sector: number, used: number): string | undefined {
+    if (sector * SECTOR + used > this.space.end) return `points at sector ${sector}, past the end of the file`
+    if (!this.places.hit(sector, used / SECTOR)) return undefined
+    return `points at sector ${sector}, where the header or a table lies`
+  }
+
+  /** Bytes of a grain that the extent has. */
+  usedOf(grain: number): number {
+    return Math.min(this.header.grainBytes, this.header.size - grain * this.header.grainBytes)
+  }
+
+  /** For the cache: one table, or its copy where that is the better of the two. */
+  read(at: number, target: Uint8Array): Awaitable<void> {
+    return run(this.readTable(at / this.header.tableBytes, target))
+  }
+
+  /** For the cache; only the half that writes takes changes from it. */
+  write(): never {
+    throw new TypeError(`${this.file} was opened for reading`)
+  }
+
+  private *readTable(table: number, target: Uint8Array): Io<void> {
+    const { directory } = this
+    const place = directory.placeOf(table)
+    if (place === 0) {
+      target.fill(0)
+      return
+    }
+    if (place === undefined) {
+      throw this.badTable(table, 'lies where no table can be, and so does its copy')
+    }
+    yield* settle(this.store.read(place, target))
+    const copy = directory.placeOfCopy(table)
+    if (copy === undefined || copy === place || this.isSound(table, target)) return
+    const other = new Uint8Array(target.length)
+    yield* settle(this.store.read(copy, other))
+    if (this.isSound(table, other)) target.set(other)
+  }
+
+  /** Whether every entry of a table can be right. */
+  isSound(table: number, bytes: Uint8Array): boolean {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+    const first = table * (bytes.length / ENTRY)
+    const count = Math.min(bytes.length / ENTRY, this.grains - first)
+    for (let index = 0; index < count; index++) {
+      const sector = view.getUint32(index * ENTRY, true)
+      if (this.kindOf(sector) !== 'data') continue
+      if (this.complaintAbout(sector, this.usedOf(first + index)) !== undefined) return false
+    }
+    return true
+  }
+
+  private dataRun(page: Page, index: number, most: number, sector: number): number {
+    const sectors = this.header.grainBytes / SECTOR
+    let count = 1
+    while (count < most && page.view.getUint32((index + count) * ENTRY, true) === sector + count * sectors) count++
+    return count
+  }
+
+  private silentRun(page: Page, index: number, most: number, kind: string): number {
+    let count = 0
+    while (count < most && this.kindOf(page.view.getUint32((index + count) * ENTRY, true)) === kind) count++
+    return count
+  }
+
+  /** How many grains of a run lie where grains can be: all, or else the first alone. @throws VdiskError CORRUPT */
+  private soundRun(grain: number, sector: number, count: number): number {
+    const { grainBytes, size } = this.header
+    const used = Math.min(count * grainBytes, size - grain * grainBytes)
+    if (this.complaintAbout(sector, used) === undefined) return count
+    const complaint = this.complaintAbout(sector, this.usedOf(grain))
+    if (complaint !== undefined) throw this.badGrain(grain, complaint)
+    return 1
+  }
+
+  private badGrain(grain: number, why: string): VdiskError {
+    const table = Math.floor((grain * ENTRY) / this.header.tableBytes)
+    const place = this.directory.placeOf(table)
+    return badEntry(this.file, `the entry of grain ${grain} ${why}`, {
+      structure: 'grain table',
+      index: grain,
+      at: place ? place + grain * ENTRY - table * this.header.tableBytes : undefined,
+      offset: grain * this.header.grainBytes,
+      section: 'Grain Table',
+    })
+  }
+
+  private badTable(table: number, why: string): VdiskError {
+    return badEntry(this.file, `grain table ${table} ${why}`, {
+      structure: 'grain directory',
+      index: table,
+      at: this.header.directoryAt + table * ENTRY,
+      offset: table * (this.header.tableBytes / ENTRY) * this.header.grainBytes,
+      section: 'Grain Directory',
+    })
+  }
+}
+
+/** Where grains cannot be: readers that do not look would show a guest the tables of its own disk. */
+function placesOf(header: SparseHeader, directory: GrainDirectory): MetadataPlaces {
+  const tables = [directory.own, directory.copy].flatMap((one) => one ?? [])
+  const places = MetadataPlaces.of(tables, header.tableBytes / SECTOR)
+  const directorySectors = Math.ceil((header.tables * ENTRY) / SECTOR)
+  places.add(0, 1)
+  if (header.descriptor) places.add(header.descriptor.at / SECTOR, header.descriptor.length / SECTOR)
+  if (directory.own) places.add(header.directoryAt / SECTOR, directorySectors)
+  if (directory.copy && header.redundantAt !== undefined) places.add(header.redundantAt / SECTOR, directorySectors)
+  return places
+}

@@ -1,0 +1,128 @@
+import { ceilDiv, isPowerOfTwo } from '../../bytes/align.ts'
+import { isVdiskError } from '../../errors.ts'
+import { type Io, settle } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { corrupt, tooLarge, unsupported } from './damage.ts'
+import {
+  DIRECTORY_AT_END,
+  ENTRY,
+  FLAG,
+  GRAIN,
+  LINE_ENDS,
+  MOST_DESCRIPTOR_BYTES,
+  MOST_DIRECTORY_BYTES,
+  SECTOR,
+  SPARSE_MAGIC,
+  sparseHeader,
+  TABLE_ENTRIES,
+} from './layout.ts'
+
+const SECTION = 'Hosted Sparse Extents'
+/** From the end: marker, footer, marker that ends the stream. ["Stream-Optimized Compressed Sparse Extents"] */
+const FOOTER_FROM_END = 2 * SECTOR
+
+/** What the header of a hosted sparse extent says, in bytes. ["Hosted Sparse Extents"] */
+export interface SparseHeader {
+  readonly fields: ReturnType<typeof sparseHeader.decode>
+  /** bytes of the disk */
+  readonly size: number
+  readonly grainBytes: number
+  readonly tableBytes: number
+  /** grain tables, and so entries of a directory */
+  readonly tables: number
+  /** bytes in the file where the directory begins */
+  readonly directoryAt: number
+  /** the same of its copy; undefined: there is none */
+  readonly redundantAt: number | undefined
+  /** bytes in the file before the first grain */
+  readonly overhead: number
+  readonly zeroedGrains: boolean
+  /** grains are packed, or markers stand between them: the file is a stream */
+  readonly isStream: boolean
+  /** room of the embedded descriptor; undefined: it is another file */
+  readonly descriptor: { readonly at: number; readonly length: number } | undefined
+}
+
+/**
+ * Reads and judges the header of a sparse extent, or its footer where the header says that the tables are at the end.
+ *
+ * @throws VdiskError CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED
+ */
+export function* readSparseHeader(file: string, store: ByteStore): Io<SparseHeader> {
+  const fields = yield* fieldsAt(file, store, 0)
+  if (fields.directoryOffset !== DIRECTORY_AT_END) return judged(file, fields, 0)
+  const at = (yield* settle(store.size())) - FOOTER_FROM_END
+  if (at <= 0) throw corrupt(file, 'its tables should be at its end, but there is no footer', spot(0))
+  const footer = yield* fieldsAt(file, store, at)
+  if (footer.magic !== SPARSE_MAGIC || footer.directoryOffset === DIRECTORY_AT_END) {
+    throw corrupt(file, 'its tables should be at its end, but there is no footer', spot(at))
+  }
+  // The footer repeats the header; where the descriptor is, only the header knows for certain.
+  const { descriptorOffset, descriptorSize } = fields
+  return judged(file, { ...footer, descriptorOffset, descriptorSize }, at)
+}
+
+function* fieldsAt(file: string, store: ByteStore, at: number): Io<SparseHeader['fields']> {
+  const bytes = new Uint8Array(sparseHeader.size)
+  try {
+    yield* settle(store.read(at, bytes))
+  } catch (error) {
+    if (!isVdiskError(error, 'OUT_OF_RANGE')) throw error
+    throw corrupt(file, 'it ends before its header does', spot(at))
+  }
+  return sparseHeader.decode(bytes)
+}
+
+function judged(file: string, fields: SparseHeader['fields'], at: number): SparseHeader {
+  refuseDamage(file, fields, at)
+  const { capacity, grainSize, entriesPerTable, flags, redundantDirectoryOffset } = fields
+  const tables = ceilDiv(capacity, grainSize * entriesPerTable)
+  if (tables * ENTRY > MOST_DIRECTORY_BYTES) {
+    throw tooLarge(file, `its grain directory would have ${tables * ENTRY} bytes`, spot(at))
+  }
+  const { descriptorOffset, descriptorSize } = fields
+  return {
+    fields,
+    size: capacity * SECTOR,
+    grainBytes: grainSize * SECTOR,
+    tableBytes: entriesPerTable * ENTRY,
+    tables,
+    directoryAt: Number(fields.directoryOffset) * SECTOR,
+    redundantAt:
+      (flags & FLAG.redundantDirectory) === 0 || redundantDirectoryOffset === 0
+        ? undefined
+        : redundantDirectoryOffset * SECTOR,
+    overhead: fields.overhead * SECTOR,
+    zeroedGrains: (flags & FLAG.zeroedGrains) !== 0,
+    isStream: (flags & (FLAG.compressed | FLAG.markers)) !== 0,
+    descriptor:
+      descriptorOffset === 0 || descriptorSize === 0
+        ? undefined
+        : { at: descriptorOffset * SECTOR, length: Math.min(descriptorSize * SECTOR, MOST_DESCRIPTOR_BYTES) },
+  }
+}
+
+function refuseDamage(file: string, fields: SparseHeader['fields'], at: number): void {
+  const { magic, version, flags, capacity, grainSize, entriesPerTable, compression, lineEnds } = fields
+  const damaged = (why: string): never => {
+    throw corrupt(file, why, spot(at))
+  }
+  if (magic !== SPARSE_MAGIC) damaged('it is no sparse extent of a VMDK')
+  if (version < 1 || version > 3) {
+    throw unsupported(file, `it is of version ${version} of the format; 1 to 3 are known`, spot(at))
+  }
+  if ((flags & FLAG.lineEnds) !== 0 && Buffer.from(lineEnds).toString('latin1') !== LINE_ENDS) {
+    damaged('line ends in it were changed: it was copied as if it were text')
+  }
+  if (!isPowerOfTwo(grainSize) || grainSize < GRAIN.least || grainSize > GRAIN.most) {
+    damaged(`grains of ${grainSize} sectors cannot be`)
+  }
+  if (!TABLE_ENTRIES.includes(entriesPerTable)) damaged(`tables of ${entriesPerTable} entries cannot be`)
+  if (!Number.isSafeInteger(capacity * SECTOR))
+    throw tooLarge(file, `a disk of ${capacity} sectors cannot be`, spot(at))
+  if (compression > 1) throw unsupported(file, `it is packed by the unknown method ${compression}`, spot(at))
+}
+
+function spot(at: number): { structure: string; at: number; section: string } {
+  return { structure: at === 0 ? 'header' : 'footer', at, section: SECTION }
+}
