@@ -199,8 +199,9 @@ export class Chain implements Device {
       yield* this.flush()
     }
     // It flushes more than once: what was given up before may be used again within it, so nobody may be on the way there.
-    yield* this.flushes.take(() => this.reads.drain())
-    yield* top.resize(size, parentSize, signal)
+    const readsEnded = (): Io<void> => this.flushes.take(() => this.reads.drain())
+    yield* readsEnded()
+    yield* top.resize(size, parentSize, signal, readsEnded)
     this.unpacked.forget(top.store)
   }
 

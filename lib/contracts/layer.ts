@@ -60,8 +60,10 @@ export interface WritableLayer extends Layer {
    * of the old size is the caller's care.
    *
    * @param signal ends the work; from the step on that decides it, the signal is not heard any more
+   * @param readsEnded waits until all reads that began before have ended: then what moved may be written over. Without it
+   * nobody reads
    */
-  resize(size: number, parentSize: number, signal?: AbortSignal): Io<void>
+  resize(size: number, parentSize: number, signal?: AbortSignal, readsEnded?: () => Io<void>): Io<void>
   /**
    * Gives up all content: the parent, of `size` bytes, shows everywhere, and the disk has its size. Durable, and one
    * step: after a crash the disk is as before or as after. Link and snapshots stay. Nobody else uses the layer meanwhile.
