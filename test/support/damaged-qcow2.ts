@@ -187,6 +187,12 @@ export const COUNTS: readonly Damage[] = [
     changes: ['LEAKED_CLUSTER'],
   },
   {
+    what: 'a count of what lies behind the end of the file, and would be lost once the file reaches it',
+    image: () => new CraftedImage().count(PLACE.data1 + 700, 3),
+    finds: ['LEAKED_CLUSTER'],
+    changes: ['LEAKED_CLUSTER'],
+  },
+  {
     what: 'a cluster in use that is not counted',
     image: () => new CraftedImage().count(PLACE.data1, 0),
     finds: ['COPIED_FLAG_WRONG', 'REFCOUNT_MISSING'],

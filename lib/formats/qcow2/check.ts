@@ -1,11 +1,12 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
 import { isVdiskError } from '../../errors.ts'
-import type { Io } from '../../io/io.ts'
+import { type Io, just } from '../../io/io.ts'
 import { Census } from './census.ts'
 import { type CensusWindow, COUNT_MASK, WINDOW } from './census-window.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { readRefcountTable } from './refcount-table.ts'
 import type { RootTable } from './root-table.ts'
+import { strayCounts } from './stray-counts.ts'
 import { TablePlaces } from './table-places.ts'
 import { findTables } from './table-survey.ts'
 
@@ -35,6 +36,9 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
     compareWindow(window, header.clusterSize, wrong, report)
     first = census.nextFrom(first + count)
   }
+  yield* strayCounts(parts, table, Math.max(clusters(), census.highest + 1), (number, stored) =>
+    just(noteWrong(number, stored, 0, header.clusterSize, report)),
+  )
   if (wrong.size > 0) yield* explain(census, wrong, header.clusterSize, report)
   if (report.counts.error === 0) yield* checkPlaces(parts, table, report)
   for (const bitmap of bitmaps.list()) {
@@ -110,14 +114,18 @@ function compareWindow(
       wrong.set(number, { stored, counted, told: false })
       continue
     }
-    report.add({
-      code: counted > stored ? 'REFCOUNT_TOO_LOW' : 'LEAKED_CLUSTER',
-      severity: counted > stored ? 'error' : 'leak',
-      structure: 'refcount block',
-      at: number * clusterSize,
-      message: sentence(stored, counted),
-    })
+    noteWrong(number, stored, counted, clusterSize, report)
   }
+}
+
+function noteWrong(number: number, stored: number, counted: number, clusterSize: number, report: CheckReport): void {
+  report.add({
+    code: counted > stored ? 'REFCOUNT_TOO_LOW' : 'LEAKED_CLUSTER',
+    severity: counted > stored ? 'error' : 'leak',
+    structure: 'refcount block',
+    at: number * clusterSize,
+    message: sentence(stored, counted),
+  })
 }
 
 /** Walks once more, to say whose data the wrong clusters hold. */

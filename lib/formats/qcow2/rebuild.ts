@@ -1,3 +1,4 @@
+import { ceilDiv } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, Pace, settle } from '../../io/io.ts'
 import { Census } from './census.ts'
@@ -6,6 +7,7 @@ import { INCOMPATIBLE } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
 import { setCopiedFlags } from './references.ts'
+import { strayCounts } from './stray-counts.ts'
 
 /** Bytes of changed counts that are held at most. */
 const CHANGES = 16 << 20
@@ -90,7 +92,18 @@ export function* recount(
     first = census.nextFrom(first + count)
   }
   yield* refcounts.writeChanges()
+  if (how === 'exact') yield* forgetStrays(parts, refcounts)
   yield* settle(parts.mapping.store.flush())
+}
+
+/** Behind the end of the file nothing is in use. */
+function* forgetStrays(parts: Qcow2Parts, refcounts: Refcounts): Io<void> {
+  const { header, mapping } = parts
+  yield* strayCounts(parts, refcounts.root, ceilDiv(mapping.space.end, header.clusterSize), function* (number) {
+    yield* refcounts.set(number, 0)
+    if (refcounts.changedBytes > CHANGES) yield* refcounts.writeChanges()
+  })
+  yield* refcounts.writeChanges()
 }
 
 /** An entry that leads far beyond is damaged: to keep room for it would take hours, and a file of that length. */

@@ -1,10 +1,11 @@
 import { ceilDiv } from '../../../bytes/align.ts'
 import { NumberSet } from '../../../bytes/number-set.ts'
-import { type Io, Pace } from '../../../io/io.ts'
+import { type Io, just, Pace } from '../../../io/io.ts'
 import { Census } from '../census.ts'
 import { COUNT_MASK, WINDOW } from '../census-window.ts'
 import { clustersInUse, recount } from '../rebuild.ts'
 import { RootTable } from '../root-table.ts'
+import { strayCounts } from '../stray-counts.ts'
 import type { RepairWork } from './work.ts'
 
 /** Clusters that may turn out to be in use twice, which are looked at one by one; what is beyond is counted, and no more. */
@@ -44,6 +45,7 @@ export function* compareCounts(work: RepairWork): Io<Comparison> {
     }
     first = census.nextFrom(first + count)
   }
+  yield* strayCounts(parts, refcounts.root, clusters, () => just(void high++))
   return { low, high, suspects }
 }
 
