@@ -1,5 +1,5 @@
 import type { Access } from '../contracts/driver.ts'
-import type { Image } from '../contracts/image.ts'
+import { type Image, imageWith } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { throwIfCancelled, VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
@@ -204,17 +204,13 @@ export class LayerPool {
 
 /** The same image, which notes the files that it is asked for. */
 function noting(image: Image, neighbours: Neighbour[]): Image {
-  return {
-    name: image.name,
-    store: image.store,
-    signal: image.signal,
-    leaveOut: image.leaveOut,
+  return imageWith(image, {
     *neighbour(reference, access) {
       const store = yield* image.neighbour(reference, access)
       neighbours.push({ reference, id: store.fileId?.() })
       return store
     },
-  }
+  })
 }
 
 function sameStamp(a: FileStamp | undefined, b: FileStamp | undefined): boolean {

@@ -1,5 +1,5 @@
 import type { FormatDriver } from '../contracts/driver.ts'
-import type { Image } from '../contracts/image.ts'
+import { type Image, imageWith } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { type DoubtfulRange, type Repaired, RepairReport, type RepairScope } from '../contracts/repair.ts'
 import { isVdiskError, VdiskError } from '../errors.ts'
@@ -53,7 +53,7 @@ async function* repairOrTry(file: string, options: RepairOptions): Job<RepairRes
   let layer: Layer | undefined
   try {
     const length = await promised(settle(image.store.size()))
-    const patient = options.dryRun ? over(image, { store: new OverlayStore(image.store, length) }) : image
+    const patient = options.dryRun ? imageWith(image, { store: new OverlayStore(image.store, length) }) : image
     yield* work.mend(patient, driver)
     layer = yield* work.check(patient, driver)
   } finally {
@@ -114,7 +114,7 @@ class Repair {
   async *check(patient: Image, driver: FormatDriver): AsyncGenerator<Progress, Layer | undefined, void> {
     let layer: Layer
     try {
-      layer = await promised(driver.open(over(patient, this.checker.salvage), 'read'))
+      layer = await promised(driver.open(imageWith(patient, { leaveOut: this.checker.salvage.leaveOut }), 'read'))
     } catch (error) {
       if (!isVdiskError(error) || isVdiskError(error, 'CANCELLED')) throw error
       this.checker.noteFailure(this.file, error)
@@ -146,25 +146,12 @@ class Repair {
 async function* assertChildrenKeep(file: string, options: RepairOptions): AsyncGenerator<Progress, void, void> {
   const children = await childrenOf(file, options)
   if (children.length === 0) return
-  const trial = repairImage(file, { ...options, dryRun: true })
-  for (;;) {
-    const step = await trial.next()
-    if (!step.done) {
-      yield step.value
-      continue
-    }
-    if (step.value.doubtful.length === 0) return
-    throw new VdiskError('REFUSED', {
-      message: `Cannot repair ${file}: its disk would read differently, and these are built upon it: ${children.map((child) => child.file).join(', ')}`,
-      where: { file },
-      advice:
-        'See what would change: --dry-run. --force goes on; then the children do not match their parent any more, and show the change too.',
-    })
-  }
-}
-
-/** The same image, seen otherwise. */
-function over(image: Image, changes: Partial<Pick<Image, 'store' | 'leaveOut'>>): Image {
-  const { name, store, signal } = image
-  return { name, store, signal, neighbour: (reference, access) => image.neighbour(reference, access), ...changes }
+  const { doubtful } = yield* repairImage(file, { ...options, dryRun: true })
+  if (doubtful.length === 0) return
+  throw new VdiskError('REFUSED', {
+    message: `Cannot repair ${file}: its disk would read differently, and these are built upon it: ${children.map((child) => child.file).join(', ')}`,
+    where: { file },
+    advice:
+      'See what would change: --dry-run. --force goes on; then the children do not match their parent any more, and show the change too.',
+  })
 }

@@ -140,16 +140,12 @@ export class Snapshots implements InternalSnapshots {
   /**
    * Drops the snapshots that cannot be used, and what could not be read of the table; the others stay. What only they
    * referred to, and the old table, is not given up here.
-   *
-   * @returns those that were dropped
    */
-  *dropUnusable(layer: Qcow2Editor): Io<readonly SnapshotTable[]> {
-    const dropped = this.tables().filter(({ flaw }) => flaw !== undefined)
+  *dropUnusable(layer: Qcow2Editor): Io<void> {
     const rest = this.snapshots.filter(({ flaw }) => flaw === undefined)
     const at = yield* this.prepare(layer, undefined, (take) => this.writeTable(layer, rest, take))
     yield* this.nameTable(layer, rest, at)
     this.problem = undefined
-    return dropped
   }
 
   private *revert(layer: Qcow2Editor, idOrName: string, signal?: AbortSignal): Io<void> {

@@ -1,6 +1,6 @@
 import { NumberSet } from '../../../bytes/number-set.ts'
 import { CheckReport } from '../../../contracts/check-report.ts'
-import type { Image } from '../../../contracts/image.ts'
+import { type Image, imageWith } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
 import { reasonOf, VdiskError } from '../../../errors.ts'
 import { type Io, Pace } from '../../../io/io.ts'
@@ -41,10 +41,7 @@ import { RepairWork } from './work.ts'
 export function* repairQcow2(image: Image, report: RepairReport): Io<void> {
   if (report.scope === 'leaks') yield* assertNothingButLeaks(image)
   const damage: VdiskError[] = []
-  const parts = yield* openParts(
-    patientOf(image, (one) => damage.push(one)),
-    'repair',
-  )
+  const parts = yield* openParts(imageWith(image, { leaveOut: (one) => damage.push(one) }), 'repair')
   assertDataFileNamed(parts)
   const { header, mapping } = parts
   const root = yield* readRefcountTable(mapping.store, header, mapping.space)
@@ -61,12 +58,6 @@ export function* repairQcow2(image: Image, report: RepairReport): Io<void> {
   if (report.count > 0) yield* work.layer.seal()
 }
 
-/** The same image, which may lack what is not needed. */
-function patientOf(image: Image, leaveOut: Image['leaveOut']): Image {
-  const { name, store, signal } = image
-  return { name, store, signal, leaveOut, neighbour: (reference, access) => image.neighbour(reference, access) }
-}
-
 /**
  * What looks lost may be what a damaged entry should lead to: as long as there is damage, no room is given back.
  *
@@ -75,10 +66,7 @@ function patientOf(image: Image, leaveOut: Image['leaveOut']): Image {
 function* assertNothingButLeaks(image: Image): Io<void> {
   const report = new CheckReport()
   yield* checkQcow2(
-    yield* openParts(
-      patientOf(image, (damage) => refuseLeaks(image, reasonOf(damage))),
-      'repair',
-    ),
+    yield* openParts(imageWith(image, { leaveOut: (damage) => refuseLeaks(image, reasonOf(damage)) }), 'repair'),
     report,
   )
   const error = report.findings.find(({ severity }) => severity === 'error')
@@ -170,7 +158,9 @@ function* mendCounts(work: RepairWork, survey: Survey): Io<void> {
   yield* dropBitmaps(work, survey)
   yield* separate(work, suspects)
   const { high, low: left } = yield* compareCounts(work)
-  if (high + left > 0) yield* lowerCounts(work, high)
+  // Where some are too high, those that are too low are made right with them.
+  if (high > 0) yield* lowerCounts(work, high)
+  else if (left > 0) yield* raiseCounts(work, left)
 }
 
 function* dropSnapshots(work: RepairWork, survey: Survey): Io<void> {

@@ -48,28 +48,15 @@ export function* mendRoot(work: RepairWork, root: Root, onTwice: (at: number) =>
 }
 
 /** Takes an entry away, with all it described. */
-export function* dropRootEntry(work: RepairWork, { l1, snapshot }: Root, index: number, why: string): Io<void> {
-  const { l2Span } = work.header
-  yield* work.change({
-    code: 'L1_ENTRY_INVALID',
-    structure: nameOf(snapshot?.id),
-    at: l1.at + index * 8,
-    doubtful: work.range(snapshot, index * l2Span, l2Span),
-    message: `entry ${index} ${why}: it is taken away, with all that it described`,
-  })
-  l1.set(index, 0)
+export function* dropRootEntry(work: RepairWork, root: Root, index: number, why: string): Io<void> {
+  yield* doubtAll(work, root, index, 'L1_ENTRY_INVALID', `${why}: it is taken away, with all that it described`)
+  root.l1.set(index, 0)
 }
 
 /** Keeps an entry of which nobody knows whether it is right: where it leads another table is said to lie. */
-export function* doubtRootEntry(work: RepairWork, { l1, snapshot }: Root, index: number): Io<void> {
-  const { l2Span } = work.header
-  yield* work.change({
-    code: 'TABLES_OVERLAP',
-    structure: nameOf(snapshot?.id),
-    at: l1.at + index * 8,
-    doubtful: work.range(snapshot, index * l2Span, l2Span),
-    message: `entry ${index} leads to ${l1.offset(index)}, and another table is said to lie there: the entry is kept`,
-  })
+export function* doubtRootEntry(work: RepairWork, root: Root, index: number): Io<void> {
+  const why = `leads to ${root.l1.offset(index)}, and another table is said to lie there: the entry is kept`
+  yield* doubtAll(work, root, index, 'TABLES_OVERLAP', why)
 }
 
 /** Writes the changed entries of a snapshot's table; the disk's own are written with the flush. */
@@ -81,14 +68,19 @@ export function nameOf(snapshot: string | undefined): string {
   return snapshot === undefined ? 'L1 table' : `L1 table of snapshot ${snapshot}`
 }
 
-function* clearReserved(work: RepairWork, { l1, snapshot }: Root, index: number): Io<void> {
+function* clearReserved(work: RepairWork, root: Root, index: number): Io<void> {
+  yield* doubtAll(work, root, index, 'L1_ENTRY_RESERVED', 'has bits that it cannot have: they are cleared')
+  root.l1.set(index, root.l1.offset(index), root.l1.high(index) & COPIED)
+}
+
+/** Tells of an entry: all that it describes is doubtful. @param what goes on after "entry 1" */
+function* doubtAll(work: RepairWork, { l1, snapshot }: Root, index: number, code: string, what: string): Io<void> {
   const { l2Span } = work.header
   yield* work.change({
-    code: 'L1_ENTRY_RESERVED',
+    code,
     structure: nameOf(snapshot?.id),
     at: l1.at + index * 8,
     doubtful: work.range(snapshot, index * l2Span, l2Span),
-    message: `entry ${index} has bits that it cannot have: they are cleared`,
+    message: `entry ${index} ${what}`,
   })
-  l1.set(index, l1.offset(index), l1.high(index) & COPIED)
 }

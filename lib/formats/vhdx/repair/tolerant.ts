@@ -1,4 +1,4 @@
-import type { Image } from '../../../contracts/image.ts'
+import { type Image, imageWith } from '../../../contracts/image.ts'
 import type { VdiskError } from '../../../errors.ts'
 
 /** An image for readers that get over damage, and note it. Who does not know what a file is about cannot mend it. */
@@ -7,5 +7,5 @@ export function tolerant(image: Image, note: (damage: VdiskError) => void = () =
     if (damage.code === 'UNSUPPORTED') throw damage
     note(damage)
   }
-  return { ...image, leaveOut }
+  return imageWith(image, { leaveOut })
 }
