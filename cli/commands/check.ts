@@ -62,8 +62,9 @@ export const command = defineCommand({
     const exit = exitCodeOf(result)
     out.document({ image: args.image, exitCode: exit, ...result })
     printCheck(out, result, exit)
-    if (exit === 2 || exit === 3)
-      out.note('to mend it, as far as it can be: vdisk check IMAGE --repair (first with --dry-run)')
+    for (const name of result.mendable) {
+      out.note(`what a repair would mend: vdisk check ${printable(name)} --repair --dry-run`)
+    }
     return exit
   },
 })

@@ -21,6 +21,8 @@ export interface CheckResult {
   readonly checked: readonly string[]
   /** layers of formats without a structure that could be wrong */
   readonly unchecked: readonly string[]
+  /** those of the checked layers in which a repair may mend something */
+  readonly mendable: readonly string[]
   /** the verdict on each link that was looked at, child first */
   readonly links: readonly { readonly child: string; readonly parent: string; readonly verdict: Verdict }[]
 }
@@ -58,6 +60,7 @@ export class Checker {
   private leftOut: VdiskError[] = []
   private readonly checked: string[] = []
   private readonly unchecked: string[] = []
+  private readonly mendable: string[] = []
   private readonly links: CheckResult['links'][number][] = []
   private readonly report: CheckReport
   private progress: Progress = { phase: 'check', done: 0, total: 1 }
@@ -74,13 +77,15 @@ export class Checker {
 
   get result(): CheckResult {
     const { findings, counts } = this.report
-    return { findings, counts, checked: this.checked, unchecked: this.unchecked, links: this.links }
+    const { checked, unchecked, mendable, links } = this
+    return { findings, counts, checked, unchecked, mendable, links }
   }
 
   async *checkStructure(layer: Layer): AsyncGenerator<Progress, void, void> {
     const driver = driverNamed(layer.format, drivers, layer.name)
     this.report.enter(layer.name)
     const { leftOut } = this
+    const { error, leak } = this.report.counts
     this.leftOut = []
     for (const damage of leftOut) this.report.add(damageFinding(damage))
     if (!driver.checks) {
@@ -95,6 +100,8 @@ export class Checker {
       },
     )
     this.checked.push(layer.name)
+    const { counts } = this.report
+    if (driver.repair && counts.error + counts.leak > error + leak) this.mendable.push(layer.name)
   }
 
   /** The image could not even be opened. */

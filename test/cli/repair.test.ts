@@ -39,6 +39,22 @@ describe('check --repair', () => {
     expect(vdisk('check', 'a.qcow2').code).toBe(0)
   })
 
+  test('is what a check of a damaged image proposes, and not where only a link is wrong', async () => {
+    put('hurt.qcow2', crossLinked())
+    const hurt = vdisk('check', 'hurt.qcow2')
+    expect(hurt.err).toContain('what a repair would mend: vdisk check hurt.qcow2 --repair --dry-run')
+    await (await createDisk(place('below.qcow2'), { format: 'qcow2', size: 1 << 20 })).close()
+    await (await createDisk(place('above.qcow2'), { format: 'qcow2', parent: place('below.qcow2') })).close()
+    {
+      await using disk = await openDisk(place('below.qcow2'), { writable: true })
+      await disk.write(0, Buffer.from([1]))
+    }
+    const mismatch = vdisk('check', 'above.qcow2', '--chain')
+    expect(mismatch.code).toBe(2)
+    expect(mismatch.out).toContain('PARENT_MODIFIED')
+    expect(mismatch.err).not.toContain('--repair')
+  })
+
   test('tells programs the same in one document', () => {
     put('json.qcow2', crossLinked())
     const document = vdisk('check', 'json.qcow2', '--repair', '--json').json()
