@@ -5,6 +5,7 @@ import { judgeLink } from '../chain/linkage.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { just, promised } from '../io/io.ts'
+import { journalOf } from '../undo/session.ts'
 import { type Child, childrenOf } from './children.ts'
 import { closeAll, closing } from './closing.ts'
 import { compareDisks } from './compare.ts'
@@ -231,9 +232,12 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
       if (known && isWritable(layer)) await promised(layer.links?.endMerge(mark, parent) ?? just(undefined))
     })
   }
+  const files = filesOf(options)
   for (const name of options.delete ? plan.merged.toReversed() : []) {
-    filesOf(options).remove(name)
-    filesOf(options).flushFolder(path.dirname(path.resolve(name)))
+    files.remove(name)
+    // What could be undone in the file is gone with it, and its name may be another's tomorrow.
+    files.remove(journalOf(path.resolve(name)), { missing: 'allow' })
+    files.flushFolder(path.dirname(path.resolve(name)))
   }
 }
 
