@@ -70,7 +70,7 @@ export function parseMountList(text: string): TableEntry[] {
       {
         mountpoint,
         type: isOurs ? `fuse.${SUBTYPE}` : type,
-        source: isOurs ? decodeURI(source.slice(MARK.length)) : source,
+        source: isOurs ? decoded(source.slice(MARK.length)) : source,
         readOnly: flags.includes('read-only'),
         device: '',
       },
@@ -78,9 +78,23 @@ export function parseMountList(text: string): TableEntry[] {
   })
 }
 
-/** The name of a source by which macOS lists a mount of ours. */
-export function markedSource(source: string): string {
-  return MARK + encodeURI(source)
+/**
+ * The name of a source by which macOS lists a mount of ours: without blanks, and without what parts mount options.
+ *
+ * @param longest bytes that there is room for; the beginning of a longer name is left out
+ */
+export function markedSource(source: string, longest: number): string {
+  const encoded = source.split('/').map(encodeURIComponent).join('/')
+  return MARK + encoded.slice(Math.max(0, encoded.length - (longest - MARK.length)))
+}
+
+/** Where the beginning was left out, half a letter may be left. */
+function decoded(source: string): string {
+  try {
+    return decodeURIComponent(source)
+  } catch {
+    return source
+  }
 }
 
 /** Whether a mount is one of ours. */

@@ -240,7 +240,7 @@ function libraryOptions({ owner, source, readOnly }: DoorOptions, direct: boolea
   return {
     ...(process.platform === 'linux'
       ? { fsname: [shorten(source), ...more].join(','), subtype: SUBTYPE }
-      : { fsname: markedSource(source) }),
+      : { fsname: markedSource(source, LONGEST_SOURCE) }),
     allowOther: owner.shared,
     defaultPermissions: true,
     // A slow medium is waited for, as everywhere. With a time limit, its requests would fail.

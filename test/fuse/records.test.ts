@@ -23,10 +23,10 @@ test('the mount table is read with blanks, commas and dashes in names', () => {
 })
 
 test('the list of mounts of macOS is read, and ours are known by their source', () => {
-  const source = '/Users/a/on (my) disk.qcow2'
+  const source = '/Users/a/on (my), disk.qcow2'
   const table = parseMountList(`/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
 map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
-${markedSource(source)} on /Users/a/my on mount (macfuse, nodev, nosuid, synchronous, mounted by a)
+${markedSource(source, 800)} on /Users/a/my on mount (macfuse, nodev, nosuid, synchronous, mounted by a)
 other@macfuse1 on /Volumes/x (macfuse, nodev)
 `)
   expect(table.map((entry) => [entry.source, entry.mountpoint, entry.type, entry.readOnly])).toEqual([
@@ -36,6 +36,9 @@ other@macfuse1 on /Volumes/x (macfuse, nodev)
     ['other@macfuse1', '/Volumes/x', 'macfuse', false],
   ])
   expect(table.map(isOurs)).toEqual([false, false, true, false])
+  expect(markedSource(source, 800)).not.toMatch(/[ ,]/)
+  const [cut] = parseMountList(`${markedSource('/\u00e4/\u00e4.raw', 14)} on /x (macfuse)`)
+  expect([cut?.type, cut?.source]).toEqual(['fuse.vdisk', '3%A4.raw'])
 })
 
 test('the disk of an image is named after it', () => {
