@@ -106,7 +106,7 @@ export class HostFile implements FileStore {
     } catch (error) {
       fs.closeSync(fd)
       // Nobody but this call knows that it was made.
-      if (options.create === 'new') fs.rmSync(file, { force: true })
+      if (options.create === 'new') removeQuietly(file)
       throw error
     }
   }
@@ -394,6 +394,15 @@ export class HostFile implements FileStore {
   private poisonWith(error: NodeJS.ErrnoException): VdiskError {
     this.poison ??= flushError(this.name, error)
     return this.poison
+  }
+}
+
+/** The failure that made it necessary is the one to tell. */
+function removeQuietly(file: string): void {
+  try {
+    fs.rmSync(file, { force: true })
+  } catch (error) {
+    void error
   }
 }
 
