@@ -111,6 +111,8 @@ export interface LinkEditor {
 /** Writing whole granules compressed. */
 export interface Packer {
   readonly algorithm: string
+  /** The layer can be written in no other way, each granule once and in rising order; `pack` then always gives something. */
+  readonly inOrder?: boolean | undefined
   /** Compresses one granule; undefined if that gains nothing. May run on another thread. */
   pack(granule: Uint8Array): Awaitable<Uint8Array | undefined>
   /** Stores a packed granule where the layer holds nothing yet. */

@@ -2,7 +2,7 @@ import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { driverNamed } from '../chain/probe.ts'
 import type { Device } from '../contracts/device.ts'
-import { isWritable, type Layer } from '../contracts/layer.ts'
+import { isWritable, type Layer, type Packer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import type { Entry, Files } from '../io/files.ts'
@@ -126,12 +126,12 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       })
     }
     const top = to.layers.at(-1) as Layer
-    const packer = options.compress !== undefined && isWritable(top) ? top.packer : undefined
-    if (options.compress !== undefined && !packer) {
+    const packer = packerOf(top, options.compress)
+    if (options.compress !== undefined && packer?.algorithm !== options.compress) {
       throw new VdiskError('UNSUPPORTED', {
         message: `Cannot compress ${destination}: ${format} has no compression, or not with these options`,
         where: { file: destination },
-        advice: 'Leave --compress out, or convert to qcow2.',
+        advice: 'Leave --compress out, or convert to qcow2, or with zlib to vmdk.',
       })
     }
     const common = { signal: options.signal, packer }
@@ -151,8 +151,16 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
   }
 }
 
+/** What makes a format compress, where it does not always. */
 function compressionOption(format: string, algorithm: string): Record<string, string> {
-  return format === 'qcow2' ? { compression_type: algorithm } : {}
+  if (format === 'qcow2') return { compression_type: algorithm }
+  return format === 'vmdk' ? { subformat: 'streamOptimized' } : {}
+}
+
+/** Some layers cannot be written but packed. */
+function packerOf(top: Layer, compress: string | undefined): Packer | undefined {
+  const packer = isWritable(top) ? top.packer : undefined
+  return compress !== undefined || packer?.inOrder ? packer : undefined
 }
 
 /** The layer of the source that is the very file which the new image has as parent; what it holds need not be copied. */

@@ -176,12 +176,13 @@ class Copier {
   }
 
   newLanes(): Lane[] {
-    const room = Math.max(PIECE, this.options.packer ? this.to.granularity : 0)
+    const { packer } = this.options
+    const room = Math.max(PIECE, packer ? this.to.granularity : 0)
     const lanes = (count: number, handsOver: boolean, bytes: number): Lane[] =>
       Array.from({ length: count }, () => ({ handsOver, buffer: Buffer.allocUnsafeSlow(bytes) }))
     return this.handsOver
       ? [...lanes(HANDED_OVER, true, room), ...lanes(1, false, OWN_PIECE)]
-      : lanes(BY_HAND, false, room)
+      : lanes(packer?.inOrder ? 1 : BY_HAND, false, room)
   }
 
   *copy(offset: number, length: number, { handsOver, buffer }: Lane): Io<void> {
@@ -284,14 +285,18 @@ class Copier {
       const granule = bytes.subarray(start, end)
       const whole = (offset + start) % granularity === 0 && (granule.length === granularity || offset + end === size)
       if (!isZero(bytes, start, end)) {
-        work.push(whole ? this.packOne(offset + start, granule, packer) : promised(this.write(offset + start, granule)))
+        const after = packer.inOrder ? work.at(-1) : undefined
+        work.push(
+          whole ? this.packOne(offset + start, granule, packer, after) : promised(this.write(offset + start, granule)),
+        )
       }
       start = end
     }
     await Promise.all(work)
   }
 
-  private async packOne(offset: number, granule: Uint8Array, packer: Packer): Promise<void> {
+  /** @param after what must be stored before; packing need not wait for it */
+  private async packOne(offset: number, granule: Uint8Array, packer: Packer, after?: Promise<void>): Promise<void> {
     let whole = granule
     if (granule.length < this.to.granularity) {
       // The disk ends inside its last granule.
@@ -299,6 +304,7 @@ class Copier {
       whole.set(granule)
     }
     const packed = await packer.pack(whole)
+    await after
     if (!packed) return await promised(this.write(offset, granule))
     await promised(packer.store(offset, packed))
     this.noteWritten(granule.length)
