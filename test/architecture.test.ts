@@ -37,7 +37,7 @@ const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/io\//, ['node:fs', 'node:module', 'node:path', 'node:worker_threads', 'node:zlib']],
   [/^lib\/contracts\//, []],
   [/^lib\/formats\//, ['node:zlib']],
-  [/^lib\/containers\//, ['node:util', 'node:zlib']],
+  [/^lib\/containers\//, ['node:crypto', 'node:util', 'node:zlib']],
   [/^lib\/partitions\//, []],
   [/^lib\/inspection\//, []],
   [/^lib\/undo\//, ['node:path']],

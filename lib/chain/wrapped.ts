@@ -41,7 +41,11 @@ export function* unwrapped(image: Image, options: UnwrapOptions): Io<Image> {
   return yield* container.open(image, image.member)
 }
 
-function* containerOf(image: Image, { containers = [], drivers, format }: UnwrapOptions): Io<Container | undefined> {
+/** The container that a file is; undefined: it is none. */
+export function* containerOf(
+  image: Image,
+  { containers = [], drivers, format }: Omit<UnwrapOptions, 'access'>,
+): Io<Container | undefined> {
   const name = image.name.toLowerCase()
   const possible = containers.filter(
     ({ extensions }) => format === undefined || extensions.some((ending) => name.endsWith(ending)),

@@ -1,4 +1,5 @@
 import type { Io } from '../io/io.ts'
+import type { CheckReport } from './check-report.ts'
 import type { Image, Sample } from './image.ts'
 import type { Inspector } from './inspection.ts'
 
@@ -25,6 +26,8 @@ export interface Container {
    * command that unpacks it
    */
   open(image: Image, member?: string): Io<Image>
+  /** Looks for everything that is wrong with what is around the images; changes nothing. */
+  check?(image: Image, report: CheckReport): Io<void>
   /** Judges files of this kind that may be from anybody. */
   readonly inspector?: Inspector
 }

@@ -6,7 +6,7 @@ import type { Layer } from '../contracts/layer.ts'
 import { reasonOf, type VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { promised } from '../io/io.ts'
-import { type OpenOptions, openAlone, openKnown } from './images.ts'
+import { type OpenOptions, openAlone, openContainer, openKnown } from './images.ts'
 import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
 
 export interface CheckOptions extends OpenOptions, JobOptions {
@@ -35,6 +35,7 @@ export interface CheckResult {
  */
 export async function* checkImage(file: string, options: CheckOptions = {}): Job<CheckResult> {
   const checker = new Checker(options)
+  yield* checker.checkContainer(file)
   let name: string | undefined = file
   let format = options.format
   for (let depth = 0; name !== undefined && depth < (options.maxDepth ?? 64); depth++) {
@@ -81,6 +82,21 @@ export class Checker {
     return { findings, counts, checked, unchecked, mendable, links }
   }
 
+  /** Checks what is around an image, if anything is. */
+  async *checkContainer(file: string): AsyncGenerator<Progress, void, void> {
+    const opened = await promised(openContainer(file, this.options))
+    if (!opened) return
+    const { image, container } = opened
+    try {
+      if (!container.check) return
+      this.report.enter(image.name)
+      yield* this.follow(promised(container.check(image, this.report)))
+      this.checked.push(image.name)
+    } finally {
+      image.store.close()
+    }
+  }
+
   async *checkStructure(layer: Layer): AsyncGenerator<Progress, void, void> {
     const driver = driverNamed(layer.format, drivers, layer.name)
     this.report.enter(layer.name)
@@ -92,16 +108,22 @@ export class Checker {
       this.unchecked.push(layer.name)
       return
     }
-    yield* whileRunning(
-      promised(driver.check(layer, this.report)),
+    yield* this.follow(promised(driver.check(layer, this.report)))
+    this.checked.push(layer.name)
+    const { counts } = this.report
+    // What is packed can be read, never mended.
+    const canMend = driver.repair !== undefined && layer.store.wrapping === undefined
+    if (canMend && counts.error + counts.leak > error + leak) this.mendable.push(layer.name)
+  }
+
+  private follow(work: Promise<void>): AsyncGenerator<Progress, void, void> {
+    return whileRunning(
+      work,
       () => this.progress,
       () => {
         this.stopped = true
       },
     )
-    this.checked.push(layer.name)
-    const { counts } = this.report
-    if (driver.repair && counts.error + counts.leak > error + leak) this.mendable.push(layer.name)
   }
 
   /** The image could not even be opened. */

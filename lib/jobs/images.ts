@@ -5,8 +5,9 @@ import { FolderGate, HostImage } from '../chain/gate.ts'
 import type { LayerPool } from '../chain/layer-pool.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { chooseDriver, driverNamed } from '../chain/probe.ts'
-import { unwrapped } from '../chain/wrapped.ts'
+import { containerOf, unwrapped } from '../chain/wrapped.ts'
 import { containers } from '../containers/registry.ts'
+import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
@@ -111,6 +112,21 @@ export function* openKnown(file: string, options: OpenOptions = {}): Io<KnownLay
     parentFormat,
     maxDepth,
   })
+}
+
+/** Opens a file of which the container that it is is meant, and not the image inside; undefined: it is none. */
+export function* openContainer(
+  file: string,
+  options: OpenOptions = {},
+): Io<{ image: HostImage; container: Container } | undefined> {
+  const { image } = openFile(file, 'read', options)
+  let container: Container | undefined
+  try {
+    container = yield* containerOf(image, { drivers, containers, format: options.format })
+  } finally {
+    if (!container) image.store.close()
+  }
+  return container && { image, container }
 }
 
 /** Opens one image file by itself, without its parents. */
