@@ -5,6 +5,7 @@ import { openFlat } from './extent-flat.ts'
 import { openSparse } from './extent-sparse.ts'
 import { openZero } from './extent-zero.ts'
 import { readSparseHeader } from './sparse-header.ts'
+import { openStream } from './stream/open-stream.ts'
 
 /** How extents are opened, by the type that the descriptor gives them. ["The Extent Descriptions"] */
 const OPENERS: ReadonlyMap<string, ExtentOpener> = new Map([
@@ -38,11 +39,8 @@ function* openHostedSparse(opening: ExtentOpening): Io<ExtentFile> {
       section: 'The Extent Descriptions',
     })
   }
-  const header = yield* readSparseHeader(store.name, store)
-  if (!header.isStream) return yield* openSparse(opening, store, header)
-  throw unsupported(store.name, 'it is a stream of packed grains', {
-    structure: 'header',
-    at: 0,
-    section: 'Stream-Optimized Compressed Sparse Extents',
-  })
+  // Whoever has read the descriptor in the same file was told of all that is wrong with the header.
+  const reader = opening.isOwnFile && image.leaveOut ? { ...image, leaveOut: () => {} } : image
+  const header = yield* readSparseHeader(reader, store)
+  return header.isStream ? yield* openStream(opening, store, header) : yield* openSparse(opening, store, header)
 }

@@ -56,7 +56,8 @@ export const marker = struct(
   { size: SECTOR, order: 'little' },
   { value: u64(0), size: u32(8), type: u32(12), rest: bytes(16, SECTOR - 16) },
 )
-export const MARKER = { endOfStream: 0, footer: 3 } as const
+/** The last is not in the specification; newer writers put it in to tell how far they are. */
+export const MARKER = { endOfStream: 0, grainTable: 1, grainDirectory: 2, footer: 3, progress: 4 } as const
 
 /** A descriptor has its place right behind the header, and readers stop at so many bytes. */
 export const DESCRIPTOR_SECTOR = 1

@@ -60,7 +60,7 @@ function* readDescribed(image: Image): Io<Described> {
 /** The size of the disk is the header's: the descriptor may have been left behind by a change of size. */
 function* readEmbedded(image: Image): Io<Described> {
   const { name, store } = image
-  const header = yield* readSparseHeader(name, store)
+  const header = yield* readSparseHeader(image, store)
   if (!header.descriptor) throw onlyAPart(name)
   const { at } = header.descriptor
   const length = Math.min(header.descriptor.length, (yield* settle(store.size())) - at)

@@ -2,7 +2,7 @@ import { ceilDiv, isPowerOfTwo } from '../../bytes/align.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { corrupt, tooLarge, unsupported } from './damage.ts'
+import { corrupt, leaveOut, type Reader, tooLarge, unsupported } from './damage.ts'
 import {
   DIRECTORY_AT_END,
   ENTRY,
@@ -16,6 +16,7 @@ import {
   sparseHeader,
   TABLE_ENTRIES,
 } from './layout.ts'
+import { findDirectory } from './stream/find-directory.ts'
 
 const SECTION = 'Hosted Sparse Extents'
 /** From the end: marker, footer, marker that ends the stream. ["Stream-Optimized Compressed Sparse Extents"] */
@@ -30,7 +31,7 @@ export interface SparseHeader {
   readonly tableBytes: number
   /** grain tables, and so entries of a directory */
   readonly tables: number
-  /** bytes in the file where the directory begins */
+  /** bytes in the file where the directory begins; 0: salvage has found none */
   readonly directoryAt: number
   /** the same of its copy; undefined: there is none */
   readonly redundantAt: number | undefined
@@ -46,20 +47,25 @@ export interface SparseHeader {
 /**
  * Reads and judges the header of a sparse extent, or its footer where the header says that the tables are at the end.
  *
+ * @param reader whose file it is; salvage does without a footer
  * @throws VdiskError CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED
  */
-export function* readSparseHeader(file: string, store: ByteStore): Io<SparseHeader> {
-  const fields = yield* fieldsAt(file, store, 0)
-  if (fields.directoryOffset !== DIRECTORY_AT_END) return judged(file, fields, 0)
+export function* readSparseHeader(reader: Reader, store: ByteStore): Io<SparseHeader> {
+  const { name } = store
+  const fields = yield* fieldsAt(name, store, 0)
+  if (fields.directoryOffset !== DIRECTORY_AT_END) return judgeHeader(name, fields, 0)
   const at = (yield* settle(store.size())) - FOOTER_FROM_END
-  if (at <= 0) throw corrupt(file, 'its tables should be at its end, but there is no footer', spot(0))
-  const footer = yield* fieldsAt(file, store, at)
-  if (footer.magic !== SPARSE_MAGIC || footer.directoryOffset === DIRECTORY_AT_END) {
-    throw corrupt(file, 'its tables should be at its end, but there is no footer', spot(at))
+  const footer = at > 0 ? yield* fieldsAt(name, store, at) : undefined
+  if (footer?.magic === SPARSE_MAGIC && footer.directoryOffset !== DIRECTORY_AT_END) {
+    // The footer repeats the header; where the descriptor is, only the header knows for certain.
+    const { descriptorOffset, descriptorSize } = fields
+    return judgeHeader(name, { ...footer, descriptorOffset, descriptorSize }, at)
   }
-  // The footer repeats the header; where the descriptor is, only the header knows for certain.
-  const { descriptorOffset, descriptorSize } = fields
-  return judged(file, { ...footer, descriptorOffset, descriptorSize }, at)
+  leaveOut(reader, corrupt(name, 'its tables should be at its end, but there is no footer', spot(Math.max(at, 0))))
+  // Before anything is looked for by what it says.
+  refuseDamage(name, fields, 0)
+  const found = yield* findDirectory(store, fields.overhead * SECTOR, fields)
+  return judgeHeader(name, { ...fields, directoryOffset: BigInt((found ?? 0) / SECTOR) }, 0)
 }
 
 function* fieldsAt(file: string, store: ByteStore, at: number): Io<SparseHeader['fields']> {
@@ -73,7 +79,8 @@ function* fieldsAt(file: string, store: ByteStore, at: number): Io<SparseHeader[
   return sparseHeader.decode(bytes)
 }
 
-function judged(file: string, fields: SparseHeader['fields'], at: number): SparseHeader {
+/** What fields mean, if they can be right. @param at where they lie, for messages. @throws VdiskError as `readSparseHeader` */
+export function judgeHeader(file: string, fields: SparseHeader['fields'], at: number): SparseHeader {
   refuseDamage(file, fields, at)
   const { capacity, grainSize, entriesPerTable, flags, redundantDirectoryOffset } = fields
   const tables = ceilDiv(capacity, grainSize * entriesPerTable)

@@ -1,0 +1,31 @@
+import { isVdiskError } from '../../../errors.ts'
+import { type Io, settle } from '../../../io/io.ts'
+import type { ByteStore } from '../../../io/store.ts'
+import { leaveOut } from '../damage.ts'
+import type { ExtentFile, ExtentOpening } from '../extent-file.ts'
+import type { SparseHeader } from '../sparse-header.ts'
+import { GrainMap } from './grain-map.ts'
+import { rebuildGrains } from './rebuild.ts'
+import { StreamExtent } from './stream-extent.ts'
+import { onceOnly, WritableStreamExtent } from './writable-stream-extent.ts'
+
+/** Opens a stream of packed grains. @throws VdiskError CORRUPT, UNSUPPORTED, READ_ONLY */
+export function* openStream(opening: ExtentOpening, store: ByteStore, header: SparseHeader): Io<ExtentFile> {
+  const grains = yield* openGrains(opening, store, header)
+  const file = { store, header, grains, end: yield* settle(store.size()) }
+  if (opening.access === 'read') return new StreamExtent(opening, file)
+  if (grains.directory.some((sector) => sector !== 0)) throw onceOnly(store.name)
+  return new WritableStreamExtent(opening, file)
+}
+
+/** Without a directory that can be believed salvage goes by the marks between the grains. */
+function* openGrains({ image }: ExtentOpening, store: ByteStore, header: SparseHeader): Io<GrainMap> {
+  if (header.directoryAt === 0) return yield* rebuildGrains(image, store, header)
+  try {
+    return yield* GrainMap.open(store, header)
+  } catch (error) {
+    if (!isVdiskError(error, 'CORRUPT')) throw error
+    leaveOut(image, error)
+    return yield* rebuildGrains(image, store, header)
+  }
+}
