@@ -42,19 +42,6 @@ export function imageWith(image: Image, changes: Partial<Image>): Image {
   }
 }
 
-/** The same image, some of which is otherwise. Images may be of classes, so a copy by `...` would lack what those give it. */
-export function imageWith(image: Image, changes: Partial<Image>): Image {
-  const { name, store, signal, leaveOut } = image
-  return {
-    name,
-    store,
-    signal,
-    leaveOut,
-    neighbour: (reference, access) => image.neighbour(reference, access),
-    ...changes,
-  }
-}
-
 /** What a probe may look at. */
 export interface Sample {
   readonly name: string
