@@ -30,7 +30,7 @@ export interface Image {
 
 /** The same image, some of which is otherwise. Images may be of classes, so a copy by `...` would lack what those give it. */
 export function imageWith(image: Image, changes: Partial<Image>): Image {
-  const { name, store, signal, leaveOut, member } = image
+  const { name, store, signal, leaveOut, member, takeOver, removeNeighbour } = image
   return {
     name,
     store,
@@ -38,6 +38,8 @@ export function imageWith(image: Image, changes: Partial<Image>): Image {
     leaveOut,
     member,
     neighbour: (reference, access) => image.neighbour(reference, access),
+    ...(takeOver && { takeOver: (neighbour) => takeOver.call(image, neighbour) }),
+    ...(removeNeighbour && { removeNeighbour: (neighbour) => removeNeighbour.call(image, neighbour) }),
     ...changes,
   }
 }

@@ -1,11 +1,10 @@
-import type { Awaitable } from './io.ts'
 import { type ByteStore, pastEnd } from './store.ts'
 
 const PAGE = 4096
 
 /**
  * What a store would be if it were written to: changes stay in memory, page by page, and the store itself is only read.
- * For showing what a change would do.
+ * For showing what a change would do. Who opened the store below closes it.
  */
 export class OverlayStore implements ByteStore {
   readonly name: string
@@ -65,9 +64,7 @@ export class OverlayStore implements ByteStore {
 
   flush(): void {}
 
-  close(): Awaitable<void> {
-    return this.below.close()
-  }
+  close(): void {}
 
   fileId(): string {
     return this.below.fileId?.() ?? this.name

@@ -3,12 +3,12 @@ import { type Image, imageWith } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { type DoubtfulRange, type Repaired, RepairReport, type RepairScope } from '../contracts/repair.ts'
 import { isVdiskError, VdiskError } from '../errors.ts'
-import { promised, settle } from '../io/io.ts'
-import { OverlayStore } from '../io/overlay-store.ts'
+import { promised } from '../io/io.ts'
 import { Checker, type CheckResult } from './check.ts'
 import { childrenOf } from './children.ts'
 import { type OpenOptions, openPatient } from './images.ts'
 import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
+import { Rehearsal } from './rehearsal.ts'
 import { type UndoOptions, undoableJob } from './undoable.ts'
 
 export interface RepairOptions extends OpenOptions, JobOptions, UndoOptions {
@@ -51,12 +51,13 @@ async function* repairOrTry(file: string, options: RepairOptions): Job<RepairRes
   const work = new Repair(file, options, new Checker(options))
   const { image, driver } = await promised(openPatient(file, options.dryRun ? 'read' : 'repair', options))
   let layer: Layer | undefined
+  let rehearsal: Rehearsal | undefined
   try {
-    const length = await promised(settle(image.store.size()))
-    const patient = options.dryRun ? imageWith(image, { store: new OverlayStore(image.store, length) }) : image
-    yield* work.mend(patient, driver)
-    layer = yield* work.check(patient, driver)
+    if (options.dryRun) rehearsal = await promised(Rehearsal.of(image))
+    yield* work.mend(rehearsal ?? image, driver)
+    layer = yield* work.check(rehearsal ?? image, driver)
   } finally {
+    await rehearsal?.close()
     image.store.close()
   }
   // The link is judged by opening the whole chain, which is not possible while nobody else may open the image.
