@@ -66,7 +66,7 @@ function isMember(head: Uint8Array): boolean {
   return magic === MAGIC && method === DEFLATE
 }
 
-const unpack: Unpack = (stored, length) => gunzip(stored, { maxOutputLength: Math.max(1, length) })
+const unpack: Unpack = (stored, { length }) => gunzip(stored, { maxOutputLength: Math.max(1, length) })
 
 /** The members of a BGZF file; undefined if it is none. */
 function* findBlocks(image: Image, fileSize: number): Io<Pieces | undefined> {

@@ -8,8 +8,8 @@ export const LONGEST_PIECE = 64 << 20
 /** Bytes of unpacked pieces that are kept, the one read last in any case. */
 const CAPACITY = 64 << 20
 
-/** What is done to the bytes of one piece. @throws Error if they do not unpack to exactly `length` bytes */
-export type Unpack = (stored: Uint8Array, length: number) => Awaitable<Uint8Array>
+/** What is done to the bytes of one piece. @throws Error if they do not unpack to exactly its length */
+export type Unpack = (stored: Uint8Array, piece: Piece) => Awaitable<Uint8Array>
 
 /** A packed file as the bytes inside, read piece by piece. */
 export class UnpackedStore implements ByteStore {
@@ -98,7 +98,7 @@ export class UnpackedStore implements ByteStore {
     yield* settle(this.inner.read(piece.at, stored))
     let bytes: Uint8Array
     try {
-      bytes = yield* settle(this.unpack(stored, piece.length))
+      bytes = yield* settle(this.unpack(stored, piece))
       if (bytes.length !== piece.length) throw new Error(`it holds ${bytes.length} bytes instead of ${piece.length}`)
     } catch (error) {
       throw damagedPiece(this.name, this.wrapping.container, piece.at, error)

@@ -6,7 +6,7 @@ import { type Io, Pace, settle } from '../io/io.ts'
 import { loadZstd, readFrameHeader, type Zstd } from '../io/zstd.ts'
 import { compressedInspector } from './inspector.ts'
 import { Pieces } from './pieces.ts'
-import { damagedPiece, LONGEST_PIECE, notAtRandom, UnpackedStore } from './unpacked-store.ts'
+import { damagedPiece, LONGEST_PIECE, notAtRandom, type Unpack, UnpackedStore } from './unpacked-store.ts'
 
 /**
  * zstd: frames, each of which can be unpacked by itself. [RFC 8878]
@@ -41,9 +41,9 @@ export const zstd: Container = {
   *open(image) {
     const fileSize = yield* settle(image.store.size())
     const wrapping = { container: 'zstd', member: undefined, fileSize }
-    const pieces = (yield* readSeekTable(image, fileSize)) ?? (yield* findFrames(image, fileSize))
     const library = (yield loadZstd()) as Zstd
-    const unpack = (stored: Uint8Array, length: number): Uint8Array => library.decompress(stored, length)
+    const pieces = (yield* readSeekTable(image, fileSize)) ?? (yield* findFrames(image, fileSize, library))
+    const unpack: Unpack = (stored, { length }) => library.decompress(stored, length)
     return imageWith(image, { store: new UnpackedStore(image.store, { wrapping, pieces, unpack }) })
   },
   inspector: compressedInspector('zstd', begins),
@@ -89,8 +89,8 @@ function* readSeekTable(image: Image, fileSize: number): Io<Pieces | undefined> 
   return at === tableAt - SKIPPABLE_HEADER ? pieces : undefined
 }
 
-/** @throws VdiskError UNSUPPORTED where a frame is too long, or does not tell its length */
-function* findFrames(image: Image, fileSize: number): Io<Pieces> {
+/** @throws VdiskError UNSUPPORTED where a frame is too long, or does not tell its length and the file is not small */
+function* findFrames(image: Image, fileSize: number, library: Zstd): Io<Pieces> {
   const pieces = new Pieces(image.name)
   const pace = new Pace(image.signal)
   const header = new Uint8Array(LONGEST_HEADER)
@@ -106,13 +106,35 @@ function* findFrames(image: Image, fileSize: number): Io<Pieces> {
     }
     if (magic !== FRAME) throw damagedPiece(image.name, 'zstd', at, new Error('no frame begins here'))
     const { headerLength, contentSize, hasChecksum } = readFrameHeader(bytes)
-    if (contentSize === undefined || contentSize > LONGEST_PIECE) throw tooLong(image.name)
+    if (contentSize !== undefined && contentSize > LONGEST_PIECE) throw tooLong(image.name)
     const end = (yield* endOfBlocks(image, at + headerLength, fileSize)) + (hasChecksum ? 4 : 0)
     if (end > fileSize) throw cutOff(image.name, at)
-    pieces.add({ length: contentSize, at, storedLength: end - at })
+    const storedLength = end - at
+    // Whoever packs a stream does not know its length beforehand; then it is unpacked once, if all of it is small.
+    const room = LONGEST_PIECE - pieces.size
+    const length = contentSize ?? (yield* unpackedLength(image, { at, storedLength }, room, library))
+    pieces.add({ length, at, storedLength })
     at = end
   }
   return pieces
+}
+
+/** @param most bytes that may be unpacked to see */
+function* unpackedLength(
+  image: Image,
+  { at, storedLength }: { readonly at: number; readonly storedLength: number },
+  most: number,
+  library: Zstd,
+): Io<number> {
+  if (storedLength > most) throw tooLong(image.name)
+  const stored = new Uint8Array(storedLength)
+  yield* settle(image.store.read(at, stored))
+  try {
+    return library.decompress(stored, most).length
+  } catch {
+    // It is damaged, or holds more; whoever unpacks it will see.
+    throw tooLong(image.name)
+  }
 }
 
 /** Where the last block of a frame ends. [RFC 8878, 3.1.1.2] */

@@ -1,9 +1,13 @@
+import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import zlib from 'node:zlib'
 import { describe, expect, test } from 'vitest'
+import { isVdiskError } from '../../../lib/errors.ts'
 import { createDisk, createLayer, inspectImage, judgeImage, openDisk } from '../../../lib/index.ts'
+import { loadZstd } from '../../../lib/io/zstd.ts'
 import { bgzf, packableDisk } from '../../support/packed-disks.ts'
+import { describeWithPeers } from '../../support/peers.ts'
 import { printSeed, randomFor, randomTest } from '../../support/random.ts'
 import { refusal } from '../../support/refusal.ts'
 import { scratchFolder } from '../../support/temp.ts'
@@ -151,4 +155,84 @@ describe('damage and bombs', () => {
 test('a member is only looked for in an archive', async () => {
   const file = written('disk.raw.gz', zlib.gzipSync(new Uint8Array(SIZE)))
   expect(await refusal(() => openDisk(path.join(file, 'member')))).toMatchObject({ code: 'NOT_FOUND' })
+})
+
+/** Programs that pack, how they are called, and what must be there to run them. */
+const PACKERS = [
+  ['xz', 'xz', ['-T1']],
+  ['xz', 'xz', ['--block-size=40000']],
+  ['bzip2', 'bz2', []],
+  ['zstd', 'zst', ['--stdout', '-q']],
+  ['pzstd', 'zst', ['--stdout', '-q', '-p2']],
+] as const
+
+for (const [tool, ending, args] of PACKERS) {
+  describeWithPeers([tool], `packed by ${tool} ${args.join(' ')}`, () => {
+    const pack = (content: Uint8Array): Buffer => {
+      const file = written('plain.raw', content)
+      return execFileSync(tool, tool === 'xz' || tool === 'bzip2' ? ['-c', ...args, file] : [...args, file])
+    }
+
+    randomTest('a disk reads at any place, also from several streams', async (random) => {
+      const content = packableDisk(random, SIZE)
+      const file = written(`disk.raw.${ending}`, Buffer.concat([pack(content), pack(content.subarray(0, 70_001))]))
+      const whole = Buffer.concat([content, content.subarray(0, 70_001)])
+      await using disk = await openDisk(file)
+      expect(disk.size).toBe(whole.length)
+      for (let times = 0; times < 30; times++) {
+        const offset = random.below(whole.length)
+        const bytes = new Uint8Array(1 + random.below(Math.min(whole.length - offset, 70_000)))
+        await disk.read(offset, bytes)
+        expectEqual(bytes, whole.subarray(offset, offset + bytes.length))
+      }
+    })
+
+    randomTest('a changed byte is noticed, or changes nothing', async (random) => {
+      const content = packableDisk(random, 30_000)
+      const packed = pack(content)
+      for (let times = 0; times < 20; times++) {
+        const damaged = Buffer.from(packed)
+        damaged[random.below(damaged.length)] = random.below(256)
+        const cut = random.chance(0.3) ? damaged.subarray(0, 100 + random.below(damaged.length - 100)) : damaged
+        const file = written(`disk.raw.${ending}`, cut)
+        try {
+          const found = await readAll(file)
+          // What no longer begins like a container is a disk itself.
+          if (Buffer.compare(found, cut) !== 0 && tool === 'xz') expectEqual(found, content)
+        } catch (error) {
+          if (!isVdiskError(error)) throw error
+        }
+      }
+    })
+
+    test('a bomb is refused with the command that unpacks it', async () => {
+      const bomb = pack(new Uint8Array(65 << 20))
+      const whole = tool === 'xz' && args[0] === '-T1'
+      if (!whole && tool !== 'bzip2' && tool !== 'zstd') return
+      const file = written(`disk.raw.${ending}`, bomb)
+      const { code, advice } = await refusal(() => openDisk(file))
+      expect(code).toBe('UNSUPPORTED')
+      expect(advice).toContain(`--keep ${file}`)
+    })
+  })
+}
+
+test('zstd with a seek table', async () => {
+  const content = packableDisk(randomFor('seekable'), SIZE)
+  const zstd = await loadZstd()
+  const parts = [0, 100_000, 200_000, 300_000].map((at) => content.subarray(at, Math.min(SIZE, at + 100_000)))
+  const frames = parts.map((part) => zstd.compress(part))
+  const table = Buffer.alloc(8 + frames.length * 8 + 9)
+  table.writeUInt32LE(0x184d2a5e, 0)
+  table.writeUInt32LE(table.length - 8, 4)
+  for (const [i, frame] of frames.entries()) {
+    table.writeUInt32LE(frame.length, 8 + 8 * i)
+    table.writeUInt32LE(parts[i]?.length ?? 0, 12 + 8 * i)
+  }
+  table.writeUInt32LE(frames.length, table.length - 9)
+  table.writeUInt32LE(0x8f92eab1, table.length - 4)
+  expectEqual(await readAll(written('disk.raw.zst', Buffer.concat([...frames, table]))), content)
+  table.writeUInt32LE(99_999, 12)
+  const file = written('disk.raw.zst', Buffer.concat([...frames, table]))
+  expect(await refusal(() => readAll(file))).toMatchObject({ code: 'CORRUPT' })
 })
