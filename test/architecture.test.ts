@@ -42,6 +42,7 @@ const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/inspection\//, []],
   [/^lib\/undo\//, ['node:path']],
   [/^lib\/chain\/gate\.ts$/, ['node:fs', 'node:path']],
+  [/^lib\/chain\/record-file\.ts$/, ['node:path']],
   [/^lib\/chain\//, ['node:crypto']],
 ]
 

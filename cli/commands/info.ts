@@ -103,6 +103,7 @@ function printLayer(out: Output, info: LayerInfo): void {
     ['parent', info.parent && parentText(info)],
     ['expects', info.parent && info.parent.expects.length > 0 ? info.parent.expects.join(' or ') : undefined],
     ['accepted', info.parent?.replaced && `in place of ${info.parent.replaced}`],
+    ['link record', info.linkRecord && recordText(info.linkRecord)],
     ['merging', info.parent?.merging ? 'a merge into the parent was begun; run it again to finish it' : undefined],
     ['merged', info.merged && `into ${info.merged.into} on ${dateOf(info.merged.at)}: this file is history`],
     ['in use', info.inUse ? 'another program has it open for writing; what is told here may change' : undefined],
@@ -166,6 +167,15 @@ function printChain(out: Output, layers: readonly ChainLayerInfo[]): void {
 function parentText(info: LayerInfo): string {
   const { references = [], format } = info.parent ?? {}
   return `${references.join(' or ') || '(not named)'}${format ? ` (${format})` : ' (format not named)'}`
+}
+
+function recordText({ file, state }: NonNullable<LayerInfo['linkRecord']>): string {
+  const says = {
+    holds: 'holds what the format has no place for; keep it beside the image',
+    stale: 'says nothing: it speaks of another link than the image itself has now',
+    damaged: 'says nothing: it cannot be read',
+  }
+  return `${path.basename(file)}, beside the image: ${says[state]}`
 }
 
 function camelToWords(name: string): string {

@@ -1,5 +1,5 @@
 import path from 'node:path'
-import type { Image } from '../contracts/image.ts'
+import type { Image, SideFile } from '../contracts/image.ts'
 import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import type { Entry, FileStore, Files, OpenFileOptions } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
@@ -7,6 +7,7 @@ import { type Io, just } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
 import type { ByteStore } from '../io/store.ts'
 import type { LayerPool } from './layer-pool.ts'
+import { RecordFile, recordOf } from './record-file.ts'
 
 /** What a reference inside an image is for. */
 export type ReferenceRole = 'parent' | 'extent' | 'data'
@@ -22,6 +23,8 @@ export interface Gate {
   /** As `Image.takeOver` and `Image.removeNeighbour`. @throws VdiskError REFUSED for what is no plain name */
   takeOver?(neighbour: string, image: Image): void
   removeNeighbour?(neighbour: string, image: Image): void
+  /** The linkage record beside an image, if files can lie there. @param file path of the image */
+  recordBeside?(file: string): SideFile | undefined
 }
 
 /** A reference that wants to be followed. */
@@ -124,6 +127,10 @@ export class FolderGate implements Gate {
     const file = path.join(path.dirname(own), name)
     if (path.basename(file) === name && file !== own && this.files.look(file)?.kind !== 'folder') return file
     throw refused({ reference: name, from, role: 'data' }, 'it is no other file beside it')
+  }
+
+  recordBeside(file: string): SideFile {
+    return new RecordFile(this.files, recordOf(this.files.realPath(file)), this.options.durable ?? true)
   }
 
   /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */
@@ -250,18 +257,29 @@ export class HostImage implements Image {
   /** names of the files that were made for this image */
   readonly made: string[] = []
   private readonly gate: Gate
+  /** where its file is while it has not yet got its name */
+  private readonly place: string
 
   constructor(
     name: string,
     store: FileStore,
     gate: Gate,
-    { namedBy, member }: { readonly namedBy?: HostImage | undefined; readonly member?: string | undefined } = {},
+    {
+      namedBy,
+      member,
+      place = name,
+    }: Pick<Partial<HostImage>, 'namedBy' | 'member'> & { readonly place?: string } = {},
   ) {
     this.name = name
     this.store = store
     this.gate = gate
     this.namedBy = namedBy
     this.member = member
+    this.place = place
+  }
+
+  get linkRecord(): SideFile | undefined {
+    return this.store.isDevice ? undefined : this.gate.recordBeside?.(this.place)
   }
 
   get signal(): AbortSignal | undefined {

@@ -4,6 +4,7 @@ import type { Layer } from '../contracts/layer.ts'
 import { throwIfCancelled, VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
+import { textBeside } from './link-record.ts'
 import { UnpackedCache } from './unpacked.ts'
 
 /** Bytes of unpacked granules kept for all chains of a pool. */
@@ -33,6 +34,8 @@ interface Entry {
   readonly store: ByteStore
   /** as it was before anything was read */
   readonly stamp: FileStamp | undefined
+  /** what the linkage record beside it said */
+  readonly record: string | undefined
   readonly neighbours: Neighbour[]
   readonly users: string[]
   /** undefined while it is being opened */
@@ -78,9 +81,10 @@ export class LayerPool {
    * @param user the disk that wants it; `release` is told the same
    */
   *take(image: Image, format: string, user: string, open: (image: Image) => Io<Layer>): Io<Layer> {
+    const record = yield* textBeside(image)
     for (;;) {
-      const entry = this.find(image.store, format)
-      if (!entry) return yield* this.openNew(image, format, user, open)
+      const entry = this.find(image.store, format, record)
+      if (!entry) return yield* this.openNew(image, { format, record, user }, open)
       if (!entry.layer) {
         yield entry.ready
         throwIfCancelled(image.signal)
@@ -147,22 +151,27 @@ export class LayerPool {
     return [...new Set(ofFile.flatMap(({ users }) => users))]
   }
 
-  private find(store: ByteStore, format: string): Entry | undefined {
+  private find(store: ByteStore, format: string, record: string | undefined): Entry | undefined {
     for (const entry of this.entries) {
-      if (entry.stale || entry.format !== format || !entry.store.standsFor?.(store)) continue
+      if (entry.stale || entry.format !== format || entry.record !== record || !entry.store.standsFor?.(store)) continue
       if (sameStamp(entry.stamp, store.stamp?.())) return entry
     }
     return undefined
   }
 
-  private *openNew(image: Image, format: string, user: string, open: (image: Image) => Io<Layer>): Io<Layer> {
+  private *openNew(
+    image: Image,
+    { format, record, user }: Pick<Entry, 'format' | 'record'> & { readonly user: string },
+    open: (image: Image) => Io<Layer>,
+  ): Io<Layer> {
     const { store } = image
     let settled!: () => void
     const ready = new Promise<void>((resolve) => {
       settled = resolve
     })
     const stamp = store.stamp?.()
-    const entry: Entry = { format, store, stamp, neighbours: [], users: [user], layer: undefined, ready, stale: false }
+    const opening = { neighbours: [], users: [user], layer: undefined, ready, stale: false }
+    const entry: Entry = { format, store, stamp, record, ...opening }
     this.entries.add(entry)
     try {
       const layer = yield* open(noting(image, entry.neighbours))

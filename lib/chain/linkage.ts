@@ -1,5 +1,7 @@
-import type { Identity, ParentLink } from '../contracts/identity.ts'
+import { createHash } from 'node:crypto'
+import type { Identity, ParentLink, ParentRecord } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
+import { isStandIn } from '../contracts/stand-in.ts'
 import type { Io } from '../io/io.ts'
 import type { FileStamp } from '../io/store.ts'
 
@@ -50,9 +52,14 @@ export function adviceOnMismatch(child: Layer): string {
  */
 export function* judgeLink(child: Layer, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {
   const link = child.parent as ParentLink
-  if (link.expects.length > 0) return judgeIdentity(link, parent)
-  return yield* judgeRecord(link, parent, sample)
+  if (link.expects.length === 0) return yield* judgeRecord(link, parent, sample)
+  const verdict = judgeIdentity(link, parent)
+  if (parent.identity?.weak && verdict.level === 'verified') return yield* judgeWeak(link, parent, sample)
+  const stoodIn = verdict.level === 'mismatch' && !parent.identity && (yield* isStoodIn(link, parent, sample))
+  return stoodIn ? { ...verdict, level: 'consistent', reason: 'PARENT_COPIED', message: LIKE_ITS_PARENT } : verdict
 }
+
+const LIKE_ITS_PARENT = 'the parent is the disk the child was made over, as far as samples tell'
 
 function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
   const found = parent.identity
@@ -65,7 +72,7 @@ function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
     found: found?.value,
   })
   if (!found) return say('mismatch', 'PARENT_ID_MISMATCH', 'the parent has no identity, but the child expects one')
-  if (!link.expects.some((one) => one.kind === found.kind && one.value === found.value)) {
+  if (!link.expects.some((one) => isSame(one, found))) {
     return sameDisk(link, found)
       ? say('mismatch', 'PARENT_MODIFIED', 'the parent was written to after the child was made')
       : say('mismatch', 'PARENT_ID_MISMATCH', 'the parent is another disk, or was written to after the child was made')
@@ -73,19 +80,49 @@ function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
   if (link.merging) return say('consistent', 'MERGE_UNDER_WAY', 'a merge of the child into the parent was begun')
   if (!found.current) {
     const seen = link.record?.stamp
-    const now = parent.store.stamp?.()
+    const now = stampOf(parent)
     return seen && now && sameFile(seen, now) && unchanged(seen, now)
       ? say('consistent', undefined, 'another program wrote to the parent, and the child was linked to it after that')
       : say('mismatch', 'PARENT_MODIFIED', 'another program wrote to the parent after the child was made')
   }
-  if (link.record && link.record.size !== parent.size) {
-    return say(
-      'mismatch',
-      'PARENT_SIZE_MISMATCH',
-      `the parent had ${link.record.size} bytes, now it has ${parent.size}`,
-    )
-  }
+  if (link.record && link.record.size !== parent.size) return say('mismatch', ...resized(link.record, parent))
   return say('verified', undefined, 'the identities agree')
+}
+
+function isSame(expected: Identity, found: Identity): boolean {
+  return (expected.kind === found.kind && expected.value === found.value) || isStandIn(expected, found, undefined)
+}
+
+/** A parent without identity, whose child has a stand-in for one, and nothing else: it has lost its linkage record. */
+function* isStoodIn(link: ParentLink, parent: Layer, sample: (() => Io<string>) | undefined): Io<boolean> {
+  if (!sample || link.record) return false
+  const record = { size: parent.size, stamp: undefined, sample: yield* sample() }
+  return link.expects.some((expected) => isStandIn(expected, undefined, record))
+}
+
+/** The parent's identity is the one that is expected; but there are programs that write without changing it. */
+function* judgeWeak(link: ParentLink, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {
+  const agree = { level: 'consistent', expected: link.expects[0]?.value, found: parent.identity?.value } as const
+  const { record } = link
+  if (!record) {
+    return {
+      ...agree,
+      reason: undefined,
+      message: 'the identities agree; whether it was written to since cannot be told',
+    }
+  }
+  const verdict = yield* judgeRecord(link, parent, sample)
+  if (verdict.level === 'unverifiable') {
+    return { ...agree, reason: undefined, message: 'the identities agree; the file is another one' }
+  }
+  if (verdict.level !== 'consistent') return verdict
+  const whole = verdict.reason === undefined
+  return {
+    ...agree,
+    level: whole ? 'verified' : 'consistent',
+    reason: verdict.reason,
+    message: whole ? 'the identities agree, and the file was not written to since the child was made' : verdict.message,
+  }
 }
 
 /** Identities that count states begin with the disk they count. */
@@ -106,28 +143,51 @@ function* judgeRecord(link: ParentLink, parent: Layer, sample: (() => Io<string>
   const { record } = link
   if (!record)
     return say('unverifiable', 'IDENTITY_UNVERIFIABLE', 'the child holds nothing by which to know its parent')
-  if (record.size !== parent.size) {
-    return say('mismatch', 'PARENT_SIZE_MISMATCH', `the parent had ${record.size} bytes, now it has ${parent.size}`)
+  if (record.size !== parent.size) return say('mismatch', ...resized(record, parent))
+  const now = stampOf(parent)
+  const sure = record.stamp && now && sameFile(record.stamp, now)
+  if (sure && !unchanged(record.stamp, now)) {
+    return say('mismatch', 'PARENT_MODIFIED', 'the parent file was written to after the child was made')
   }
-  const now = parent.store.stamp?.()
-  if (record.stamp && now && sameFile(record.stamp, now)) {
-    return unchanged(record.stamp, now)
-      ? say('consistent', undefined, 'the parent file was not written to since the child was made')
-      : say('mismatch', 'PARENT_MODIFIED', 'the parent file was written to after the child was made')
-  }
+  const untouched = 'the parent file was not written to since the child was made'
+  // A time can be set to what it was, and two changes may share one.
+  const touched = sure && record.stamp?.changed !== undefined && record.stamp.changed !== now.changed
+  const doubtful = record.racy || touched
+  if (sure && !(doubtful && sample && record.sample)) return say('consistent', undefined, untouched)
   if (record.sample === undefined || !sample) {
     return say('unverifiable', 'IDENTITY_UNVERIFIABLE', 'the parent lies in another file than the child was made over')
   }
   const found = yield* sample()
-  const verdict =
-    found === record.sample
-      ? say(
-          'consistent',
-          'PARENT_COPIED',
-          'the parent is a copy of the file the child was made over, as far as samples tell',
-        )
-      : say('mismatch', 'PARENT_ID_MISMATCH', 'the parent is not the disk the child was made over')
-  return { ...verdict, found }
+  if (found !== record.sample) {
+    const message = sure
+      ? 'the parent file was written to after the child was made'
+      : 'the parent is not the disk the child was made over'
+    return { ...say('mismatch', sure ? 'PARENT_MODIFIED' : 'PARENT_ID_MISMATCH', message), found }
+  }
+  const copied = 'the parent is a copy of the file the child was made over, as far as samples tell'
+  return { ...(sure ? say('consistent', undefined, untouched) : say('consistent', 'PARENT_COPIED', copied)), found }
+}
+
+function resized(record: ParentRecord, parent: Layer): [LinkReason, string] {
+  return ['PARENT_SIZE_MISMATCH', `the parent had ${record.size} bytes, now it has ${parent.size}`]
+}
+
+/**
+ * The stamp of all files in which a layer's content lies; undefined: the medium does not tell. Of several, it is that of the
+ * first, with a digest of all of them as time and in place of what cannot be set: it says whether they changed, not when.
+ */
+export function stampOf({ store, neighbours = [] }: Layer): FileStamp | undefined {
+  const stamp = store.stamp?.()
+  if (!stamp || neighbours.length === 0) return stamp
+  const all = [store, ...neighbours].map((one) => one.stamp?.())
+  const digestOf = (parts: readonly unknown[]): bigint =>
+    BigInt(`0x${createHash('sha256').update(parts.join(' ')).digest('hex').slice(0, 15)}`)
+  return {
+    ...stamp,
+    size: all.reduce((sum, one) => sum + (one?.size ?? 0), 0),
+    modified: digestOf(all.flatMap((one) => [one?.size, one?.modified, one?.inode])),
+    changed: digestOf(all.map((one) => one?.changed)),
+  }
 }
 
 function sameFile(a: FileStamp, b: FileStamp): boolean {

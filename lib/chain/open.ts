@@ -11,6 +11,7 @@ import type { Gate } from './gate.ts'
 import type { LayerPool } from './layer-pool.ts'
 import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
 import { chooseDriver } from './probe.ts'
+import { withLinkRecord } from './recorded-layer.ts'
 import { unwrapped } from './wrapped.ts'
 
 export const DEFAULT_DEPTH = 64
@@ -109,8 +110,11 @@ export function* openLayer(
       format: options.format,
       forWriting: access === 'write',
     })
-    if (!pool || access !== 'read') return yield* driver.open(inside, access)
-    return yield* pool.layers.take(inside, driver.name, pool.user, (noted) => driver.open(noted, 'read'))
+    const open = function* (own: Image): Io<Layer> {
+      return yield* withLinkRecord(yield* driver.open(own, access), own)
+    }
+    if (!pool || access !== 'read') return yield* open(inside)
+    return yield* pool.layers.take(inside, driver.name, pool.user, open)
   } catch (error) {
     yield* settle(image.store.close())
     throw error
@@ -178,9 +182,14 @@ function* findParent(layer: Layer, link: ParentLink, image: Image, gate: Gate): 
   throw new VdiskError('PARENT_MISSING', {
     message: `Cannot open ${layer.name}: its parent "${link.references[0] ?? '(not named)'}" is missing`,
     where: { file: layer.name, structure: 'parent reference' },
-    advice: isVdiskError(failure) ? failure.advice : 'Point the image at its parent: vdisk relink IMAGE --parent FILE',
+    advice: isVdiskError(failure) ? failure.advice : adviceOnNameless(layer),
     cause: failure,
   })
+}
+
+function adviceOnNameless(layer: Layer): string {
+  const relink = 'point the image at its parent: vdisk relink IMAGE --parent FILE'
+  return `If it was moved, bring its linkage record along, ${layer.name}.vdisk-link. Or ${relink}`
 }
 
 /** @param whole false: the lowest layer lacks its parent, so no disk can be read */

@@ -7,6 +7,11 @@ export interface Identity {
   readonly value: string
   /** false: another program had the file open for writing since this was set, so the content may be newer */
   readonly current: boolean
+  /**
+   * true: programs write to such a file without changing this, so that who equals it may have been written to all the same;
+   * then the file's stamp is looked at, too
+   */
+  readonly weak?: boolean
 }
 
 /** What was known of a parent when its child was linked to it. */
@@ -16,6 +21,8 @@ export interface ParentRecord {
   readonly stamp: FileStamp | undefined
   /** digest over samples of the content, hexadecimal; it tells copies apart, it proves nothing */
   readonly sample: string | undefined
+  /** the stamp was taken so soon after a change that a further one may have left it as it is; the sample is looked at, too */
+  readonly racy?: boolean
 }
 
 /** What a file claims about its parent. Not opened, not trusted. */
@@ -33,7 +40,10 @@ export interface ParentLink {
   readonly replaced: Identity | undefined
 }
 
-/** The parent that a child is pointed at. */
+/**
+ * The parent that a child is pointed at, which may be of any format. A driver writes down what its format has room for, and
+ * in place of an id that it cannot hold a stand-in (`stand-in.ts`); the rest the linkage record beside the image holds.
+ */
 export interface NewParent {
   /** path relative to the child's folder, '/' between its parts */
   readonly path: string

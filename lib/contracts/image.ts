@@ -26,22 +26,39 @@ export interface Image {
   takeOver?(neighbour: string): Io<void>
   /** Removes a file of the image's own folder that nothing names any more. Durable with what is next. */
   removeNeighbour?(neighbour: string): Io<void>
+  /** the linkage record beside it; undefined where nothing can lie beside it */
+  readonly linkRecord?: SideFile | undefined
 }
 
 /** The same image, some of which is otherwise. Images may be of classes, so a copy by `...` would lack what those give it. */
 export function imageWith(image: Image, changes: Partial<Image>): Image {
-  const { name, store, signal, leaveOut, member, takeOver, removeNeighbour } = image
+  const { name, store, signal, leaveOut, member, linkRecord, takeOver, removeNeighbour } = image
   return {
     name,
     store,
     signal,
     leaveOut,
     member,
+    linkRecord,
     neighbour: (reference, access) => image.neighbour(reference, access),
     ...(takeOver && { takeOver: (neighbour) => takeOver.call(image, neighbour) }),
     ...(removeNeighbour && { removeNeighbour: (neighbour) => removeNeighbour.call(image, neighbour) }),
     ...changes,
   }
+}
+
+/** A small file of ours beside an image. Whoever changes it has the image open for writing. */
+export interface SideFile {
+  /** path, for messages */
+  readonly name: string
+  /** All of it; undefined: it is not there. @throws VdiskError REFUSED, LIMIT_EXCEEDED for what it cannot be */
+  read(limit: number): Io<Uint8Array | undefined>
+  /** Adds bytes to its end, durably; makes it where it is not there. */
+  append(bytes: Uint8Array): Io<void>
+  /** Puts other content in its place, durably: after a crash it is the old or the new one. */
+  replace(bytes: Uint8Array): Io<void>
+  /** It need not be there. */
+  remove(): void
 }
 
 /** What a probe may look at. */

@@ -11,6 +11,8 @@ export interface Layer {
   readonly format: string
   readonly name: string
   readonly store: ByteStore
+  /** the other files in which its content lies, such as extent files; undefined: there are none */
+  readonly neighbours?: readonly ByteStore[] | undefined
   /** bytes the guest sees */
   readonly size: number
   /** bytes per granule: cluster, block or grain */
@@ -93,8 +95,15 @@ export interface Reservation {
   abandon(): Io<void>
 }
 
-/** Changes to the link between a layer and its parent. Each is durable, whole or not at all, when it returns. */
+/**
+ * Changes to the link between a layer and its parent. Each is durable, whole or not at all, when it returns.
+ *
+ * Where `complete` is not set the linkage record beside the image holds what the format has no place for; a merge is
+ * noted there alone, and of these only `setParent` is called.
+ */
 export interface LinkEditor {
+  /** the file has room for all that a `NewParent` says, for merges and for what has become of them */
+  readonly complete?: boolean
   /** Points this layer at another parent, or at none. Content is not touched. */
   setParent(parent: NewParent | undefined): Io<void>
   /** A merge into the parent begins: until its end the parent is accepted as what it is now, as `next`, and while it changes. */

@@ -273,7 +273,8 @@ export class HostFile implements FileStore {
 
   stamp(): FileStamp {
     const stat = this.attempt('look at', 0, () => fs.fstatSync(this.fd, { bigint: true }))
-    return { size: Number(stat.size), modified: stat.mtimeNs, inode: stat.ino, born: stat.birthtimeNs }
+    const { mtimeNs: modified, ctimeNs: changed, birthtimeNs: born, ino: inode } = stat
+    return { size: Number(stat.size), modified, inode, born, changed }
   }
 
   restamp(seconds: number): void {

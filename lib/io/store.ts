@@ -15,6 +15,8 @@ export interface FileStamp {
   readonly modified: bigint
   readonly inode: bigint
   readonly born: bigint
+  /** of the file or of what is known of it, such as its name or mode; nobody can set it. undefined: the medium does not tell */
+  readonly changed?: bigint
 }
 
 /** What a store was taken out of. */

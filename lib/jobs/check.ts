@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { adviceOnMismatch, identitiesOf, type Verdict } from '../chain/linkage.ts'
 import { driverNamed } from '../chain/probe.ts'
+import { nativeLayer, type RecordBeside, recordBeside } from '../chain/recorded-layer.ts'
 import { CheckReport, type Finding, type NewFinding, type Severity } from '../contracts/check-report.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { reasonOf, type VdiskError } from '../errors.ts'
@@ -104,11 +105,13 @@ export class Checker {
     const { error, leak } = this.report.counts
     this.leftOut = []
     for (const damage of leftOut) this.report.add(damageFinding(damage))
+    const beside = recordBeside(layer)
+    if (beside && beside.state !== 'holds') this.report.add(recordFinding(beside))
     if (!driver.checks) {
       this.unchecked.push(layer.name)
       return
     }
-    yield* this.follow(promised(driver.check(layer, this.report)))
+    yield* this.follow(promised(driver.check(nativeLayer(layer), this.report)))
     this.checked.push(layer.name)
     const { counts } = this.report
     // What is packed can be read, never mended.
@@ -156,6 +159,21 @@ function damageFinding(damage: VdiskError): NewFinding {
   const { structure = 'image', at } = damage.where
   const code = damage.code === 'CORRUPT' ? 'CANNOT_BE_RIGHT' : damage.code
   return { code, severity: 'error', structure, at, message: reasonOf(damage) }
+}
+
+/** A record that says nothing harms nobody: the link that the image itself has stands. */
+function recordFinding({ file, state }: RecordBeside): NewFinding {
+  const why =
+    state === 'damaged'
+      ? 'it cannot be read'
+      : 'it speaks of another link than the image itself has now, or of another image'
+  const advice = 'If the parent is right, record it anew: vdisk relink IMAGE --parent FILE. Else remove the record.'
+  return {
+    code: state === 'damaged' ? 'LINK_RECORD_DAMAGED' : 'LINK_RECORD_STALE',
+    severity: 'warning',
+    structure: 'linkage record',
+    message: `${path.basename(file)} says nothing: ${why}. ${advice}`,
+  }
 }
 
 function linkFinding(child: Layer, parent: Layer, verdict: Verdict): NewFinding {

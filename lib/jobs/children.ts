@@ -1,5 +1,6 @@
 import path from 'node:path'
 import { FolderGate } from '../chain/gate.ts'
+import { openLayer } from '../chain/open.ts'
 import { sampleOf } from '../chain/probe.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
@@ -78,7 +79,7 @@ async function lookAt(
       const sample = await promised(sampleOf(image))
       const driver = drivers.find((candidate) => candidate.probe(sample) === 'yes')
       if (!driver) return undefined
-      const layer = await promised(driver.open(image, 'inspect'))
+      const layer = await promised(openLayer(image, { drivers, format: driver.name, access: 'inspect' }))
       for (const reference of layer.merged ? [] : (layer.parent?.references ?? [])) {
         const named = await admitted(gate, reference, image)
         if (named !== undefined) return named === wanted ? { file, format: driver.name } : undefined

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { driverNamed } from '../chain/probe.ts'
+import { recordOf } from '../chain/record-file.ts'
 import type { Device } from '../contracts/device.ts'
 import { isWritable, type Layer, type Packer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
@@ -11,7 +12,15 @@ import { removeLeftovers } from '../io/leftovers.ts'
 import { closeAll } from './closing.ts'
 import { type Copied, copyDisk } from './copy.ts'
 import { placeOfNewImage } from './image-file.ts'
-import { assertUnused, createImageFile, type FileOptions, filesOf, openImage, withParentFolder } from './images.ts'
+import {
+  assertUnused,
+  createImageFile,
+  type FileOptions,
+  filesOf,
+  openImage,
+  renameImage,
+  withParentFolder,
+} from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
 
 /** Bytes compared at a time, and the blocks of them that are written. */
@@ -75,7 +84,7 @@ async function* convertInto(source: Chain, destination: string, options: Convert
     if (!inPlace) {
       // The name decides: up to here the signal is heard.
       throwIfCancelled(options.signal)
-      files.rename(target, destination)
+      await promised(renameImage(files, target, destination, options))
       if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(destination)))
     }
     complete = true
@@ -85,7 +94,7 @@ async function* convertInto(source: Chain, destination: string, options: Convert
     throw error
   } finally {
     // Also when whoever runs the job just stops asking.
-    if (!complete && !inPlace) removeLeftovers(files, [target], failure)
+    if (!complete && !inPlace) removeLeftovers(files, [target, recordOf(path.resolve(target))], failure)
   }
 }
 

@@ -3,13 +3,16 @@ import type { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
 import { FolderGate, HostImage } from '../chain/gate.ts'
 import type { LayerPool } from '../chain/layer-pool.ts'
+import { recordParent } from '../chain/link-record.ts'
+import { stampOf } from '../chain/linkage.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { chooseDriver, driverNamed } from '../chain/probe.ts'
+import { moveRecord, recordOf } from '../chain/record-file.ts'
 import { containerOf, unwrapped } from '../chain/wrapped.ts'
 import { containers } from '../containers/registry.ts'
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
-import type { NewParent } from '../contracts/identity.ts'
+import type { NewParent, ParentRecord } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
@@ -217,24 +220,46 @@ export function* createImageFile(file: string, options: CreateOptions): Io<void>
     durable: options.durable ?? true,
     ...(options.locking === false ? {} : { lock: 'write' as const }),
   })
-  const image = new HostImage(file, store, new FolderGate(file, options))
+  const image = new HostImage(file, store, new FolderGate(file, options), { place: target })
   try {
     const shape = { size, parent, options: new Map(Object.entries(options.options ?? {})) }
     const layer = yield* driver.create(image, shape)
+    const { complete } = layer.links ?? {}
     yield* layer.close()
+    if (parent && !complete) yield* noteParent(target, driver, parent, options)
+    // What lay beside an earlier image of that name.
+    else image.linkRecord?.remove()
     // Whatever keeps the new image from being used should be said now, and not when it is wanted.
     if (parent) yield* (yield* openImage(target, withParentFolder(options, options.parent))).close()
     if (replaced && beside) {
       files.setMode(target, replaced.mode)
-      files.rename(target, files.realPath(file))
+      yield* renameImage(files, target, files.realPath(file), options)
     }
     // The file is there for good only when its folder says so.
     if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(target)))
   } catch (error) {
     closeQuietly(store)
-    const made = existed ? image.made : [target, ...image.made]
+    const made = existed ? image.made : [target, recordOf(path.resolve(target)), ...image.made]
     removeLeftovers(files, made, existed && isVdiskError(error, 'CANCELLED') ? cancelledOn(file) : error)
   }
+}
+
+/** What the format of a new image has no place for goes into the linkage record beside it. */
+function* noteParent(target: string, driver: FormatDriver, parent: NewParent, options: FileOptions): Io<void> {
+  const { image } = openFile(target, 'inspect', options)
+  try {
+    const layer = yield* driver.open(image, 'inspect')
+    if (image.linkRecord) yield* recordParent(image.linkRecord, layer, parent)
+  } finally {
+    image.store.close()
+  }
+}
+
+/** Gives a complete image its name, and with it what lies beside it. */
+export function* renameImage(files: Files, from: string, to: string, options: FileOptions): Io<void> {
+  const done = yield* moveRecord(files, from, to, options.durable ?? true)
+  files.rename(from, to)
+  done()
 }
 
 /** Of a file that is given up nobody needs to know whether the system has taken it all. */
@@ -299,13 +324,26 @@ export function* newParentOf(
       absolutePath,
       format: top.format,
       identity: top.identity,
-      record: { size: top.size, stamp: top.store.stamp?.(), sample: yield* sampleContent(chain) },
+      record: yield* recordOfParent(chain),
       details: top.details,
       replaces: undefined,
     }
   } finally {
     yield* chain.close()
   }
+}
+
+/** Nanoseconds within which two changes of a file may get the same time: no file system in use is coarser. */
+const RACY = 2_000_000_000n
+
+/** What is known of the top of a chain, for a child to remember. */
+function* recordOfParent(chain: Chain): Io<ParentRecord> {
+  const top = chain.layers.at(-1) as Layer
+  const files = [top.store, ...(top.neighbours ?? [])]
+  const limit = BigInt(Date.now()) * 1_000_000n - RACY
+  // Before the sample is taken: what is written after that differs from one or the other.
+  const [stamp, racy] = [stampOf(top), files.some((file) => (file.stamp?.().modified ?? 0n) > limit)]
+  return { size: top.size, stamp, sample: yield* sampleContent(chain), ...(racy ? { racy } : {}) }
 }
 
 /** A device was there before, and is no file that could be made beside it. */

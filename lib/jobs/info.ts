@@ -1,5 +1,6 @@
 import type { Chain } from '../chain/chain.ts'
 import type { Verdict } from '../chain/linkage.ts'
+import { type RecordBeside, recordBeside } from '../chain/recorded-layer.ts'
 import type { Identity } from '../contracts/identity.ts'
 import type { BitmapInfo, Json, Layer, SnapshotInfo } from '../contracts/layer.ts'
 import { reasonOf, type VdiskError } from '../errors.ts'
@@ -22,6 +23,8 @@ export interface LayerInfo {
   readonly granularity: number
   readonly identity: Identity | undefined
   readonly parent: ParentInfo | undefined
+  /** the linkage record that lies beside the file, and whether it holds */
+  readonly linkRecord: RecordBeside | undefined
   readonly snapshots: readonly SnapshotInfo[]
   readonly bitmaps: readonly BitmapInfo[]
   /** the file that took this one's content over, and when (seconds since 1970) */
@@ -119,6 +122,7 @@ async function describeLayer(layer: Layer): Promise<LayerInfo> {
       replaced: layer.parent.replaced?.value,
       merging: layer.parent.merging,
     },
+    linkRecord: recordBeside(layer),
     snapshots: layer.snapshots?.list() ?? [],
     bitmaps: layer.bitmaps?.list() ?? [],
     merged: layer.merged,

@@ -2,9 +2,10 @@ import path from 'node:path'
 import { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
 import { judgeLink } from '../chain/linkage.ts'
+import { recordOf } from '../chain/record-file.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
-import { just, promised } from '../io/io.ts'
+import { promised } from '../io/io.ts'
 import { journalOf } from '../undo/session.ts'
 import { type Child, childrenOf } from './children.ts'
 import { closeAll, closing } from './closing.ts'
@@ -227,14 +228,18 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
     const parent = depth === 0 ? await promised(newParentOf(name, plan.into, parentOptions(plan, options))) : undefined
     const layer = await promised(openAlone(name, 'write', fileOptions(options)))
     await closing(layer, async () => {
-      // Below the top a file without identity stays as it is: the layer above knows it by its time.
-      const known = layer.identity !== undefined || name === plan.merged.at(-1)
-      if (known && isWritable(layer)) await promised(layer.links?.endMerge(mark, parent) ?? just(undefined))
+      if (!isWritable(layer) || !layer.links) return
+      // Below the top a file without identity stays as it is, for the layer above knows it by its time; but what is noted
+      // beside it does not change it.
+      const known = (layer.identity && !layer.identity.weak) || !layer.links.complete
+      if (known || name === plan.merged.at(-1)) await promised(layer.links.endMerge(mark, parent))
     })
   }
   const files = filesOf(options)
   for (const name of options.delete ? plan.merged.toReversed() : []) {
+    const record = recordOf(files.realPath(name))
     files.remove(name)
+    files.remove(record, { missing: 'allow' })
     // What could be undone in the file is gone with it, and its name may be another's tomorrow.
     files.remove(journalOf(path.resolve(name)), { missing: 'allow' })
     files.flushFolder(path.dirname(path.resolve(name)))

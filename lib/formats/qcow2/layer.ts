@@ -233,6 +233,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
       header.setExtension(EXTENSION.backingFormat, parent && Buffer.from(parent.format, 'utf8'))
     }
     return {
+      complete: true,
       *setParent(parent: NewParent | undefined) {
         // A name that does not fit is refused before anything has changed.
         header.tryOut(() => {

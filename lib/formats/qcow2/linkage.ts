@@ -1,7 +1,8 @@
 import { crc32c } from '../../bytes/crc32c.ts'
-import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
+import { normalizeGuid, randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import { bits64, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
+import { standInForIdentity } from '../../contracts/stand-in.ts'
 import type { FileStamp } from '../../io/store.ts'
 import type { Header } from './header.ts'
 import { AUTOCLEAR, EXTENSION } from './layout.ts'
@@ -14,8 +15,8 @@ import { AUTOCLEAR, EXTENSION } from './layout.ts'
  * (dd, a copy over it) is seen by the file's time, which we set to a whole second when we close, and write down.
  */
 const VERSION = 1
-const FLAG = { merging: 1, merged: 2, parentRecord: 4, parentStamp: 8, parentSample: 16 } as const
-const PARENT_KIND = { none: 0, generation: 1, guid: 2 } as const
+const FLAG = { merging: 1, merged: 2, parentRecord: 4, parentStamp: 8, parentSample: 16, parentRacy: 32 } as const
+const PARENT_KIND = { none: 0, generation: 1, guid: 2, standIn: 3 } as const
 /** Bytes of the name of the file that took the content over; longer names are cut. */
 const MERGED_NAME = 112
 
@@ -164,7 +165,9 @@ export class Linkage {
     fields.flags = (fields.flags & ~FLAG.merging) | FLAG.merged
     // Where there was nothing to take over the parent is who it was.
     const [first] = this.expectedParents()
-    const isAsBefore = first !== undefined && parent?.identity?.value === first.value
+    const left = parentFields(parent?.identity)
+    const isAsBefore =
+      first !== undefined && identityOf(left.parentKind, left.parentUuid, left.parentGeneration)?.value === first.value
     if (fields.nextParentUuid !== ZERO_GUID && !isAsBefore) {
       fields.parentUuid = fields.nextParentUuid
       fields.parentGeneration = fields.nextParentGeneration
@@ -179,9 +182,9 @@ export class Linkage {
 
   private setRecord(record: ParentRecord | undefined): void {
     const { fields } = this
-    fields.flags &= ~(FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample)
+    fields.flags &= ~(FLAG.parentRecord | FLAG.parentStamp | FLAG.parentSample | FLAG.parentRacy)
     fields.parentSize = record?.size ?? 0
-    if (record) fields.flags |= FLAG.parentRecord
+    if (record) fields.flags |= FLAG.parentRecord | (record.racy ? FLAG.parentRacy : 0)
     const stamp = record?.stamp
     if (stamp) {
       fields.flags |= FLAG.parentStamp
@@ -234,6 +237,7 @@ export class Linkage {
           ? { size: fields.stampSize, modified: fields.stampModified, inode: fields.stampInode, born: fields.stampBorn }
           : undefined,
       sample: fields.flags & FLAG.parentSample ? Buffer.from(fields.sample).toString('hex') : undefined,
+      ...(fields.flags & FLAG.parentRacy ? { racy: true } : {}),
     }
   }
 }
@@ -258,7 +262,7 @@ function isSane(fields: Fields): boolean {
 
 function identityOf(kind: number, uuid: string, generation: number): Identity | undefined {
   if (kind === PARENT_KIND.generation) return { kind: 'generation', value: `${uuid}/${generation}`, current: true }
-  if (kind === PARENT_KIND.guid) return { kind: 'guid', value: uuid, current: true }
+  if (kind === PARENT_KIND.guid || kind === PARENT_KIND.standIn) return { kind: 'guid', value: uuid, current: true }
   return undefined
 }
 
@@ -267,9 +271,11 @@ function parentFields(identity: Identity | undefined): Pick<Fields, 'parentKind'
     const [uuid, generation] = identity.value.split('/') as [string, string]
     return { parentKind: PARENT_KIND.generation, parentUuid: uuid, parentGeneration: Number(generation) }
   }
-  if (identity?.kind === 'guid') {
+  if (identity?.kind === 'guid' && normalizeGuid(identity.value) === identity.value) {
     return { parentKind: PARENT_KIND.guid, parentUuid: identity.value, parentGeneration: 0 }
   }
+  if (identity)
+    return { parentKind: PARENT_KIND.standIn, parentUuid: standInForIdentity(identity), parentGeneration: 0 }
   return { parentKind: PARENT_KIND.none, parentUuid: ZERO_GUID, parentGeneration: 0 }
 }
 

@@ -14,6 +14,7 @@ export function linkEditor(layer: VhdxEditor): LinkEditor {
     yield* layer.lock.alone(work)
   }
   return {
+    complete: true,
     setParent: (parent) => change(() => (parent ? link(layer, parent) : unlink(layer))),
     beginMerge: (now, next) => change(() => relabel(layer, (locator) => beginMerge(layer.name, locator, now, next))),
     endMerge: (mark, parent) => change(() => relabel(layer, (locator) => endMerge(layer.name, locator, mark, parent))),

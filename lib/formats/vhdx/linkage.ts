@@ -1,8 +1,15 @@
-import { namedGuid, normalizeGuid, ZERO_GUID } from '../../bytes/guid.ts'
+import { normalizeGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
-import type { Json } from '../../contracts/layer.ts'
+import {
+  decodeIdentity,
+  decodeParentRecord,
+  encodeIdentity,
+  encodeParentRecord,
+  isObject,
+  parseJson,
+} from '../../contracts/link-document.ts'
+import { standInGuid } from '../../contracts/stand-in.ts'
 import { VdiskError } from '../../errors.ts'
-import type { FileStamp } from '../../io/store.ts'
 import { spotIn } from './damage.ts'
 import { ParentLocator } from './locator.ts'
 
@@ -105,7 +112,8 @@ export function locatorFor(file: string, parent: NewParent, before: ParentLocato
     ? undefined
     : { format: parent.format, identity: parent.identity, next: undefined, merging: false, record: parent.record }
   return new ParentLocator(new Map()).with({
-    [KEY.linkage]: braced(isVhdx ? (parent.identity as Identity).value : standIn(parent.identity, parent.record)),
+    // It must be there; over another format nobody compares it.
+    [KEY.linkage]: braced(isVhdx ? (parent.identity as Identity).value : standInGuid(parent)),
     [KEY.relativePath]: relativePath(file, parent.path),
     [KEY.absolutePath]: win32Path(parent.absolutePath),
     [KEY.link]: link && encodeLink(link),
@@ -124,7 +132,7 @@ export function beginMerge(
   const link = foreignLink(file, locator)
   if (link) {
     return locator.with({
-      [KEY.linkage]: braced(standIn(now, link.record)),
+      [KEY.linkage]: braced(standInGuid({ identity: now, record: link.record })),
       [KEY.link]: encodeLink({ ...link, identity: now, next, merging: true }),
     })
   }
@@ -151,7 +159,7 @@ export function endMerge(
     const identity = isAsBefore ? link.identity : (link.next ?? link.identity)
     const record = parent?.record ?? link.record
     return locator.with({
-      [KEY.linkage]: braced(standIn(identity, record)),
+      [KEY.linkage]: braced(standInGuid({ identity, record })),
       [KEY.link]: encodeLink({ ...link, identity, record, next: undefined, merging: false }),
       [KEY.merged]: merged,
     })
@@ -191,11 +199,6 @@ function braced(guid: string): string {
   return `{${guid}}`
 }
 
-/** `parent_linkage` must be there; over another format it is a GUID made of what is known, and nobody compares it. */
-function standIn(identity: Identity | undefined, record: ParentRecord): string {
-  return namedGuid(identity ? `${identity.kind} ${identity.value}` : `sample ${record.size} ${record.sample ?? ''}`)
-}
-
 /** With backslashes, and a first part that makes plain that it is a path. [2.6.2.6.3] */
 function relativePath(file: string, path: string): string {
   if (path.includes('\\')) {
@@ -223,19 +226,14 @@ function win32Path(path: string): string | undefined {
   return path.includes('\\') ? undefined : `\\\\?\\${path.replaceAll('/', '\\')}`
 }
 
-// --- vdisk_link and its kin: small JSON documents, read with distrust. ---
-
-type Parsed = Json | undefined
+// --- vdisk_link: a small JSON document, read with distrust. ---
 
 function encodeLink(link: ForeignLink): string {
-  const { size, stamp, sample } = link.record
   return JSON.stringify({
     version: LINK_VERSION,
     format: link.format,
     identity: encodeIdentity(link.identity),
-    size,
-    stamp: stamp ? encodeStamp(stamp) : null,
-    sample: sample ?? null,
+    ...encodeParentRecord(link.record),
     ...(link.merging ? { merging: true, next: encodeIdentity(link.next) } : {}),
   })
 }
@@ -243,55 +241,14 @@ function encodeLink(link: ForeignLink): string {
 function decodeLink(text: string): ForeignLink | undefined {
   const link = parseJson(text)
   if (!isObject(link) || link.version !== LINK_VERSION) return undefined
-  const { format, size, sample } = link
-  if (typeof format !== 'string' || typeof size !== 'number' || !Number.isSafeInteger(size)) return undefined
-  const stamp = decodeStamp(link.stamp)
+  const { format } = link
+  const record = decodeParentRecord(link)
+  if (typeof format !== 'string' || !record) return undefined
   return {
     format,
     identity: decodeIdentity(link.identity),
     next: decodeIdentity(link.next),
     merging: link.merging === true,
-    record: { size, stamp, sample: typeof sample === 'string' ? sample : undefined },
+    record,
   }
-}
-
-function encodeIdentity(identity: Identity | undefined): Json {
-  return identity ? { kind: identity.kind, value: identity.value } : null
-}
-
-function decodeIdentity(value: Parsed): Identity | undefined {
-  if (!isObject(value) || typeof value.value !== 'string') return undefined
-  const { kind } = value
-  if (kind !== 'guid' && kind !== 'cid' && kind !== 'generation') return undefined
-  return { kind, value: value.value, current: true }
-}
-
-/** Nanoseconds need more digits than a JSON number keeps: they are texts. */
-function encodeStamp(stamp: FileStamp): Json {
-  const { size, modified, inode, born } = stamp
-  return { size, modified: `${modified}`, inode: `${inode}`, born: `${born}` }
-}
-
-function decodeStamp(value: Parsed): FileStamp | undefined {
-  if (!isObject(value) || typeof value.size !== 'number') return undefined
-  const [modified, inode, born] = [value.modified, value.inode, value.born].map(decodeInteger)
-  if (modified === undefined || inode === undefined || born === undefined) return undefined
-  return { size: value.size, modified, inode, born }
-}
-
-function decodeInteger(value: Parsed): bigint | undefined {
-  return typeof value === 'string' && /^-?\d{1,30}$/.test(value) ? BigInt(value) : undefined
-}
-
-function parseJson(text: string | undefined): Parsed {
-  if (text === undefined) return undefined
-  try {
-    return JSON.parse(text) as Json
-  } catch {
-    return undefined
-  }
-}
-
-function isObject(value: Parsed): value is { readonly [key: string]: Json } {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
