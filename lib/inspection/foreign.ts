@@ -7,7 +7,6 @@ import { dmg } from './dmg.ts'
 import { parallels } from './parallels.ts'
 import { qcow } from './qcow.ts'
 import { qed } from './qed.ts'
-import { vdi } from './vdi.ts'
 import { vhd } from './vhd.ts'
 
 /** Formats that are known by their first bytes alone. */
@@ -33,7 +32,6 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 /** The formats that vdisk does not open, but knows well enough to judge. */
 export const foreignFormats: readonly Inspector[] = [
   vhd,
-  vdi,
   parallels,
   qed,
   qcow,

@@ -1,7 +1,9 @@
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../lib/formats/raw/driver.ts'
+import { vdi } from '../../lib/formats/vdi/driver.ts'
 import { vhdx } from '../../lib/formats/vhdx/driver.ts'
 import { addExtras, CraftedImage } from '../support/crafted-qcow2.ts'
+import { FREE, vdiBytes } from '../support/vdi-file.ts'
 import type { Geometry } from './geometry.ts'
 
 const KIB = 1024
@@ -30,6 +32,11 @@ function leaveDirty(bytes: Buffer): Uint8Array {
   }
   return bytes
 }
+
+/** A VDI whose map fills its sector but for a little, with the blocks right behind: it has to move when the disk grows. */
+const FULL_SECTOR = 126
+const TIGHT = { entries: [1, 0, ...Array<number>(FULL_SECTOR - 2).fill(FREE)] }
+const BASE = 'ba5eba5e-1111-4222-8333-444455556666'
 
 /** What crashes are tried on, by format. A format that is not here is tried on the variants of its contract. */
 export const GEOMETRIES: readonly Geometry[] = [
@@ -80,6 +87,19 @@ export const GEOMETRIES: readonly Geometry[] = [
     sector: 4096,
   },
   { name: 'vhdx fixed', driver: vhdx, options: { block_size: '1M', subformat: 'fixed' }, size: 3 * MIB },
+  { name: 'vdi', driver: vdi, options: { block_size: '4K' }, size: 64 * KIB + 512 },
+  { name: 'vdi child', driver: vdi, options: { block_size: '4K' }, size: 64 * KIB, child: true },
+  { name: 'vdi static', driver: vdi, options: { block_size: '4K', static: 'on' }, size: 64 * KIB + 512 },
+  { name: 'vdi on sectors of 4096', driver: vdi, options: { block_size: '8K' }, size: 128 * KIB, sector: 4096 },
+  { name: 'vdi without gaps', driver: vdi, options: {}, size: FULL_SECTOR * 4 * KIB, craft: () => vdiBytes(TIGHT) },
+  {
+    name: 'vdi child without gaps',
+    driver: vdi,
+    options: {},
+    size: FULL_SECTOR * 4 * KIB,
+    craft: () => vdiBytes({ ...TIGHT, type: 4, linkage: BASE, parentModified: BASE }),
+    child: true,
+  },
   { name: 'raw', driver: raw, options: {}, size: 64 * KIB + 1 },
   { name: 'raw on sectors of 4096', driver: raw, options: {}, size: 64 * KIB, sector: 4096 },
 ]

@@ -1,5 +1,7 @@
 import type { Io } from '../../io/io.ts'
 import { unsupported } from './damage.ts'
+import { openCowd } from './esx/cowd.ts'
+import { openSeSparse } from './esx/se-sparse-extent.ts'
 import type { ExtentFile, ExtentOpener, ExtentOpening } from './extent-file.ts'
 import { openFlat } from './extent-flat.ts'
 import { openSparse } from './extent-sparse.ts'
@@ -13,6 +15,8 @@ const OPENERS: ReadonlyMap<string, ExtentOpener> = new Map([
   ['VMFS', openFlat],
   ['ZERO', openZero],
   ['SPARSE', openHostedSparse],
+  ['VMFSSPARSE', openCowd],
+  ['SESPARSE', openSeSparse],
 ])
 
 /** @throws VdiskError UNSUPPORTED for a type that is not known, or a raw device */

@@ -5,8 +5,9 @@ import type { Layer } from '../../../lib/contracts/layer.ts'
 import { isVdiskError } from '../../../lib/errors.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../../lib/formats/raw/driver.ts'
+import { vdi } from '../../../lib/formats/vdi/driver.ts'
 import { vhdx } from '../../../lib/formats/vhdx/driver.ts'
-import { breathe, promised } from '../../../lib/io/io.ts'
+import { breathe, promised, settle } from '../../../lib/io/io.ts'
 import type { ByteStore } from '../../../lib/io/store.ts'
 import { create } from '../../contract/driver-contract.ts'
 import { patternFor } from '../../model/history.ts'
@@ -14,6 +15,7 @@ import { MemoryFolder } from '../../support/memory-image.ts'
 import { printSeed, randomTest } from '../../support/random.ts'
 import { rawParent } from '../../support/raw-base.ts'
 import { delayedStore, watchedStore } from '../../support/stores.ts'
+import { FREE, vdiBytes } from '../../support/vdi-file.ts'
 
 printSeed()
 
@@ -50,6 +52,15 @@ function foreignIn(found: Uint8Array, offset: number): number | undefined {
   return at < 0 ? undefined : offset + at
 }
 
+/** What waits there passes when it is opened. */
+function gate(): { readonly passed: Promise<void>; open(): void } {
+  let open!: () => void
+  const passed = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { passed, open }
+}
+
 describe('a disk that is resized while it is read', () => {
   test('puts nothing into room that a read from before is still on its way to', async () => {
     let open!: () => void
@@ -81,11 +92,43 @@ describe('a disk that is resized while it is read', () => {
     await promised(chain.close())
   })
 
+  test('moves no table to where a read is still on its way', async () => {
+    const [flushing, reading] = [gate(), gate()]
+    let guarded = Number.NaN
+    const folder = new MemoryFolder((store) =>
+      watchedStore(store, ({ kind, at }) => {
+        if (kind === 'flush') return flushing.passed
+        return kind === 'read' && at === guarded ? reading.passed : undefined
+      }),
+    )
+    // The map has one sector, full, and the first block follows at once: that has to make room for a larger map.
+    const entries = [0, ...Array<number>(127).fill(FREE)]
+    await promised(settle(folder.image('disk').store.write(0, vdiBytes({ entries }))))
+    const chain = new Chain([await promised(vdi.open(folder.image('disk'), 'write'))])
+    const extent = await promised(chain.map(0, 4 * KIB))
+    const resizing = promised(chain.resize(64 * MIB))
+    // The resizing has seen that nobody reads, and has got no further than to its first flush.
+    guarded = extent.kind === 'data' ? extent.at + KIB : Number.NaN
+    const found = new Uint8Array(2 * KIB)
+    const read = promised(chain.read(KIB, found))
+    flushing.open()
+    for (let i = 0; i < 50; i++) await promised(breathe())
+    reading.open()
+    await Promise.all([read, resizing])
+    expect(found.every((byte) => byte === 1)).toBe(true)
+    const after = new Uint8Array(4 * KIB)
+    await promised(chain.read(0, after))
+    expect(after.every((byte) => byte === 1)).toBe(true)
+    await promised(chain.close())
+  })
+
   const KINDS: readonly (readonly [string, FormatDriver, Record<string, string>, number | undefined])[] = [
     ['raw', raw, {}, undefined],
     ['qcow2', qcow2, { cluster_size: '4K' }, undefined],
     ['qcow2 over a larger parent', qcow2, { cluster_size: '4K' }, 7 * MIB],
     ['VHDX', vhdx, { block_size: '1M' }, undefined],
+    ['VDI', vdi, { block_size: '4K' }, undefined],
+    ['VDI over a larger parent', vdi, { block_size: '4K' }, 7 * MIB],
     ['VHDX over a larger parent', vhdx, { block_size: '1M' }, 7 * MIB],
   ]
   describe.each(KINDS)('%s', (_name, driver, options, parentSize) => {

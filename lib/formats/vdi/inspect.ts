@@ -1,52 +1,24 @@
-import { isPowerOfTwo } from '../bytes/align.ts'
-import { ZERO_GUID } from '../bytes/guid.ts'
-import { mixedGuid, struct, u32, u64 } from '../bytes/struct.ts'
-import { inspectMap } from '../contracts/block-map.ts'
-import type { Inspector } from '../contracts/inspection.ts'
-import { just } from '../io/io.ts'
+import { isPowerOfTwo } from '../../bytes/align.ts'
+import { ZERO_GUID } from '../../bytes/guid.ts'
+import { inspectMap } from '../../contracts/block-map.ts'
+import type { Inspector } from '../../contracts/inspection.ts'
+import { just } from '../../io/io.ts'
+import { header, LIMIT, SECTOR, SIGNATURE, SIGNATURE_AT, TYPE, VERSION, ZERO } from './layout.ts'
 
-/** VDI, the format of VirtualBox. Its fields are named as in VirtualBox' VDICore.h; there is no document. */
-
-const SIGNATURE = 0xbeda107f
-const VERSION = 0x00010001
-const TYPE = { dynamic: 1, fixed: 2, undo: 3, differencing: 4 } as const
-const SECTOR = 512
-/** Entries of the block map from here on are of blocks that have no room. [VDI_IMAGE_BLOCK_ZERO, VDI_IMAGE_BLOCK_FREE] */
-const DISCARDED = 0xfffffffe
-/** bytes of a block map: a disk of 128 TiB has as much */
-const MOST_MAP_BYTES = 512 << 20
-
-/** Header of version 1.1, little-endian. [VDIHEADER1PLUS] */
-const header = struct(
-  'VDI header',
-  { size: SECTOR, order: 'little' },
-  {
-    signature: u32(64),
-    version: u32(68), // 0x00010001
-    type: u32(76), // TYPE
-    mapAt: u32(340), // bytes: the block map
-    dataAt: u32(344), // bytes: the first block
-    sectorSize: u32(360), // bytes, 512
-    size: u64(368), // bytes of the disk
-    blockSize: u32(376), // bytes
-    blockExtra: u32(380), // bytes before each block, 0
-    blockCount: u32(384), // of the disk
-    blocksAllocated: u32(388), // in the file
-    linkage: mixedGuid(424), // the parent
-    parentModified: mixedGuid(440),
-  },
-)
-
-export const vdi: Inspector = {
+/** Judges a file by its header and the beginning of its block map. */
+export const vdiInspector: Inspector = {
   name: 'vdi',
   recognizes: ({ head }) =>
-    just(head.length >= 68 && Buffer.from(head.buffer, head.byteOffset).readUInt32LE(64) === SIGNATURE),
+    just(
+      head.length >= SIGNATURE_AT + 4 &&
+        Buffer.from(head.buffer, head.byteOffset).readUInt32LE(SIGNATURE_AT) === SIGNATURE,
+    ),
   *inspect(file, inspection) {
     const place = { structure: 'header', at: 0, section: 'VDIHEADER1PLUS' }
     const bytes = yield* file.peek(0, header.size)
     if (!bytes) return inspection.truncated(place)
     const { version, type, linkage, parentModified, ...fields } = header.decode(bytes)
-    if (version !== VERSION) {
+    if (version !== VERSION.current) {
       const name = `${version >>> 16}.${version & 0xffff}`
       return inspection.add('UNKNOWN_VERSION', place, `It is of version ${name} of the format; 1.1 is known.`)
     }
@@ -68,13 +40,13 @@ export const vdi: Inspector = {
       inspection.add('DAMAGED', place, message)
     }
     const map = { structure: 'block map', at: mapAt }
-    if (blockCount * 4 > MOST_MAP_BYTES) inspection.add('TABLE_TOO_LARGE', map, `It claims ${blockCount} entries.`)
+    if (blockCount * 4 > LIMIT.mapBytes) inspection.add('TABLE_TOO_LARGE', map, `It claims ${blockCount} entries.`)
     else if (mapAt + blockCount * 4 > file.length) inspection.truncated(map)
     else if (mapAt < SECTOR || mapAt + blockCount * 4 > dataAt) {
       inspection.add('DAMAGED', map, `It lies at ${mapAt}, and does not end before the blocks, at ${dataAt}.`)
     } else {
       const locate = (entry: number): number | undefined =>
-        entry >= DISCARDED ? undefined : dataAt + entry * (blockSize + blockExtra)
+        entry >= ZERO ? undefined : dataAt + entry * (blockSize + blockExtra)
       const entries = { place: map, at: mapAt, count: blockCount, order: 'little' as const, locate, length: blockSize }
       yield* inspectMap(file, entries, inspection)
     }
