@@ -1,9 +1,13 @@
 import type { FormatDriver } from '../contracts/driver.ts'
+import { bochs } from './bochs/driver.ts'
+import { cloop } from './cloop/driver.ts'
+import { qcow } from './qcow/driver.ts'
 import { qcow2 } from './qcow2/driver.ts'
+import { qed } from './qed/driver.ts'
 import { raw } from './raw/driver.ts'
 import { vdi } from './vdi/driver.ts'
 import { vhdx } from './vhdx/driver.ts'
 import { vmdk } from './vmdk/driver.ts'
 
 /** All formats. The only file that names them. */
-export const drivers: readonly FormatDriver[] = [qcow2, vhdx, vdi, vmdk, raw]
+export const drivers: readonly FormatDriver[] = [qcow2, vhdx, vdi, vmdk, qcow, qed, bochs, cloop, raw]

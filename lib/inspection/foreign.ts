@@ -1,12 +1,8 @@
 import type { Inspector } from '../contracts/inspection.ts'
 import { just } from '../io/io.ts'
 import { asif, encryptedImage, sparseBundle, sparseImage } from './apple.ts'
-import { bochs } from './bochs.ts'
-import { cloop } from './cloop.ts'
 import { dmg } from './dmg.ts'
 import { parallels } from './parallels.ts'
-import { qcow } from './qcow.ts'
-import { qed } from './qed.ts'
 import { vhd } from './vhd.ts'
 
 /** Formats that are known by their first bytes alone. */
@@ -33,14 +29,10 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 export const foreignFormats: readonly Inspector[] = [
   vhd,
   parallels,
-  qed,
-  qcow,
   dmg,
   sparseImage,
   sparseBundle,
   asif,
   encryptedImage,
-  bochs,
-  cloop,
   ...BY_MAGIC.map(knownByMagic),
 ]

@@ -13,7 +13,7 @@ import { repairQcow2 } from './repair/repair.ts'
 
 export const qcow2: FormatDriver = {
   name: 'qcow2',
-  extensions: ['.qcow2', '.qcow'],
+  extensions: ['.qcow2'],
   supports: {
     write: true,
     create: true,
@@ -31,8 +31,8 @@ export const qcow2: FormatDriver = {
   probe({ head }) {
     if (head.length < 8) return 'no'
     const view = new DataView(head.buffer, head.byteOffset, head.byteLength)
-    // Version 1 too: it is for `open` to refuse, and not to be taken for a raw disk.
-    return view.getUint32(0) === MAGIC && view.getUint32(4) >= 1 ? 'yes' : 'no'
+    // Version 1 is another format. Later ones too: it is for `open` to refuse them, and not to be taken for a raw disk.
+    return view.getUint32(0) === MAGIC && view.getUint32(4) >= 2 ? 'yes' : 'no'
   },
 
   *open(image: Image, access: Access) {

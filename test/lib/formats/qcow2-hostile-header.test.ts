@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
+import { qcow } from '../../../lib/formats/qcow/driver.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
 import { runSync } from '../../../lib/io/io.ts'
 import type { ByteStore } from '../../../lib/io/store.ts'
@@ -178,9 +179,12 @@ describe('geometry that cannot be', () => {
     expect(error?.advice).toContain('Decrypt')
   })
 
-  test('an image of version 1 is refused, not taken for a raw disk', () => {
-    const { bytes } = new CraftedImage().header('version', 1)
-    expect(qcow2.probe({ name: 'a', size: bytes.length, head: bytes, tail: bytes })).toBe('yes')
+  test('an image of version 1 is of another format, one of a later version is refused, and not taken for a raw disk', () => {
+    for (const version of [1, 4]) {
+      const { bytes } = new CraftedImage().header('version', version)
+      const sample = { name: 'a', size: bytes.length, head: bytes, tail: bytes }
+      expect([qcow.probe(sample), qcow2.probe(sample)]).toEqual(version === 1 ? ['yes', 'no'] : ['no', 'yes'])
+    }
   })
 })
 

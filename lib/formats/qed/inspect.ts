@@ -1,35 +1,9 @@
-import { isPowerOfTwo } from '../bytes/align.ts'
-import { bits64, struct, u32, u64 } from '../bytes/struct.ts'
-import { type Inspector, quoted } from '../contracts/inspection.ts'
-import { just } from '../io/io.ts'
+import { isPowerOfTwo } from '../../bytes/align.ts'
+import { type Inspector, quoted } from '../../contracts/inspection.ts'
+import { just } from '../../io/io.ts'
+import { CLUSTER, ENTRY, FEATURE, header, KNOWN_FEATURES, MAGIC, TABLE } from './layout.ts'
 
-/** QED, an early rival of qcow2. Sections are those of docs/interop/qed_spec in the QEMU documentation. */
-
-const MAGIC = 0x00444551 // "QED\0"
-const FEATURE = { backingFile: 1n, needsCheck: 2n, backingIsRaw: 4n } as const
-const KNOWN = FEATURE.backingFile | FEATURE.needsCheck | FEATURE.backingIsRaw
-const CLUSTER = { least: 1 << 12, most: 1 << 26 } as const
-const TABLE = { least: 1, most: 16 } as const
-const ENTRY = 8
-
-/** Header, little-endian. ["Header"] */
-const header = struct(
-  'QED header',
-  { size: 64, order: 'little' },
-  {
-    magic: u32(0),
-    clusterSize: u32(4), // bytes
-    tableSize: u32(8), // clusters, of L1 and L2 tables
-    headerSize: u32(12), // clusters
-    features: bits64(16), // FEATURE
-    l1At: u64(40), // bytes
-    size: u64(48), // bytes of the disk
-    backingAt: u32(56), // bytes, of the name of the backing file
-    backingLength: u32(60),
-  },
-)
-
-export const qed: Inspector = {
+export const qedInspector: Inspector = {
   name: 'qed',
   recognizes: ({ head }) =>
     just(head.length >= 4 && Buffer.from(head.buffer, head.byteOffset).readUInt32LE(0) === MAGIC),
@@ -44,7 +18,7 @@ export const qed: Inspector = {
       const named = name ? quoted(Buffer.from(name).toString('utf8')) : 'whose name lies outside the file'
       inspection.add('PARENT_REFERENCE', place, `It is built upon a backing file, ${named}.`)
     }
-    if ((features & ~KNOWN) !== 0n) {
+    if ((features & ~KNOWN_FEATURES) !== 0n) {
       inspection.add('UNKNOWN_FEATURE', place, `It uses features that are not known: 0x${features.toString(16)}.`)
     }
     if ((features & FEATURE.needsCheck) !== 0n) {

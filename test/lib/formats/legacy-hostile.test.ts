@@ -1,0 +1,288 @@
+import zlib from 'node:zlib'
+import { describe, expect, test } from 'vitest'
+import { Chain } from '../../../lib/chain/chain.ts'
+import { CheckReport } from '../../../lib/contracts/check-report.ts'
+import type { FormatDriver } from '../../../lib/contracts/driver.ts'
+import { bochs } from '../../../lib/formats/bochs/driver.ts'
+import { cloop } from '../../../lib/formats/cloop/driver.ts'
+import { qcow } from '../../../lib/formats/qcow/driver.ts'
+import { qed } from '../../../lib/formats/qed/driver.ts'
+import { promised } from '../../../lib/io/io.ts'
+import { MemoryStore } from '../../../lib/io/memory.ts'
+import { CraftedFile } from '../../support/crafted-file.ts'
+import { CLUSTER, L1_AT, L2_AT, qcowBytes } from '../../support/qcow-file.ts'
+import { refusal } from '../../support/refusal.ts'
+
+/** Formats that are only read, with images that cannot be: nothing is guessed, and no more is read than was asked for. */
+
+function imageOf(bytes: Uint8Array, name = 'image'): Parameters<FormatDriver['open']>[0] {
+  const store = new MemoryStore(name, { content: bytes, writable: false })
+  const neighbour = (): never => {
+    throw new Error('no other file is needed to open one')
+  }
+  return { name, store, neighbour }
+}
+
+async function opened(driver: FormatDriver, bytes: Uint8Array, name?: string): Promise<Chain> {
+  return new Chain([await promised(driver.open(imageOf(bytes, name), 'read'))])
+}
+
+async function reading(driver: FormatDriver, bytes: Uint8Array, offset: number, length: number): Promise<Uint8Array> {
+  const target = new Uint8Array(length)
+  await promised((await opened(driver, bytes)).read(offset, target))
+  return target
+}
+
+async function codes(driver: FormatDriver, bytes: Uint8Array): Promise<string[]> {
+  const report = new CheckReport()
+  await promised(driver.check(await promised(driver.open(imageOf(bytes), 'read')), report))
+  return report.findings.map(({ code }) => code)
+}
+
+const full = (value: number, length = CLUSTER): Uint8Array => new Uint8Array(length).fill(value)
+
+type Case = readonly [what: string, edit: (file: CraftedFile) => unknown, code: string]
+
+function cases(driver: FormatDriver, make: () => CraftedFile, table: readonly Case[]): void {
+  test.each(table)('%s', async (_, edit, code) => {
+    const file = make()
+    edit(file)
+    expect((await refusal(() => opened(driver, file.bytes))).code).toBe(code)
+  })
+
+  test('cut off at any place of its first 4 KiB, it is refused or read as far as it goes', async () => {
+    const { bytes } = make()
+    for (let length = 0; length < Math.min(4096, bytes.length); length += 7) {
+      try {
+        const chain = await opened(driver, bytes.subarray(0, length))
+        await promised(chain.read(0, new Uint8Array(Math.min(chain.size, 65536))))
+      } catch (error) {
+        expect(error).toMatchObject({ name: 'VdiskError' })
+      }
+    }
+  })
+}
+
+describe('qcow', () => {
+  const make = (): CraftedFile => {
+    const file = new CraftedFile(0, 'big')
+    file.bytes = qcowBytes([{ plain: full(1) }, { packed: full(2) }, undefined, { plain: full(4) }])
+    return file
+  }
+
+  cases(qcow, make, [
+    ['clusters of 2^8 bytes', (f) => f.u8(32, 8), 'CORRUPT'],
+    ['clusters of 2^63 bytes', (f) => f.u8(32, 63), 'CORRUPT'],
+    ['tables of 2^40 entries', (f) => f.u8(33, 40), 'CORRUPT'],
+    ['a disk of 2^62 bytes', (f) => f.u64(24, 2n ** 62n), 'LIMIT_EXCEEDED'],
+    ['an L1 table past the end', (f) => f.u64(40, 2 ** 40), 'CORRUPT'],
+    ['an L1 table over the header', (f) => f.u64(40, 8), 'CORRUPT'],
+    ['encryption', (f) => f.u32(36, 1), 'UNSUPPORTED'],
+    ['a name of 64 KiB', (f) => f.u64(8, 48).u32(16, 65536), 'CORRUPT'],
+    ['a name past the end', (f) => f.u64(8, 2 ** 33).u32(16, 8), 'CORRUPT'],
+  ])
+
+  test('what leads nowhere fails where it is read, and nowhere else; the check tells all of it', async () => {
+    const file = make()
+    file.u64(L2_AT + 3 * 8, 2 ** 40)
+    expect((await reading(qcow, file.bytes, 0, 3 * CLUSTER))[CLUSTER]).toBe(2)
+    expect((await refusal(() => reading(qcow, file.bytes, 3 * CLUSTER, 1))).code).toBe('CORRUPT')
+    expect(await codes(qcow, file.bytes)).toEqual(['CLUSTER_MISPLACED'])
+    file.u64(L1_AT, 2 ** 41)
+    expect((await refusal(() => reading(qcow, file.bytes, 0, 1))).code).toBe('CORRUPT')
+    expect(await codes(qcow, file.bytes)).toEqual(['CLUSTER_MISPLACED'])
+  })
+
+  test('two clusters in one place, or one in a table, are found by the check', async () => {
+    const file = make()
+    file.bytes.copyWithin(L2_AT + 8 * 2, L2_AT, L2_AT + 8)
+    expect(await codes(qcow, file.bytes)).toEqual(['CLUSTERS_OVERLAP'])
+    expect(await codes(qcow, make().u64(L2_AT, L2_AT).bytes)).toEqual(['CLUSTERS_OVERLAP'])
+  })
+
+  test('a stream that makes more than a cluster, or less, is damage', async () => {
+    for (const length of [CLUSTER * 64, CLUSTER - 1]) {
+      const bytes = qcowBytes([{ packed: full(9, length) }], CLUSTER)
+      expect((await refusal(() => reading(qcow, bytes, 0, 1))).code).toBe('CORRUPT')
+    }
+  })
+
+  test('tables that all are one table take no longer than they must', async () => {
+    const file = make().u64(24, 2 ** 21 * 200)
+    const entries = new CraftedFile(48 + 8 * 200, 'big').put(0, file.bytes.subarray(0, 48))
+    for (let i = 0; i < 200; i++) entries.u64(48 + i * 8, L2_AT)
+    file.put(0, entries.bytes)
+    const chain = await opened(qcow, file.bytes)
+    const { length } = await promised(chain.map(4 * CLUSTER, chain.size - 4 * CLUSTER))
+    expect(length).toBe(508 * CLUSTER)
+  })
+})
+
+describe('QED', () => {
+  const KIB4 = 4096
+  /** Header, L1 of one cluster, L2 of one, three clusters of data. */
+  const make = (): CraftedFile => {
+    const file = new CraftedFile(6 * KIB4, 'little').text(0, 'QED\0').u32(4, KIB4).u32(8, 1).u32(12, 1)
+    file
+      .u64(40, KIB4)
+      .u64(48, 8 * KIB4)
+      .u64(KIB4, 2 * KIB4)
+    file
+      .u64(2 * KIB4, 3 * KIB4)
+      .u64(2 * KIB4 + 8, 4 * KIB4)
+      .u64(2 * KIB4 + 16, 1)
+      .u64(2 * KIB4 + 32, 5 * KIB4)
+    return file.fill(3 * KIB4, 3 * KIB4, 7)
+  }
+
+  cases(qed, make, [
+    ['clusters of 4095 bytes', (f) => f.u32(4, 4095), 'CORRUPT'],
+    ['clusters of 2^31 bytes', (f) => f.u32(4, 2 ** 31), 'CORRUPT'],
+    ['tables of no cluster', (f) => f.u32(8, 0), 'CORRUPT'],
+    ['tables of 32 clusters', (f) => f.u32(8, 32), 'CORRUPT'],
+    ['a header of no cluster', (f) => f.u32(12, 0), 'CORRUPT'],
+    ['a header of 2^32 - 1 clusters', (f) => f.u32(12, 2 ** 32 - 1), 'CORRUPT'],
+    ['a feature that is not known', (f) => f.u64(16, 8), 'UNSUPPORTED'],
+    ['a disk that its tables do not reach', (f) => f.u64(48, 2n ** 60n), 'LIMIT_EXCEEDED'],
+    ['an L1 table past the end', (f) => f.u64(40, 2 ** 40), 'CORRUPT'],
+    ['an L1 table between clusters', (f) => f.u64(40, KIB4 + 8), 'CORRUPT'],
+    ['a name outside the header', (f) => f.u64(16, 1).u32(56, 4090).u32(60, 20), 'CORRUPT'],
+    ['a name without letters', (f) => f.u64(16, 1).u32(56, 64).u32(60, 0), 'CORRUPT'],
+  ])
+
+  test('what is there is read, what is marked as zero is zero', async () => {
+    const bytes = await reading(qed, make().bytes, 0, 8 * KIB4)
+    const held = [0, 1, 2, 3, 4, 5].map((cluster) => bytes[cluster * KIB4])
+    expect(held).toEqual([7, 7, 0, 0, 7, 0])
+    expect(await codes(qed, make().bytes)).toEqual([])
+  })
+
+  test('what leads nowhere fails where it is read, and nowhere else; the check tells all of it', async () => {
+    for (const place of [2 ** 40, 3 * KIB4 + 8, 0x800]) {
+      const file = make().u64(2 * KIB4 + 8, place)
+      expect((await reading(qed, file.bytes, 0, KIB4))[0]).toBe(7)
+      expect((await refusal(() => reading(qed, file.bytes, KIB4, 1))).code).toBe('CORRUPT')
+      expect(await codes(qed, file.bytes)).toEqual(['CLUSTER_MISPLACED', 'CLUSTERS_LOST'])
+    }
+    const noTable = make().u64(KIB4, 77 * KIB4)
+    expect((await refusal(() => reading(qed, noTable.bytes, 0, 1))).code).toBe('CORRUPT')
+    expect(await codes(qed, noTable.bytes)).toEqual(['CLUSTER_MISPLACED', 'CLUSTERS_LOST'])
+  })
+
+  test('clusters that share a place, or lie in a table, and the need of a check are found', async () => {
+    expect(await codes(qed, make().u64(2 * KIB4 + 8, 3 * KIB4).bytes)).toEqual(['CLUSTERS_OVERLAP', 'CLUSTERS_LOST'])
+    expect(await codes(qed, make().u64(2 * KIB4 + 8, 2 * KIB4).bytes)).toEqual(['CLUSTERS_OVERLAP', 'CLUSTERS_LOST'])
+    expect(await codes(qed, make().u64(16, 2).bytes)).toEqual(['NOT_CLOSED'])
+  })
+})
+
+describe('Bochs', () => {
+  /** A catalog of four extents of 4 KiB, each with a map of one sector; the third and the first are there. */
+  const make = (): CraftedFile => {
+    const file = new CraftedFile(512 + 16 + 2 * (512 + 4096), 'little').text(0, 'Bochs Virtual HD Image')
+    file.text(32, 'Redolog').text(48, 'Growing').u32(64, 0x20000).u32(68, 512).u32(72, 4).u32(76, 1).u32(80, 4096)
+    file.u64(88, 16384).u32(512, 1).u32(516, 0xffffffff).u32(520, 0).u32(524, 0xffffffff)
+    const [first, second] = [528, 528 + 512 + 4096]
+    file.u8(first, 0b101).fill(first + 512, 4096, 3)
+    return file.u8(second, 0b11000000).fill(second + 512, 4096, 4)
+  }
+
+  cases(bochs, make, [
+    ['an unknown version', (f) => f.u32(64, 0x30000), 'UNSUPPORTED'],
+    ['a type that is not known', (f) => f.text(48, 'Flatlog'), 'UNSUPPORTED'],
+    ['extents of no bytes', (f) => f.u32(80, 0), 'CORRUPT'],
+    ['extents of 4095 bytes', (f) => f.u32(80, 4095), 'CORRUPT'],
+    ['a map too small for its extent', (f) => f.u32(76, 0), 'CORRUPT'],
+    ['a catalog without end', (f) => f.u32(72, 2 ** 31), 'LIMIT_EXCEEDED'],
+    ['a catalog past the end', (f) => f.u32(72, 50_000), 'CORRUPT'],
+    ['a header over itself', (f) => f.u32(68, 8), 'CORRUPT'],
+    ['a disk that its extents do not hold', (f) => f.u64(88, 2 ** 40), 'CORRUPT'],
+  ])
+
+  test('sectors that were written are read, all others are zero', async () => {
+    const bytes = await reading(bochs, make().bytes, 0, 16384)
+    const held = Array.from({ length: 32 }, (_, sector) => bytes[sector * 512])
+    expect(held.map(String).join('')).toBe('00000044000000003030000000000000'.slice(0, 32))
+    expect(await codes(bochs, make().bytes)).toEqual([])
+  })
+
+  test('the old version has its size elsewhere', async () => {
+    const file = make().u32(64, 0x10000).u64(84, 8192)
+    expect((await opened(bochs, file.bytes)).size).toBe(8192)
+  })
+
+  test('a log of changes shows its parent where it holds nothing, and has no other way to name it than by its own name', async () => {
+    const log = make().fill(48, 16).text(48, 'Undoable').bytes
+    const named = await promised(bochs.open(imageOf(log, 'folder/disk.img.redolog'), 'read'))
+    expect(named.parent).toMatchObject({ references: ['disk.img'], format: undefined })
+    const nameless = await promised(bochs.open(imageOf(log, 'log'), 'read'))
+    expect(nameless.parent?.references).toEqual([])
+    expect((await promised(nameless.map(0, 512))).kind).toBe('parent')
+    expect((await promised(nameless.map(8192, 512))).kind).toBe('data')
+  })
+
+  test('an extent past the end fails where it is read; two in one place are found', async () => {
+    const file = make().u32(512, 77)
+    expect((await refusal(() => reading(bochs, file.bytes, 0, 512))).code).toBe('CORRUPT')
+    expect((await reading(bochs, file.bytes, 8192, 512))[0]).toBe(3)
+    expect(await codes(bochs, file.bytes)).toEqual(['EXTENT_MISPLACED'])
+    expect(await codes(bochs, make().u32(512, 0).bytes)).toEqual(['EXTENTS_OVERLAP'])
+  })
+})
+
+describe('cloop', () => {
+  const BLOCK = 4096
+  const make = (): CraftedFile => {
+    const blocks = [full(1, BLOCK), full(0, BLOCK), full(3, BLOCK)].map((block) => zlib.deflateSync(block))
+    const table = 136 + 4 * 8
+    const file = new CraftedFile(table + blocks.reduce((sum, { length }) => sum + length, 0), 'big')
+    file.text(0, '#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0\n').u32(128, BLOCK).u32(132, 3)
+    let at = table
+    for (const [i, block] of blocks.entries()) {
+      file.u64(136 + i * 8, at).put(at, block)
+      at += block.length
+    }
+    return file.u64(136 + 3 * 8, at)
+  }
+
+  cases(cloop, make, [
+    ['blocks of no bytes', (f) => f.u32(128, 0), 'CORRUPT'],
+    ['blocks of 513 bytes', (f) => f.u32(128, 513), 'CORRUPT'],
+    ['blocks of 4 GiB', (f) => f.u32(128, 2 ** 32 - 512), 'LIMIT_EXCEEDED'],
+    ['2^32 - 1 blocks', (f) => f.u32(132, 2 ** 32 - 1), 'LIMIT_EXCEEDED'],
+    ['a table past the end', (f) => f.u32(132, 50_000), 'CORRUPT'],
+    ['another version', (f) => f.text(11, 'V3.0'), 'UNSUPPORTED'],
+  ])
+
+  test('blocks are unpacked one by one', async () => {
+    const bytes = await reading(cloop, make().bytes, 0, 3 * BLOCK)
+    expect([bytes[0], bytes[BLOCK - 1], bytes[BLOCK], bytes[3 * BLOCK - 1]]).toEqual([1, 1, 0, 3])
+    expect(await codes(cloop, make().bytes)).toEqual([])
+  })
+
+  test.each([
+    ['goes nowhere', 136 + 8, 168],
+    ['leads past the end', 136 + 16, 2 ** 41],
+    ['leads into the table', 136, 140],
+  ])('an offset that %s fails where it is read; the check tells it', async (_, at, value) => {
+    const file = make().u64(at, value)
+    const block = Math.min(2, (at - 136) / 8)
+    expect((await refusal(() => reading(cloop, file.bytes, Math.max(0, block - 1) * BLOCK, 2 * BLOCK))).code).toBe(
+      'CORRUPT',
+    )
+    expect((await codes(cloop, file.bytes)).every((code) => code === 'BLOCK_MISPLACED')).toBe(true)
+    expect((await codes(cloop, file.bytes)).length).toBeGreaterThan(0)
+  })
+
+  test('a stream that makes more than a block is damage', async () => {
+    const file = make()
+    const bomb = zlib.deflateSync(full(0, BLOCK * 100))
+    const end = file.bytes.length
+    file
+      .resize(end + bomb.length)
+      .put(end, bomb)
+      .u64(136 + 16, end)
+      .u64(136 + 24, end + bomb.length)
+    expect((await refusal(() => reading(cloop, file.bytes, 2 * BLOCK, 1))).code).toBe('CORRUPT')
+  })
+})
