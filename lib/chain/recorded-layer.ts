@@ -33,14 +33,15 @@ export function recordBeside(layer: Layer): RecordBeside | undefined {
   return layer instanceof RecordedLayer ? layer.beside : undefined
 }
 
+/** What passes a layer on leaves nothing out. */
+type Whole<T> = { [Key in keyof Required<T>]: T[Key] }
+
 /** A layer whose file has a linkage record beside it. All but the link is the driver's. */
-class RecordedLayer<Native extends Layer = Layer> implements Layer {
+class RecordedLayer<Native extends Layer = Layer> implements Whole<Layer> {
   readonly native: Native
   readonly format: string
   readonly name: string
   readonly store: ByteStore
-  readonly snapshots: Layer['snapshots']
-  readonly bitmaps: Layer['bitmaps']
   protected readonly file: SideFile
   protected link: RecordedLink | undefined
   private readonly state: RecordState
@@ -50,8 +51,6 @@ class RecordedLayer<Native extends Layer = Layer> implements Layer {
     this.format = native.format
     this.name = native.name
     this.store = native.store
-    this.snapshots = native.snapshots
-    this.bitmaps = native.bitmaps
     this.file = file
     this.link = link
     this.state = state
@@ -59,6 +58,14 @@ class RecordedLayer<Native extends Layer = Layer> implements Layer {
 
   get neighbours(): Layer['neighbours'] {
     return this.native.neighbours
+  }
+
+  get snapshots(): Layer['snapshots'] {
+    return this.native.snapshots
+  }
+
+  get bitmaps(): Layer['bitmaps'] {
+    return this.native.bitmaps
   }
 
   get size(): number {
@@ -103,19 +110,23 @@ class RecordedLayer<Native extends Layer = Layer> implements Layer {
   }
 }
 
-class WritableRecordedLayer extends RecordedLayer<WritableLayer> implements WritableLayer {
-  readonly flat: boolean
-  readonly packer: WritableLayer['packer']
+class WritableRecordedLayer extends RecordedLayer<WritableLayer> implements Whole<WritableLayer> {
   readonly links: LinkEditor | undefined
-  readonly clear?: NonNullable<WritableLayer['clear']>
+  readonly clear: WritableLayer['clear']
 
   constructor(native: WritableLayer, file: SideFile, record: LinkRecord) {
     super(native, file, record)
-    this.flat = native.flat === true
-    this.packer = native.packer
     // What the format itself has room for needs no record; one that holds all the same is from before.
     this.links = native.links?.complete && !record.link ? native.links : native.links && this.editor(native.links)
-    if (native.clear) this.clear = (size, signal) => (native.clear as NonNullable<typeof native.clear>)(size, signal)
+    this.clear = native.clear?.bind(native)
+  }
+
+  get flat(): boolean {
+    return this.native.flat === true
+  }
+
+  get packer(): WritableLayer['packer'] {
+    return this.native.packer
   }
 
   get nextIdentity(): Identity | undefined {
@@ -134,8 +145,8 @@ class WritableRecordedLayer extends RecordedLayer<WritableLayer> implements Writ
     return this.native.flush()
   }
 
-  resize(size: number, parentSize: number, signal?: AbortSignal): Io<void> {
-    return this.native.resize(size, parentSize, signal)
+  resize(...how: Parameters<WritableLayer['resize']>): Io<void> {
+    return this.native.resize(...how)
   }
 
   private editor(links: LinkEditor): LinkEditor {

@@ -23,8 +23,9 @@ export function isStandIn(
 ): boolean {
   if (!identity && record?.sample === undefined) return false
   const guid = identity ? standInForIdentity(identity) : standInForSample(record as ParentRecord)
-  if (expected.kind === 'guid') return expected.value === guid
-  return expected.kind === 'cid' && Number.parseInt(expected.value, 16) === cidOf(guid)
+  if (expected.kind === 'cid') return Number.parseInt(expected.value, 16) === cidOf(guid)
+  // Where a format knows the disk and its state by a GUID each, it stands for both.
+  return expected.value === guid || expected.value === `${guid}/${guid}`
 }
 
 /** The stand-in for a parent that has an identity, if of another kind. */

@@ -267,8 +267,8 @@ function identityOf(kind: number, uuid: string, generation: number): Identity | 
 }
 
 function parentFields(identity: Identity | undefined): Pick<Fields, 'parentKind' | 'parentUuid' | 'parentGeneration'> {
-  if (identity?.kind === 'generation') {
-    const [uuid, generation] = identity.value.split('/') as [string, string]
+  const [uuid = '', generation = ''] = identity?.value.split('/') ?? []
+  if (identity?.kind === 'generation' && /^\d{1,16}$/.test(generation)) {
     return { parentKind: PARENT_KIND.generation, parentUuid: uuid, parentGeneration: Number(generation) }
   }
   if (identity?.kind === 'guid' && normalizeGuid(identity.value) === identity.value) {

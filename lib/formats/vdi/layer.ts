@@ -2,7 +2,7 @@ import { ZERO_GUID } from '../../bytes/guid.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, ParentLink } from '../../contracts/identity.ts'
 import type { Image } from '../../contracts/image.ts'
-import type { Json, Layer, Reservation, WritableLayer } from '../../contracts/layer.ts'
+import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
 import { throwIfCancelled } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -11,6 +11,7 @@ import type { BlockMap } from './block-map.ts'
 import { CLOSING_MOVES, compact } from './compact.ts'
 import type { VdiEditor } from './editor.ts'
 import { TYPE } from './layout.ts'
+import { linkEditor } from './link-editor.ts'
 import { clearImage, nobodyReads, resizeImage } from './resize.ts'
 import { identityOf, Session } from './session.ts'
 import type { Space } from './space.ts'
@@ -93,6 +94,11 @@ export class WritableVdiLayer extends VdiLayer implements WritableLayer, VdiEdit
     this.session = new Session(blocks.header, this.store)
     this.writeBack = new WriteBack(this.store, blocks.header, blocks.tables, space)
     this.allocation = new Allocation(blocks, space, this.store, this.writeBack)
+  }
+
+  /** Undefined for a static image: all of its disk is its own. */
+  get links(): LinkEditor | undefined {
+    return this.blocks.header.isFixed ? undefined : linkEditor(this)
   }
 
   get nextIdentity(): Identity {

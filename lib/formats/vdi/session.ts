@@ -46,5 +46,5 @@ export class Session {
 
 /** Which disk it is, and which state of it: QEMU writes to a VDI without telling, so the value alone is weak. */
 export function identityOf(created: string, modified: string): Identity {
-  return { kind: 'generation', value: `${created}/${modified}`, current: true }
+  return { kind: 'generation', value: `${created}/${modified}`, current: true, weak: true }
 }
