@@ -4,12 +4,15 @@ import { jobScene } from './job-scene.ts'
 import { layerScene } from './layer-scene.ts'
 import type { Scene } from './scene.ts'
 
-const SMALL = { qcow2: { cluster_size: '512' }, vhdx: { block_size: '1M' } }
+const SMALL = { qcow2: { cluster_size: '512' }, vhdx: { block_size: '1M' }, vdi: { block_size: '4K' } }
 
 /** Chains that jobs work on: what the base is, and what is laid over it. */
 const JOBS: readonly (Kind & { readonly name: string })[] = [
   { name: 'qcow2 jobs', base: 'qcow2', layer: 'qcow2', options: SMALL, size: 64 << 10, granule: 4096 },
   { name: 'vhdx jobs', base: 'vhdx', layer: 'vhdx', options: SMALL, size: 3 << 20, granule: 1 << 20 },
+  // Their links need the linkage record.
+  { name: 'vdi jobs', base: 'vdi', layer: 'vdi', options: SMALL, size: 64 << 10, granule: 4096 },
+  { name: 'raw below vdi jobs', base: 'raw', layer: 'vdi', options: SMALL, size: 64 << 10, granule: 4096 },
   { name: 'raw jobs', base: 'raw', layer: 'qcow2', options: SMALL, size: 64 << 10, granule: 4096 },
 ]
 
