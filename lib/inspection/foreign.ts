@@ -1,7 +1,6 @@
 import type { Inspector } from '../contracts/inspection.ts'
 import { just } from '../io/io.ts'
 import { asif, encryptedImage, sparseBundle, sparseImage } from './apple.ts'
-import { dmg } from './dmg.ts'
 import { parallels } from './parallels.ts'
 import { vhd } from './vhd.ts'
 
@@ -29,7 +28,6 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 export const foreignFormats: readonly Inspector[] = [
   vhd,
   parallels,
-  dmg,
   sparseImage,
   sparseBundle,
   asif,

@@ -23,13 +23,18 @@ import { type FileOptions, filesOf } from './images.ts'
 const INSPECTORS: readonly Inspector[] = [
   ...drivers.flatMap(({ inspector }) => inspector ?? []),
   ...foreignFormats,
-  ...containers.flatMap(({ inspector }) => inspector ?? []),
+  ...containers.flatMap(({ hasMembers, inspector }) => (hasMembers ? (inspector ?? []) : [])),
   disc,
   luks,
 ]
 
+/** Of compressed files. What is of a format is none: some images begin with a piece that is packed. */
+const COMPRESSED: readonly Inspector[] = containers.flatMap(({ hasMembers, inspector }) =>
+  hasMembers ? [] : (inspector ?? []),
+)
+
 /** All formats that are told apart; raw is what is none of the others. */
-export const INSPECTED_FORMATS: readonly string[] = ['raw', ...INSPECTORS.map(({ name }) => name)]
+export const INSPECTED_FORMATS: readonly string[] = ['raw', ...[...INSPECTORS, ...COMPRESSED].map(({ name }) => name)]
 
 /** Those that are allowed unless others are named: of machines in use, and judged throughout. */
 export const ALLOWED_FORMATS: readonly string[] = ['raw', 'qcow2', 'vmdk', 'vhd', 'vhdx', 'vdi', 'iso']
@@ -89,7 +94,8 @@ export async function judgeImage(file: string, options: JudgeOptions = {}): Prom
 export function* judgeStore(store: ByteStore, options: JudgeOptions = {}): Io<Judgement> {
   const file = yield* BoundedStore.over(store)
   const inspection = new Inspection()
-  const candidates = yield* recognize(file, inspection)
+  const candidates = yield* recognize(file, INSPECTORS, inspection)
+  if (candidates.length === 0) candidates.push(...(yield* recognize(file, COMPRESSED, inspection)))
   if (hasBootRecord(file)) judgeBootRecord(candidates, options, inspection)
   if (candidates.length === 0) {
     candidates.push('raw')
@@ -115,10 +121,10 @@ export function* judgeStore(store: ByteStore, options: JudgeOptions = {}): Io<Ju
 
 const GRAVITY: Readonly<Record<ConcernSeverity, number>> = { refuse: 0, warn: 1, note: 2 }
 
-/** All formats that a file is of; each judges it. */
-function* recognize(file: BoundedStore, inspection: Inspection): Io<string[]> {
+/** All of some formats that a file is of; each judges it. */
+function* recognize(file: BoundedStore, inspectors: readonly Inspector[], inspection: Inspection): Io<string[]> {
   const candidates: string[] = []
-  for (const inspector of INSPECTORS) {
+  for (const inspector of inspectors) {
     if (!(yield* inspector.recognizes(file))) continue
     candidates.push(inspector.name)
     yield* inspection.attempt(() => inspector.inspect(file, inspection))

@@ -1,35 +1,11 @@
-import { ascii, struct, u32, u64 } from '../bytes/struct.ts'
-import type { Inspector } from '../contracts/inspection.ts'
-import { just } from '../io/io.ts'
+import type { Inspector } from '../../contracts/inspection.ts'
+import { just } from '../../io/io.ts'
+import { LIMIT, SECTOR, TRAILER_SIGNATURE, trailer, VERSION } from './layout.ts'
 
-/** UDIF, the format of Apple's .dmg files. There is no document; fields are named as its readers name them. */
-
-const SIGNATURE = 'koly'
-const VERSION = 4
-const SECTOR = 512
-/** bytes of XML that list all pieces of the disk: some 40 for each piece, of a MiB or less */
-const MOST_LIST_BYTES = 64 << 20
-
-/** Trailer, big-endian, in the last 512 bytes. [UDIFResourceFile] */
-const trailer = struct(
-  'UDIF trailer',
-  { size: SECTOR, order: 'big' },
-  {
-    signature: ascii(0, 4), // "koly"
-    version: u32(4), // 4
-    headerSize: u32(8), // bytes, 512
-    dataForkAt: u64(24), // bytes
-    dataForkLength: u64(32),
-    segmentCount: u32(60), // files that the disk lies in; 0 and 1 are the same
-    listAt: u64(216), // bytes: the XML
-    listLength: u64(224),
-    sectorCount: u64(492), // of the disk
-  },
-)
-
-export const dmg: Inspector = {
+/** Judges a UDIF image by its trailer. */
+export const dmgInspector: Inspector = {
   name: 'dmg',
-  recognizes: ({ tail }) => just(tail.length === SECTOR && trailer.decode(tail).signature === SIGNATURE),
+  recognizes: ({ tail }) => just(tail.length === SECTOR && trailer.decode(tail).signature === TRAILER_SIGNATURE),
   *inspect(file, inspection) {
     const { version, headerSize, segmentCount, sectorCount, ...fields } = trailer.decode(file.tail)
     const { dataForkAt, dataForkLength, listAt, listLength } = fields
@@ -52,7 +28,7 @@ export const dmg: Inspector = {
       if (start + length > at) inspection.truncated({ structure, at: start, section: 'UDIFResourceFile' })
     }
     if (listLength === 0) inspection.add('NOT_JUDGED', place, 'Its pieces are listed in a resource fork, not in XML.')
-    if (listLength > MOST_LIST_BYTES) {
+    if (listLength > LIMIT.listBytes) {
       inspection.add('TABLE_TOO_LARGE', place, `The list of its pieces would have ${listLength} bytes.`)
     }
     yield* just(undefined)
