@@ -20,6 +20,8 @@ export interface Gate {
   readonly leaveOut?: Image['leaveOut']
   /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
   admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
+  /** Names of files that a search may look at, as `admit` takes them: those in the folders whose files may be used. */
+  nearby?(image: Image): readonly string[]
   /** As `Image.takeOver` and `Image.removeNeighbour`. @throws VdiskError REFUSED for what is no plain name */
   takeOver?(neighbour: string, image: Image): void
   removeNeighbour?(neighbour: string, image: Image): void
@@ -34,6 +36,9 @@ interface Request {
   readonly role: ReferenceRole
   readonly access: 'read' | 'write' | 'create'
 }
+
+/** Files of a folder that a search looks at; more are not an image store but something else. */
+const SEARCHED = 20_000
 
 /** Bytes of a name: no system allows more. */
 const LONGEST = 4096
@@ -131,6 +136,22 @@ export class FolderGate implements Gate {
 
   recordBeside(file: string): SideFile {
     return new RecordFile(this.files, recordOf(this.files.realPath(file)), this.options.durable ?? true)
+  }
+
+  /** Those in the image's own folder first. */
+  nearby({ name }: Image): string[] {
+    const own = path.dirname(this.files.realPath(name))
+    const names: string[] = []
+    for (const folder of new Set([own, ...this.roots])) {
+      const entries = this.files.list(folder).filter(({ kind }) => kind === 'file')
+      names.push(
+        ...entries
+          .slice(0, SEARCHED)
+          .map((entry) => path.join(folder, entry.name))
+          .sort(),
+      )
+    }
+    return names
   }
 
   /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */

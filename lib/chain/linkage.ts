@@ -73,7 +73,7 @@ function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
   })
   if (!found) return say('mismatch', 'PARENT_ID_MISMATCH', 'the parent has no identity, but the child expects one')
   if (!link.expects.some((one) => isSame(one, found))) {
-    return sameDisk(link, found)
+    return sameDisk(link.expects, found)
       ? say('mismatch', 'PARENT_MODIFIED', 'the parent was written to after the child was made')
       : say('mismatch', 'PARENT_ID_MISMATCH', 'the parent is another disk, or was written to after the child was made')
   }
@@ -125,10 +125,17 @@ function* judgeWeak(link: ParentLink, parent: Layer, sample: (() => Io<string>) 
   }
 }
 
+/** Whether an image is one that is expected: exact, or near: the same disk in another state. */
+export function fitOf(expects: readonly Identity[], found: Identity | undefined): 'exact' | 'near' | undefined {
+  if (!found) return undefined
+  if (expects.some((one) => isSame(one, found))) return 'exact'
+  return sameDisk(expects, found) ? 'near' : undefined
+}
+
 /** Identities that count states begin with the disk they count. */
-function sameDisk(link: ParentLink, found: Identity): boolean {
+function sameDisk(expects: readonly Identity[], found: Identity): boolean {
   const disk = (identity: Identity): string => identity.value.split('/')[0] as string
-  return found.kind === 'generation' && link.expects.some((one) => one.kind === found.kind && disk(one) === disk(found))
+  return found.kind === 'generation' && expects.some((one) => one.kind === found.kind && disk(one) === disk(found))
 }
 
 function* judgeRecord(link: ParentLink, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {

@@ -12,6 +12,7 @@ import type { LayerPool } from './layer-pool.ts'
 import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
 import { chooseDriver } from './probe.ts'
 import { withLinkRecord } from './recorded-layer.ts'
+import { findByIdentity } from './search.ts'
 import { unwrapped } from './wrapped.ts'
 
 export const DEFAULT_DEPTH = 64
@@ -151,7 +152,7 @@ function* openLayers(top: Image, options: OpenChainOptions, layers: Layer[]): Io
       })
     }
     format = parentFormat(layer, layer.parent, options)
-    image = yield* findParent(layer, layer.parent, image, options.gate)
+    image = yield* findParent(layer, layer.parent, image, options)
   }
 }
 
@@ -167,7 +168,8 @@ function parentFormat(layer: Layer, link: ParentLink, options: OpenChainOptions)
   })
 }
 
-function* findParent(layer: Layer, link: ParentLink, image: Image, gate: Gate): Io<Image> {
+function* findParent(layer: Layer, link: ParentLink, image: Image, options: OpenChainOptions): Io<Image> {
+  const { gate } = options
   let failure: unknown
   for (const reference of link.references) {
     try {
@@ -179,6 +181,8 @@ function* findParent(layer: Layer, link: ParentLink, image: Image, gate: Gate): 
     }
   }
   if (isVdiskError(failure, 'REFUSED')) throw failure
+  const found = link.references.length === 0 ? yield* findByIdentity(layer, image, options) : undefined
+  if (found) return found
   throw new VdiskError('PARENT_MISSING', {
     message: `Cannot open ${layer.name}: its parent "${link.references[0] ?? '(not named)'}" is missing`,
     where: { file: layer.name, structure: 'parent reference' },

@@ -1,13 +1,15 @@
 import path from 'node:path'
 import { FolderGate } from '../chain/gate.ts'
+import { fitOf } from '../chain/linkage.ts'
 import { openLayer } from '../chain/open.ts'
 import { sampleOf } from '../chain/probe.ts'
+import type { Identity } from '../contracts/identity.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import type { Files } from '../io/files.ts'
 import { promised } from '../io/io.ts'
 import { imageFileOf } from './image-file.ts'
-import { type FileOptions, fileIdOf, filesOf } from './images.ts'
+import { type FileOptions, fileIdOf, filesOf, openAlone } from './images.ts'
 
 /** Files looked at in one folder; more are not an image store but something else. */
 const LOOKED_AT = 20_000
@@ -30,13 +32,18 @@ export interface Child {
 export async function childrenOf(name: string, options: FileOptions = {}): Promise<Child[]> {
   const parent = imageFileOf(name, filesOf(options))
   const wanted = fileIdOf(parent, options)
+  let known: Promise<Identity | undefined> | undefined
+  const identity = (): Promise<Identity | undefined> => {
+    known ??= identityOf(parent, options)
+    return known
+  }
   const children: Child[] = []
   for (const file of filesBeside(parent, options.allow ?? [], filesOf(options))) {
     throwIfCancelled(options.signal)
     if (fileIdOf(file, options) === wanted) continue
     const child = await lookAt(
       file,
-      { parent, id: wanted },
+      { parent, id: wanted, identity },
       {
         ...options,
         // To be told to stop must not look as if the file were no child.
@@ -67,9 +74,28 @@ function filesBeside(parent: string, allow: readonly string[], source: Files): s
   return [...files].sort()
 }
 
+/** The image whose children are looked for. */
+interface Wanted {
+  readonly parent: string
+  readonly id: string | undefined
+  /** who it is; undefined where that cannot be read */
+  identity(): Promise<Identity | undefined>
+}
+
+async function identityOf(parent: string, options: FileOptions): Promise<Identity | undefined> {
+  try {
+    const layer = await promised(openAlone(parent, 'inspect', { ...options, pool: undefined, signal: undefined }))
+    await promised(layer.close())
+    return layer.identity
+  } catch (error) {
+    refuseToGuess(error, parent)
+    return undefined
+  }
+}
+
 async function lookAt(
   file: string,
-  { parent, id: wanted }: { readonly parent: string; readonly id: string | undefined },
+  { parent, id: wanted, identity }: Wanted,
   options: FileOptions,
 ): Promise<Child | undefined> {
   try {
@@ -80,9 +106,14 @@ async function lookAt(
       const driver = drivers.find((candidate) => candidate.probe(sample) === 'yes')
       if (!driver) return undefined
       const layer = await promised(openLayer(image, { drivers, format: driver.name, access: 'inspect' }))
-      for (const reference of layer.merged ? [] : (layer.parent?.references ?? [])) {
+      const { parent: link } = layer
+      if (!link || layer.merged) return undefined
+      const child = { file, format: driver.name }
+      // Where the format has no place for a name, the parent is found by who it is.
+      if (link.references.length === 0) return fitOf(link.expects, await identity()) ? child : undefined
+      for (const reference of link.references) {
         const named = await admitted(gate, reference, image)
-        if (named !== undefined) return named === wanted ? { file, format: driver.name } : undefined
+        if (named !== undefined) return named === wanted ? child : undefined
       }
       return undefined
     } finally {
