@@ -40,6 +40,8 @@ export interface CreateShape {
   readonly parent: NewParent | undefined
   /** by option name; unknown names are refused */
   readonly options: ReadonlyMap<string, string>
+  /** an image of that name is there, and keeps its files until the new one is complete: no file may take the name of one of those */
+  readonly replaces?: boolean | undefined
 }
 
 export interface FormatDriver {

@@ -53,3 +53,8 @@ export function extentLine({ access, sectors, type, file, offset }: ExtentLine):
   const at = type === 'FLAT' || type === 'VMFS' ? ` ${offset}` : ''
   return `${access} ${sectors} ${type}${named}${file === undefined ? '' : at}`
 }
+
+/** A name as it stands in a descriptor that is kept one character for each byte: in UTF-8. */
+export function encodedName(name: string): string {
+  return Buffer.from(name, 'utf8').toString('latin1')
+}

@@ -1,5 +1,5 @@
 import { corrupt, tooLarge, unsupported } from './damage.ts'
-import { type ExtentLine, extentLine, readLine } from './descriptor-line.ts'
+import { type ExtentLine, encodedName, extentLine, readLine } from './descriptor-line.ts'
 import { DEVICE_TYPES, MOST_EXTENTS, NO_PARENT } from './layout.ts'
 
 const SECTION = 'The Descriptor File'
@@ -59,9 +59,9 @@ export class Descriptor {
     return descriptor
   }
 
-  /** A descriptor of these lines. */
+  /** A new descriptor, in UTF-8. */
   static of(file: string, lines: readonly string[]): Descriptor {
-    return new Descriptor(file, lines, '\n')
+    return new Descriptor(file, lines.map(encodedName), '\n')
   }
 
   /** The value of a key, whatever case that is in. */
@@ -214,7 +214,7 @@ function endOf(lines: readonly string[]): number {
 
 /** Numbers of the header stand bare, texts in quotes; the database has blanks around the sign. */
 function encodeValue(key: string, value: string): string {
-  const bytes = Buffer.from(value, 'utf8').toString('latin1')
+  const bytes = encodedName(value)
   if (key.startsWith('ddb.')) return `${key} = "${bytes}"`
   return /^(?:version|CID|parentCID)$/i.test(key) ? `${key}=${bytes}` : `${key}="${bytes}"`
 }

@@ -1,9 +1,13 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
-import type { Access, FormatDriver } from '../../contracts/driver.ts'
+import type { Access, CreateShape, FormatDriver } from '../../contracts/driver.ts'
 import type { Image, Sample } from '../../contracts/image.ts'
 import type { Layer } from '../../contracts/layer.ts'
+import type { Io } from '../../io/io.ts'
+import { checkVmdk } from './check.ts'
+import { createVmdk } from './create.ts'
+import { createOptions } from './create-options.ts'
 import { vmdkInspector } from './inspect.ts'
-import { VmdkLayer } from './layer.ts'
+import { VmdkLayer, WritableVmdkLayer } from './layer.ts'
 import { DESCRIPTOR_MAGIC, ESX_MAGIC, SE_SPARSE_MAGIC, SPARSE_MAGIC } from './layout.ts'
 import { openParts } from './open.ts'
 
@@ -12,8 +16,8 @@ export const vmdk: FormatDriver = {
   name: 'vmdk',
   extensions: ['.vmdk'],
   supports: {
-    write: false,
-    create: false,
+    write: true,
+    create: true,
     parent: true,
     erase: true,
     snapshots: false,
@@ -22,19 +26,27 @@ export const vmdk: FormatDriver = {
     sizeUnit: 512,
     maxSize: 2 ** 46,
   },
-  createOptions: [],
+  createOptions,
 
   probe: ({ head }: Sample) => (isVmdk(head) ? 'yes' : 'no'),
 
   *open(image: Image, access: Access) {
-    return new VmdkLayer(yield* openParts(image, access))
+    return access === 'write' ? yield* openForWriting(image) : new VmdkLayer(yield* openParts(image, access))
+  },
+
+  *create(image: Image, shape: CreateShape) {
+    return yield* createVmdk(image, shape, () => openForWriting(image))
   },
 
   checks: true,
   *check(layer: Layer, report: CheckReport) {
-    for (const extent of (layer as VmdkLayer).structure.extents) yield* extent.check(report)
+    yield* checkVmdk((layer as VmdkLayer).structure, report)
   },
   inspector: vmdkInspector,
+}
+
+function* openForWriting(image: Image): Io<WritableVmdkLayer> {
+  return new WritableVmdkLayer(yield* openParts(image, 'write'))
 }
 
 function isVmdk(head: Uint8Array): boolean {

@@ -37,6 +37,17 @@ export interface WritableExtentFile extends ExtentFile {
   erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number>
   /** As `WritableLayer.flush`. */
   flush(): Io<void>
+  /** From now on what it does not hold is the parent's, or zero. Undefined where the extent holds all. */
+  showParent?(hasParent: boolean): void
+  /**
+   * Makes the file ready for another length, durably, so that only the descriptor need change, or where it lies in the
+   * same file, has changed. What is new reads as zero, even where the parent shows up to `parentEnd`, an offset.
+   */
+  resize?(length: number, parentEnd: number, signal?: AbortSignal): Io<void>
+  /** What is empty reads as zero, even where the parent shows up to `parentEnd`, an offset. */
+  hide?(parentEnd: number, signal?: AbortSignal): Io<void>
+  /** Gives up all content, and has another length: the parent shows everywhere. Durable, and one step. */
+  clear?(length: number): Io<void>
   /** Flushes, and leaves a file that counts as cleanly closed, and open. */
   end(): Io<void>
 }

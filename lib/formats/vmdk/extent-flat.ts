@@ -1,8 +1,9 @@
 import { formatSize } from '../../bytes/size.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Reservation } from '../../contracts/layer.ts'
-import { type Io, just, settle } from '../../io/io.ts'
+import { type Io, just, Pace, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
+import { writeZeros } from '../../io/zeros.ts'
 import { corrupt, leaveOut, unsupported } from './damage.ts'
 import type { ExtentFile, ExtentOpening, WritableExtentFile } from './extent-file.ts'
 import { SECTOR } from './layout.ts'
@@ -32,7 +33,7 @@ export function* openFlat(opening: ExtentOpening): Io<ExtentFile> {
 
 class FlatExtent implements ExtentFile {
   readonly start: number
-  readonly length: number
+  length: number
   readonly granularity = GRANULE
   readonly details = {}
   readonly store: ByteStore
@@ -71,6 +72,8 @@ class FlatExtent implements ExtentFile {
 
 /** There is nothing to keep in step: writes go to their place, and a flush is the file's. */
 class WritableFlatExtent extends FlatExtent implements WritableExtentFile {
+  private changed = false;
+
   *reserve(offset: number, length: number): Io<Reservation> {
     return {
       length,
@@ -86,13 +89,37 @@ class WritableFlatExtent extends FlatExtent implements WritableExtentFile {
   /** It has no parent that could show. */
   *erase(offset: number, length: number): Io<number> {
     if (!this.store.deallocate) return 0
+    this.changed = true
     yield* settle(this.store.deallocate(this.at + offset - this.start, length))
     this.known = NOTHING_KNOWN
     return length
   }
 
   *flush(): Io<void> {
+    if (!this.changed) return
+    this.changed = false
+    try {
+      yield* settle(this.store.flush())
+    } catch (error) {
+      this.changed = true
+      throw error
+    }
+  }
+
+  *resize(length: number): Io<void> {
+    const [before, after, size] = [this.at + this.length, this.at + length, yield* settle(this.store.size())]
+    this.known = NOTHING_KNOWN
+    if (length < this.length) {
+      this.length = length
+      // Behind it another part of the disk may lie.
+      if (before === size) yield* settle(this.store.truncate(after))
+    } else {
+      const stale = Math.min(size, after) - before
+      if (stale > 0) yield* blank(this.store, before, stale)
+      yield* settle(this.store.grow(after))
+    }
     yield* settle(this.store.flush())
+    this.length = length
   }
 
   *end(): Io<void> {
@@ -101,6 +128,12 @@ class WritableFlatExtent extends FlatExtent implements WritableExtentFile {
 
   /** A write makes data of holes; what is known as data stays so. */
   private noteWrite(): void {
+    this.changed = true
     if (this.known.kind === 'hole') this.known = NOTHING_KNOWN
   }
+}
+
+function* blank(store: ByteStore, at: number, length: number): Io<void> {
+  if (store.deallocate) yield* settle(store.deallocate(at, length))
+  else yield* writeZeros(store, at, length, new Pace())
 }

@@ -15,8 +15,8 @@ export class GrainDirectory {
   readonly own: Uint32Array | undefined
   /** undefined: there is none, or it lies where it cannot be read */
   readonly copy: Uint32Array | undefined
-  /** bytes in the file that count, for what lies where */
-  private readonly end: number
+  /** bytes in the file, as far as tables are concerned */
+  private end: number
 
   private constructor(header: SparseHeader, own: Uint32Array | undefined, copy: Uint32Array | undefined, end: number) {
     this.header = header
@@ -45,17 +45,46 @@ export class GrainDirectory {
    * @returns undefined if what the directory says cannot be right, and its copy is no better
    */
   placeOf(table: number): number | undefined {
-    const own = this.own?.[table]
-    if (own === 0) return 0
-    if (own !== undefined && this.isPlace(own)) return own * SECTOR
-    const copy = this.copy?.[table]
-    return copy !== undefined && this.isPlace(copy) ? copy * SECTOR : undefined
+    return this.ownPlace(table) ?? (this.copyPlace(table) || undefined)
   }
 
-  /** Where the copy of a grain table lies, in bytes of the file; undefined: there is none to be used. */
-  placeOfCopy(table: number): number | undefined {
-    const copy = this.copy?.[table]
-    return copy !== undefined && this.isPlace(copy) ? copy * SECTOR : undefined
+  /** What the directory itself says of a table: bytes in the file, 0 for none, undefined for what cannot be right. */
+  ownPlace(table: number): number | undefined {
+    return this.checked(this.own?.[table])
+  }
+
+  /** The same of its copy. */
+  copyPlace(table: number): number | undefined {
+    return this.checked(this.copy?.[table])
+  }
+
+  /** From now on a table lies there, and its copy. Sectors of the file. */
+  name(table: number, own: number, copy: number | undefined): void {
+    if (this.own) this.own[table] = own
+    if (this.copy && copy !== undefined) this.copy[table] = copy
+    this.end = Math.max(this.end, own * SECTOR + this.header.tableBytes, (copy ?? 0) * SECTOR + this.header.tableBytes)
+  }
+
+  /** The directory of another size, with more tables behind those it has, or without those that are too many. */
+  resized(header: SparseHeader, own: readonly number[], copy: readonly number[]): GrainDirectory {
+    const changed = (entries: Uint32Array | undefined, more: readonly number[]): Uint32Array | undefined =>
+      entries && Uint32Array.from([...entries.subarray(0, header.tables), ...more])
+    const farthest = Math.max(
+      0,
+      ...[own.at(-1), copy.at(-1)].map((sector) => (sector ?? 0) * SECTOR + header.tableBytes),
+    )
+    return new GrainDirectory(header, changed(this.own, own), changed(this.copy, copy), Math.max(this.end, farthest))
+  }
+
+  /** The directory without tables. */
+  emptied(): GrainDirectory {
+    const nothing = new Uint32Array(0)
+    return new GrainDirectory(this.header, this.own && nothing, this.copy && nothing, this.end)
+  }
+
+  private checked(sector: number | undefined): number | undefined {
+    if (sector === 0) return 0
+    return sector !== undefined && this.isPlace(sector) ? sector * SECTOR : undefined
   }
 
   /** Whether a grain table can lie there. @param sector of the file */

@@ -29,11 +29,11 @@ export interface FileEnd {
 export class GrainTables implements TableStore {
   readonly file: string
   readonly store: ByteStore
-  readonly header: SparseHeader
+  header: SparseHeader
   readonly cache: TableCache
   /** header, descriptor, directories and tables, all with their copies */
-  readonly places: MetadataPlaces
-  readonly hasParent: boolean
+  places: MetadataPlaces
+  hasParent: boolean
   directory: GrainDirectory
   /** replaced by what keeps account of room, where the file is written */
   space: FileEnd
@@ -89,6 +89,13 @@ export class GrainTables implements TableStore {
     return { kind, length: Math.min(length, count * grainBytes - skip) }
   }
 
+  /** From now on the extent has this size, and these tables. */
+  adopt(header: SparseHeader, directory: GrainDirectory): void {
+    this.header = header
+    this.directory = directory
+    this.places = placesOf(header, directory)
+  }
+
   /** The table that holds a grain's entry. @throws VdiskError CORRUPT where neither it nor its copy can be read */
   *load(grain: number): Io<Page> {
     return yield* this.cache.load(grain * ENTRY)
@@ -117,9 +124,9 @@ export class GrainTables implements TableStore {
     return run(this.readTable(at / this.header.tableBytes, target))
   }
 
-  /** For the cache; only the half that writes takes changes from it. */
-  write(): never {
-    throw new TypeError(`${this.file} was opened for reading`)
+  /** For the cache: changed sectors of tables, first in the copies, then in the tables that are in use. */
+  write(at: number, source: Uint8Array): Awaitable<void> {
+    return run(this.writeTables(at, source))
   }
 
   private *readTable(table: number, target: Uint8Array): Io<void> {
@@ -133,11 +140,41 @@ export class GrainTables implements TableStore {
       throw this.badTable(table, 'lies where no table can be, and so does its copy')
     }
     yield* settle(this.store.read(place, target))
-    const copy = directory.placeOfCopy(table)
-    if (copy === undefined || copy === place || this.isSound(table, target)) return
+    const copy = directory.copyPlace(table)
+    if (!copy || copy === place || this.isSound(table, target)) return
     const other = new Uint8Array(target.length)
     yield* settle(this.store.read(copy, other))
     if (this.isSound(table, other)) target.set(other)
+  }
+
+  private *writeTables(at: number, source: Uint8Array): Io<void> {
+    const { directory } = this
+    for (const placeOf of [
+      (table: number) => directory.copyPlace(table),
+      (table: number) => directory.ownPlace(table),
+    ]) {
+      for (let done = 0; done < source.length; ) {
+        const { place, length } = this.stretch(placeOf, at + done, source.length - done)
+        if (place) yield* settle(this.store.write(place, source.subarray(done, done + length)))
+        done += length
+      }
+    }
+  }
+
+  /** Where bytes of tables lie, as far as the tables lie one behind the other. */
+  private stretch(
+    placeOf: (table: number) => number | undefined,
+    at: number,
+    most: number,
+  ): { place: number | undefined; length: number } {
+    const { tableBytes } = this.header
+    const table = Math.floor(at / tableBytes)
+    const start = placeOf(table)
+    let length = (table + 1) * tableBytes - at
+    for (let next = table + 1; length < most; next++, length += tableBytes) {
+      if (!start || placeOf(next) !== start + (next - table) * tableBytes) break
+    }
+    return { place: start && start + at - table * tableBytes, length: Math.min(length, most) }
   }
 
   /** Whether every entry of a table can be right. */
@@ -201,12 +238,15 @@ export class GrainTables implements TableStore {
 
 /** Where grains cannot be: readers that do not look would show a guest the tables of its own disk. */
 function placesOf(header: SparseHeader, directory: GrainDirectory): MetadataPlaces {
-  const tables = [directory.own, directory.copy].flatMap((one) => one ?? [])
+  // A copy that is the same table is no second structure.
+  const copies = directory.copy?.map((sector, table) => (directory.own?.[table] === sector ? 0 : sector))
+  const tables = [directory.own, copies].flatMap((one) => one ?? [])
   const places = MetadataPlaces.of(tables, header.tableBytes / SECTOR)
   const directorySectors = Math.ceil((header.tables * ENTRY) / SECTOR)
   places.add(0, 1)
   if (header.descriptor) places.add(header.descriptor.at / SECTOR, header.descriptor.length / SECTOR)
   if (directory.own) places.add(header.directoryAt / SECTOR, directorySectors)
-  if (directory.copy && header.redundantAt !== undefined) places.add(header.redundantAt / SECTOR, directorySectors)
+  if (directory.copy && header.redundantAt !== undefined && header.redundantAt !== header.directoryAt)
+    places.add(header.redundantAt / SECTOR, directorySectors)
   return places
 }

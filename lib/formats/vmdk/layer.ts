@@ -1,11 +1,15 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
-import type { Json, Layer } from '../../contracts/layer.ts'
-import { VdiskError } from '../../errors.ts'
+import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
+import { throwIfCancelled, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import type { ExtentFile } from './extent-file.ts'
+import { type ExtentFile, isWritableExtent, type WritableExtentFile } from './extent-file.ts'
+import { linkEditor } from './link-editor.ts'
+import { mergedMarkOf, parentLinkOf } from './linkage.ts'
 import type { VmdkParts } from './parts.ts'
+import { clearImage, resizeImage } from './resize.ts'
+import { Session } from './session.ts'
 
 /** Granule of an image whose files are not looked at. */
 const UNKNOWN_GRANULE = 65536
@@ -15,7 +19,6 @@ export class VmdkLayer implements Layer {
   readonly format = 'vmdk'
   readonly name: string
   readonly store: ByteStore
-  readonly merged: MergedMark | undefined = undefined
   protected readonly parts: VmdkParts
   private last: ExtentFile | undefined
 
@@ -40,16 +43,11 @@ export class VmdkLayer implements Layer {
   }
 
   get parent(): ParentLink | undefined {
-    const { parentCid, parentHint } = this.parts.descriptor
-    if (parentCid === undefined) return undefined
-    return {
-      references: parentHint === undefined ? [] : [parentHint],
-      format: 'vmdk',
-      expects: [{ kind: 'cid', value: parentCid, current: true }],
-      record: undefined,
-      merging: false,
-      replaced: undefined,
-    }
+    return parentLinkOf(this.parts.descriptor)
+  }
+
+  get merged(): MergedMark | undefined {
+    return mergedMarkOf(this.parts.descriptor)
   }
 
   get details(): { readonly [key: string]: Json } {
@@ -109,5 +107,73 @@ export class VmdkLayer implements Layer {
       throw new VdiskError('REFUSED', { message: `Cannot read ${this.name}: only what it says of itself was opened` })
     this.last = found
     return found
+  }
+}
+
+/** A VMDK image for reading and writing. What precedes the first change is told in `Session`; each extent keeps its order. */
+export class WritableVmdkLayer extends VmdkLayer implements WritableLayer {
+  readonly session: Session
+  /** undefined where a part of the disk is never silent, so that no parent could show */
+  readonly links: LinkEditor | undefined
+
+  constructor(parts: VmdkParts) {
+    super(parts)
+    this.session = new Session(parts)
+    this.links = parts.extents.every((extent) => isWritableExtent(extent) && extent.showParent)
+      ? linkEditor(this)
+      : undefined
+  }
+
+  get nextIdentity(): Identity {
+    return this.session.nextIdentity
+  }
+
+  *reserve(offset: number, length: number): Io<Reservation> {
+    const extent = this.writableAt(offset)
+    if (!this.session.contentHasBegun) yield* this.session.beginContent()
+    return yield* extent.reserve(offset, Math.min(length, extent.start + extent.length - offset))
+  }
+
+  *erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
+    const extent = this.extentAt(offset)
+    const wanted = Math.min(length, extent.start + extent.length - offset)
+    const found = yield* extent.map(offset, wanted)
+    // What reads so already stays as it is, also where it cannot be written.
+    if (found.kind === (reveal === 'parent' && this.parent ? 'parent' : 'zero')) return found.length
+    const writable = this.writableAt(offset)
+    yield* this.session.beginContent()
+    return yield* writable.erase(offset, wanted, reveal)
+  }
+
+  *flush(): Io<void> {
+    for (const extent of this.parts.extents) if (isWritableExtent(extent)) yield* extent.flush()
+  }
+
+  *resize(size: number, parentSize: number, signal?: AbortSignal): Io<void> {
+    yield* resizeImage(this, size, parentSize, signal)
+  }
+
+  *clear(size: number, signal?: AbortSignal): Io<void> {
+    throwIfCancelled(signal)
+    yield* clearImage(this, size)
+  }
+
+  override *close(): Io<void> {
+    try {
+      for (const extent of this.parts.extents) if (isWritableExtent(extent)) yield* extent.end()
+    } finally {
+      yield* super.close()
+    }
+  }
+
+  /** @throws VdiskError READ_ONLY for a part that the descriptor calls so, or that has no file */
+  private writableAt(offset: number): WritableExtentFile {
+    const extent = this.extentAt(offset)
+    if (isWritableExtent(extent)) return extent
+    throw new VdiskError('READ_ONLY', {
+      message: `Cannot write ${this.name} at ${offset}: its descriptor says that this part of the disk is not to be written`,
+      where: { file: this.name, structure: 'descriptor', offset },
+      advice: 'Make a copy that can be written: vdisk convert IMAGE COPY --format vmdk',
+    })
   }
 }

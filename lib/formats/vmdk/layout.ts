@@ -84,3 +84,7 @@ export const DEVICE_TYPES = [
   'vmfsRawDeviceMap',
   'vmfsPassthroughRawDeviceMap',
 ]
+/** Bytes of the disk in one piece of a split disk: as VMware makes them, 2 GiB less 1 MiB. */
+export const MOST_SPLIT = 2047 << 20
+/** Bytes of the disk in a sparse file: tables name sectors by 32 bits, and they need room themselves. */
+export const MOST_SPARSE = 2 ** 41 - 2 ** 34

@@ -6,6 +6,8 @@
 export class MetadataPlaces {
   /** begin and end of each part, in order */
   private edges: number[] = []
+  /** two structures lie in the same place, at least in part */
+  overlap = false
 
   /** @param tables where tables of `length` sectors begin; 0: nowhere */
   static of(tables: readonly Uint32Array[], length: number): MetadataPlaces {
@@ -14,6 +16,7 @@ export class MetadataPlaces {
       const edges: number[] = []
       for (const sector of sectors.slice().sort()) {
         if (sector === 0) continue
+        places.overlap ||= sector < (edges.at(-1) ?? 0)
         if (sector <= (edges.at(-1) ?? -1)) edges[edges.length - 1] = Math.max(edges.at(-1) as number, sector + length)
         else edges.push(sector, sector + length)
       }
@@ -57,6 +60,7 @@ export class MetadataPlaces {
       const end = (isOwn ? own[i + 1] : others[j + 1]) as number
       if (isOwn) i += 2
       else j += 2
+      this.overlap ||= start < (edges.at(-1) ?? 0)
       if (start <= (edges.at(-1) ?? -1)) edges[edges.length - 1] = Math.max(edges.at(-1) as number, end)
       else edges.push(start, end)
     }

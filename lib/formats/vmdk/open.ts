@@ -5,10 +5,11 @@ import type { ByteStore } from '../../io/store.ts'
 import { corrupt, tooLarge, unsupported } from './damage.ts'
 import { Descriptor } from './descriptor.ts'
 import type { ExtentLine } from './descriptor-line.ts'
+import { DescriptorRoom } from './descriptor-room.ts'
 import type { ExtentFile } from './extent-file.ts'
 import { openExtent } from './extent-types.ts'
 import { ESX_MAGIC, MOST_DESCRIPTOR_BYTES, SE_SPARSE_MAGIC, SECTOR, SPARSE_MAGIC } from './layout.ts'
-import type { DescriptorRoom, VmdkParts } from './parts.ts'
+import type { VmdkParts } from './parts.ts'
 import { readSparseHeader } from './sparse-header.ts'
 
 /** A descriptor, where it stands, and the size of the disk. */
@@ -31,7 +32,7 @@ export function* openParts(image: Image, access: Access): Io<VmdkParts> {
   const lines = isMonolithic ? [ownLine(image, descriptor, size)] : descriptor.extents
   const isWanted = access !== 'inspect'
   const extents = isWanted ? yield* openExtents(image, descriptor, lines, isMonolithic, access) : []
-  return { image, descriptor, room, extents, size }
+  return { image, descriptor, room, extents, isMonolithic, size }
 }
 
 /** What the file says the disk is: its embedded descriptor, or the text that it is. */
@@ -50,11 +51,10 @@ function* readDescribed(image: Image): Io<Described> {
       section: 'The Descriptor File',
     })
   }
-  const bytes = new Uint8Array(length)
-  yield* settle(store.read(0, bytes))
-  const descriptor = Descriptor.parse(name, bytes)
+  const room = yield* DescriptorRoom.read(store, 0, undefined)
+  const descriptor = Descriptor.parse(name, room.text)
   refuseNoExtents(descriptor)
-  return { descriptor, room: { at: 0, length: undefined }, isMonolithic: false, size: descriptor.sectors * SECTOR }
+  return { descriptor, room, isMonolithic: false, size: descriptor.sectors * SECTOR }
 }
 
 /** The size of the disk is the header's: the descriptor may have been left behind by a change of size. */
@@ -62,12 +62,9 @@ function* readEmbedded(image: Image): Io<Described> {
   const { name, store } = image
   const header = yield* readSparseHeader(image, store)
   if (!header.descriptor) throw onlyAPart(name)
-  const { at } = header.descriptor
-  const length = Math.min(header.descriptor.length, (yield* settle(store.size())) - at)
-  const bytes = new Uint8Array(Math.max(0, length))
-  yield* settle(store.read(at, bytes))
-  const descriptor = Descriptor.parse(name, bytes)
-  return { descriptor, room: { at, length }, isMonolithic: true, size: header.size }
+  const { at, length } = header.descriptor
+  const room = yield* DescriptorRoom.read(store, at, length)
+  return { descriptor: Descriptor.parse(name, room.text), room, isMonolithic: true, size: header.size }
 }
 
 /** The part that is the whole disk. The name in the descriptor may be one that the file had once. */

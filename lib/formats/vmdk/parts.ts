@@ -1,14 +1,7 @@
 import type { Image } from '../../contracts/image.ts'
 import type { Descriptor } from './descriptor.ts'
+import type { DescriptorRoom } from './descriptor-room.ts'
 import type { ExtentFile } from './extent-file.ts'
-
-/** Where a descriptor lies. */
-export interface DescriptorRoom {
-  /** bytes in the file of the image */
-  readonly at: number
-  /** bytes that it may take; undefined: the file is its own, and may grow */
-  readonly length: number | undefined
-}
 
 /** The parts of an open image. */
 export interface VmdkParts {
@@ -17,7 +10,9 @@ export interface VmdkParts {
   descriptor: Descriptor
   readonly room: DescriptorRoom
   /** in order, without gaps; none where only the metadata of a descriptor was wanted */
-  readonly extents: readonly ExtentFile[]
+  readonly extents: ExtentFile[]
+  /** the descriptor lies in the file of the one extent */
+  readonly isMonolithic: boolean
   /** bytes of the disk */
   size: number
 }

@@ -68,6 +68,14 @@ export function* readSparseHeader(reader: Reader, store: ByteStore): Io<SparseHe
   return judgeHeader(name, { ...fields, directoryOffset: BigInt((found ?? 0) / SECTOR) }, 0)
 }
 
+/** Changes fields of the header, in its one sector; what is not named stays. */
+export function* writeHeader(store: ByteStore, changes: Partial<SparseHeader['fields']>): Io<void> {
+  const bytes = new Uint8Array(sparseHeader.size)
+  yield* settle(store.read(0, bytes))
+  sparseHeader.patch(bytes, changes)
+  yield* settle(store.write(0, bytes))
+}
+
 function* fieldsAt(file: string, store: ByteStore, at: number): Io<SparseHeader['fields']> {
   const bytes = new Uint8Array(sparseHeader.size)
   try {

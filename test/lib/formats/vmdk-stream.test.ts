@@ -198,7 +198,7 @@ function flipLast(bytes: Buffer): Buffer {
 
 describe('a stream that is written', () => {
   const text = Buffer.from(
-    '# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="streamOptimized"\nRW 1 SPARSE "x"\n',
+    `# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="streamOptimized"\nRW ${CAPACITY} SPARSE "x"\n`,
   )
 
   async function opened(image: Image): Promise<WritableStreamExtent> {

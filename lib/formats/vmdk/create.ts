@@ -1,0 +1,152 @@
+import { isPowerOfTwo, roundUp } from '../../bytes/align.ts'
+import { CreateOptions } from '../../contracts/create-options.ts'
+import type { CreateShape } from '../../contracts/driver.ts'
+import type { NewParent } from '../../contracts/identity.ts'
+import type { Image } from '../../contracts/image.ts'
+import { type Io, settle } from '../../io/io.ts'
+import { createOptions, SUBFORMATS, type Subformat } from './create-options.ts'
+import type { Descriptor } from './descriptor.ts'
+import type { ExtentLine } from './descriptor-line.ts'
+import type { WritableVmdkLayer } from './layer.ts'
+import { GRAIN, MOST_EXTENTS, MOST_SPARSE, SECTOR } from './layout.ts'
+import { linkedTo } from './linkage.ts'
+import { newDescriptor } from './new-descriptor.ts'
+import { extentName, fillExtent, makeFile, stemsFor } from './new-extent.ts'
+import { layOutSparse } from './sparse-layout.ts'
+
+/** Grains that a new file may have. */
+const MOST_GRAIN = 1 << 20
+
+interface Plan {
+  readonly subformat: Subformat
+  /** bytes */
+  readonly size: number
+  readonly grainBytes: number
+  readonly extentBytes: number
+  readonly zeroedGrains: boolean
+  readonly preallocation: string
+  readonly disk: { readonly adapterType: string; readonly hwVersion: string; readonly toolsVersion: string }
+  readonly parent: NewParent | undefined
+}
+
+/**
+ * Makes an image: every file that holds a part of the disk, complete and durable, and last what makes an image of them:
+ * the descriptor, or the header of the one file.
+ *
+ * @param open opens what was made, for writing
+ */
+export function* createVmdk(
+  image: Image,
+  shape: CreateShape,
+  open: () => Io<WritableVmdkLayer>,
+): Io<WritableVmdkLayer> {
+  const plan = makePlan(image.name, shape)
+  if (plan.subformat === 'monolithicSparse') {
+    const lines = [lineOf(plan, plan.size, lastPart(image.name))]
+    const descriptor = describe(image.name, plan, lines).encode()
+    const { size, grainBytes, zeroedGrains } = plan
+    yield* layOutSparse(image.store, { size, grainBytes, zeroedGrains, descriptor })
+  } else {
+    const lines = yield* makeExtents(image, plan, shape.replaces === true)
+    yield* settle(image.store.write(0, describe(image.name, plan, lines).encode()))
+    yield* settle(image.store.flush())
+  }
+  return yield* open()
+}
+
+function makePlan(file: string, shape: CreateShape): Plan {
+  const options = new CreateOptions(file, 'vmdk', createOptions, shape.options)
+  const subformat = options.text('subformat') as Subformat
+  const isSparse = SUBFORMATS[subformat].type === 'SPARSE'
+  const size = roundUp(shape.size, SECTOR)
+  const grainBytes = options.size('grain_size')
+  const extentBytes = SUBFORMATS[subformat].isSplit ? options.size('extent_size') : Math.max(size, SECTOR)
+  const zeroedGrains = options.on('zeroed_grain')
+  const preallocation = options.text('preallocation')
+  if (!isPowerOfTwo(grainBytes) || grainBytes < GRAIN.least * SECTOR || grainBytes > MOST_GRAIN) {
+    options.refuse(`grain_size cannot be ${options.text('grain_size')}`, 'Choose a power of two from 4K to 1M.')
+  }
+  if (extentBytes === 0 || extentBytes % (isSparse ? grainBytes : SECTOR) !== 0) {
+    if (SUBFORMATS[subformat].isSplit) options.refuse('extent_size must be a multiple of the size of grains')
+  }
+  if (isSparse && Math.min(size, extentBytes) > MOST_SPARSE) {
+    options.refuse(
+      'a sparse file of a VMDK has less than 2 TiB',
+      'Choose subformat=twoGbMaxExtentSparse or monolithicFlat.',
+    )
+  }
+  if (size > extentBytes * MOST_EXTENTS) {
+    options.refuse(`it would consist of more than ${MOST_EXTENTS} files`, 'Choose subformat=monolithicFlat.')
+  }
+  if (!isSparse && shape.parent) options.refuse('a flat disk has no place for a parent', 'Choose a sparse subformat.')
+  if (!isSparse && zeroedGrains) options.refuse('a flat disk has no grains', 'Leave zeroed_grain away.')
+  if (isSparse && preallocation !== 'off') options.refuse(`preallocation=${preallocation} needs a flat subformat`)
+  for (const name of ['hwversion', 'toolsversion']) {
+    if (/[^0-9]/.test(options.text(name))) options.refuse(`${name} cannot be "${options.text(name)}"`, 'Give a number.')
+  }
+  const { parent } = shape
+  return {
+    subformat,
+    size,
+    grainBytes,
+    extentBytes,
+    zeroedGrains,
+    preallocation,
+    disk: diskOf(options, parent),
+    parent,
+  }
+}
+
+/** What belongs to the disk and not to the file: the child of a VMDK has it from its parent. */
+function diskOf(options: CreateOptions, parent: NewParent | undefined): Plan['disk'] {
+  const database =
+    parent?.format === 'vmdk' ? (parent.details?.database as Record<string, unknown> | undefined) : undefined
+  const inherited = (key: string): string | undefined => {
+    const value = database?.[key]
+    return typeof value === 'string' && /^[0-9a-z]{1,20}$/i.test(value) ? value : undefined
+  }
+  const hwVersion = options.on('compat6') ? '6' : options.text('hwversion')
+  return {
+    adapterType: options.text('adapter_type') || (inherited('adaptertype') ?? 'ide'),
+    hwVersion: hwVersion || (inherited('virtualhwversion') ?? '4'),
+    toolsVersion: options.text('toolsversion'),
+  }
+}
+
+function describe(file: string, plan: Plan, lines: readonly ExtentLine[]): Descriptor {
+  const descriptor = newDescriptor(file, { createType: plan.subformat, size: plan.size, ...plan.disk }, lines)
+  return plan.parent ? linkedTo(descriptor, plan.parent) : descriptor
+}
+
+function lineOf(plan: Plan, length: number, file: string): ExtentLine {
+  return { access: 'RW', sectors: length / SECTOR, type: SUBFORMATS[plan.subformat].type, file, offset: 0 }
+}
+
+/** Makes the files beside the descriptor. */
+function* makeExtents(image: Image, plan: Plan, replaces: boolean): Io<ExtentLine[]> {
+  const { isSplit, type } = SUBFORMATS[plan.subformat]
+  const lines: ExtentLine[] = []
+  let stem: string | undefined
+  let done = 0
+  do {
+    const length = Math.min(plan.extentBytes, plan.size - done)
+    const nameFor = (chosen: string): string =>
+      isSplit ? extentName(chosen, type === 'SPARSE' ? 's' : 'f', lines.length + 1) : `${chosen}-flat.vmdk`
+    const stems = stem === undefined ? stemsFor(stemOf(image.name), replaces) : [stem]
+    const made = yield* makeFile(image, stems, nameFor)
+    stem = made.stem
+    yield* fillExtent(image, { ...plan, type }, made.store, length)
+    lines.push(lineOf(plan, length, nameFor(stem)))
+    done += length
+  } while (done < plan.size)
+  return lines
+}
+
+/** What the names of an image's files begin with: its own name without the ending. */
+export function stemOf(name: string): string {
+  return lastPart(name).replace(/\.vmdk$/i, '')
+}
+
+function lastPart(name: string): string {
+  return name.slice(Math.max(name.lastIndexOf('/'), name.lastIndexOf('\\')) + 1)
+}
