@@ -99,16 +99,14 @@ function makePlan(file: string, shape: CreateShape): Plan {
 
 /** What belongs to the disk and not to the file: the child of a VMDK has it from its parent. */
 function diskOf(options: CreateOptions, parent: NewParent | undefined): Plan['disk'] {
-  const database =
-    parent?.format === 'vmdk' ? (parent.details?.database as Record<string, unknown> | undefined) : undefined
   const inherited = (key: string): string | undefined => {
-    const value = database?.[key]
+    const value = parent?.format === 'vmdk' ? parent.details?.[key] : undefined
     return typeof value === 'string' && /^[0-9a-z]{1,20}$/i.test(value) ? value : undefined
   }
   const hwVersion = options.on('compat6') ? '6' : options.text('hwversion')
   return {
-    adapterType: options.text('adapter_type') || (inherited('adaptertype') ?? 'ide'),
-    hwVersion: hwVersion || (inherited('virtualhwversion') ?? '4'),
+    adapterType: options.text('adapter_type') || (inherited('adapterType') ?? 'ide'),
+    hwVersion: hwVersion || (inherited('hardwareVersion') ?? '4'),
     toolsVersion: options.text('toolsversion'),
   }
 }

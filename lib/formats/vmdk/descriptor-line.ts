@@ -50,7 +50,8 @@ export function readLine(line: string): DescriptorLine {
 /** The line of a part of the disk, as QEMU and VMware write it. */
 export function extentLine({ access, sectors, type, file, offset }: ExtentLine): string {
   const named = file === undefined ? '' : ` "${file}"`
-  const at = type === 'FLAT' || type === 'VMFS' ? ` ${offset}` : ''
+  // Flat files of ESX are named without a place: they are the extent, whole.
+  const at = type === 'FLAT' || offset > 0 ? ` ${offset}` : ''
   return `${access} ${sectors} ${type}${named}${file === undefined ? '' : at}`
 }
 

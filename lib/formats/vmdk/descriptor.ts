@@ -107,11 +107,6 @@ export class Descriptor {
     }
   }
 
-  /** Keys that begin with `ddb.`, in the order in which they stand there. */
-  *database(): Generator<readonly [string, string]> {
-    for (const entry of this.values) if (entry[0].startsWith('ddb.')) yield entry
-  }
-
   /**
    * The descriptor with other values, all other lines as they were. A new key goes to its likes: behind the last line
    * of the database, or before the parts of the disk.

@@ -14,6 +14,14 @@ import { Session } from './session.ts'
 /** Granule of an image whose files are not looked at. */
 const UNKNOWN_GRANULE = 65536
 
+/** What the database says of the disk that a user may want to know. ["The Disk Database"] */
+const OF_DISK = {
+  adapterType: 'ddb.adapterType',
+  hardwareVersion: 'ddb.virtualHWVersion',
+  uuid: 'ddb.uuid',
+  longContentId: 'ddb.longContentID',
+} as const
+
 /** A VMDK image for reading. */
 export class VmdkLayer implements Layer {
   readonly format = 'vmdk'
@@ -51,18 +59,17 @@ export class VmdkLayer implements Layer {
   }
 
   get details(): { readonly [key: string]: Json } {
-    const { descriptor, extents } = this.parts
-    const database = Object.fromEntries([...descriptor.database()].map(([key, value]) => [key.slice(4), value]))
+    const { descriptor, extents, isMonolithic } = this.parts
+    const files = isMonolithic ? [] : descriptor.extents.flatMap(({ file }) => file ?? [])
+    const ofDisk = Object.entries(OF_DISK).flatMap(([name, key]) => {
+      const value = descriptor.get(key)
+      return value === undefined ? [] : [[name, value]]
+    })
     return {
       subformat: descriptor.get('createType') ?? '',
-      files: descriptor.extents.map(({ access, sectors, type, file }) => ({
-        access,
-        type,
-        size: sectors * 512,
-        file: file === undefined ? null : descriptor.decode(file),
-      })),
+      ...(files.length > 0 ? { files: files.map((file) => descriptor.decode(file)) } : {}),
       ...extents[0]?.details,
-      database,
+      ...Object.fromEntries(ofDisk),
     }
   }
 
