@@ -1,9 +1,13 @@
 import type { FileStamp } from '../io/store.ts'
 
-/** Who a layer is: a value that changes when what the guest would read changes. */
+/** Who a layer is: a value that changes when what the guest would read changes, unless its kind says otherwise. */
 export interface Identity {
-  /** guid: a GUID of the content; cid: VMDK's content id; generation: a GUID of the disk and a count of its states */
-  readonly kind: 'guid' | 'cid' | 'generation'
+  /**
+   * guid: a GUID of the content; cid: VMDK's content id; generation: a GUID of the disk and a count of its states.
+   * file: a GUID of the image file, as VHD has it, which stays when the content changes; so it tells files apart, and
+   * the time of the last change must tell the rest.
+   */
+  readonly kind: 'guid' | 'cid' | 'generation' | 'file'
   readonly value: string
   /** false: another program had the file open for writing since this was set, so the content may be newer */
   readonly current: boolean
@@ -34,6 +38,8 @@ export interface ParentLink {
   /** any of these is the parent; empty where the file does not know */
   readonly expects: readonly Identity[]
   readonly record: ParentRecord | undefined
+  /** when the parent's file was last changed, in seconds since 1970; only for formats that note it, copies may lose it */
+  readonly modified?: number | undefined
   /** a merge of this layer into its parent is under way: the parent changes, this layer covers every change */
   readonly merging: boolean
   /** the identity that was expected before a user accepted another one; kept so that the decision can be traced */
