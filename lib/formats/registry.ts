@@ -7,8 +7,9 @@ import { qcow2 } from './qcow2/driver.ts'
 import { qed } from './qed/driver.ts'
 import { raw } from './raw/driver.ts'
 import { vdi } from './vdi/driver.ts'
+import { vhd } from './vhd/driver.ts'
 import { vhdx } from './vhdx/driver.ts'
 import { vmdk } from './vmdk/driver.ts'
 
 /** All formats. The only file that names them. */
-export const drivers: readonly FormatDriver[] = [qcow2, vhdx, vdi, vmdk, qcow, qed, bochs, cloop, dmg, raw]
+export const drivers: readonly FormatDriver[] = [qcow2, vhdx, vhd, vdi, vmdk, qcow, qed, bochs, cloop, dmg, raw]

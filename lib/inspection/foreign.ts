@@ -2,7 +2,6 @@ import type { Inspector } from '../contracts/inspection.ts'
 import { just } from '../io/io.ts'
 import { asif, encryptedImage, sparseBundle, sparseImage } from './apple.ts'
 import { parallels } from './parallels.ts'
-import { vhd } from './vhd.ts'
 
 /** Formats that are known by their first bytes alone. */
 const BY_MAGIC: readonly (readonly [string, Uint8Array, string])[] = [
@@ -26,7 +25,6 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 
 /** The formats that vdisk does not open, but knows well enough to judge. */
 export const foreignFormats: readonly Inspector[] = [
-  vhd,
   parallels,
   sparseImage,
   sparseBundle,

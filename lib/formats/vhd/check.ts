@@ -1,0 +1,144 @@
+import { ZERO_GUID } from '../../bytes/guid.ts'
+import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
+import type { Layer } from '../../contracts/layer.ts'
+import { type Io, settle } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { checkBatmap } from './batmap-check.ts'
+import { Census } from './census.ts'
+import { bytesOf } from './disk-geometry.ts'
+import { FixedVhdLayer } from './fixed-layer.ts'
+import { type Footer, type Footers, findFooters, readFooters } from './footer.ts'
+import type { VhdLayer } from './layer.ts'
+import type { VhdParts } from './parts.ts'
+import { structuresOf } from './structures.ts'
+
+/** Bytes between structures that are no loss: what programs leave to align blocks. */
+const SLACK = 8192
+/** Bytes looked at a time where only the content tells. */
+const PIECE = 256 << 10
+
+/**
+ * Looks at everything that a file says of itself.
+ *
+ * What makes a file unreadable is refused when it is opened; here is what can be read and is wrong all the same, what
+ * is odd, and which room is lost.
+ */
+export function* checkVhd(layer: Layer, report: CheckReport): Io<void> {
+  if (layer instanceof FixedVhdLayer) {
+    checkFixed(yield* readFooters(layer, layer.store), report)
+    return
+  }
+  const found = yield* findFooters(layer.store)
+  const { structure } = layer as VhdLayer
+  checkFooters({ ...found, current: structure.footer }, report)
+  checkGeometry(structure.footer, report)
+  checkParent(structure, report)
+  yield* checkBlocks(structure, found, report)
+  yield* checkBatmap(structure, report)
+}
+
+/** Room that the file has and nothing belongs to. */
+export function* lostRoom(store: ByteStore, census: Census, end: number): Io<{ at: number; length: number }[]> {
+  const rooms: { at: number; length: number }[] = []
+  for (const { at, length } of census.unused(end)) {
+    if (length > SLACK && (yield* takesRoom(store, at, length))) rooms.push({ at, length })
+  }
+  return rooms
+}
+
+function checkFixed({ current, tail, fileSize }: Footers, report: CheckReport): void {
+  checkGeometry(current, report)
+  if (!tail) return
+  const behind = fileSize - tail.at - tail.length
+  if (behind > 0) {
+    const message = `${behind} bytes follow behind the footer, which others will not find there: a growth was cut short`
+    report.add({ code: 'FOOTER_NOT_LAST', severity: 'error', structure: 'footer', at: tail.at, message })
+  }
+  const between = tail.at - current.fields.currentSize
+  if (between > 0) {
+    const at = current.fields.currentSize
+    const message = `${between} bytes between the disk and its footer belong to nothing`
+    report.add({ code: 'ROOM_UNUSED', severity: 'leak', structure: 'file', at, message })
+  }
+}
+
+function checkFooters({ current, tail, head, fileSize }: Footers, report: CheckReport): void {
+  const note = (code: string, severity: NewFinding['severity'], at: number, message: string): void =>
+    report.add({ code, severity, structure: 'footer', at, message })
+  for (const [copy, where, at] of [
+    [tail, 'at the end', fileSize - 512],
+    [head, 'at the beginning', 0],
+  ] as const) {
+    if (!copy) note('FOOTER_MISSING', 'warning', at, `there is no footer ${where}: the other copy is in use`)
+    else if (!copy.footer.isSound) {
+      note('FOOTER_DAMAGED', 'warning', at, `the checksum of the footer ${where} is wrong: the other copy is in use`)
+    }
+  }
+  if (!tail?.footer.isSound || !head?.footer.isSound || meaningOf(tail.footer) === meaningOf(head.footer)) return
+  const counted = meaningOf(current) === meaningOf(tail.footer) ? 'that at the end' : 'that at the beginning'
+  note('FOOTERS_DIFFER', 'error', 0, `the footer and its copy do not say the same; ${counted} is in use`)
+}
+
+/** What of a footer decides which disk it is of. */
+function meaningOf({ fields: { dataOffset, currentSize, type, uniqueId } }: Footer): string {
+  return [dataOffset, currentSize, type, uniqueId].join()
+}
+
+function checkGeometry(footer: Footer, report: CheckReport): void {
+  const { currentSize, creator } = footer.fields
+  const shown = bytesOf(footer.fields)
+  if (footer.sizeIsBelieved || shown === currentSize) return
+  report.add({
+    code: 'GEOMETRY_DISAGREES',
+    severity: 'warning',
+    structure: 'footer',
+    message: `the disk has ${currentSize} bytes, by its geometry ${shown}: programs that go by that, such as QEMU for a disk of "${creator.trim()}", see another size`,
+  })
+}
+
+function checkParent({ footer, header, names }: VhdParts, report: CheckReport): void {
+  if (!footer.isDifferencing) return
+  const note = (message: string): void =>
+    report.add({
+      code: 'PARENT_LOCATOR_INVALID',
+      severity: 'error',
+      structure: 'dynamic disk header',
+      at: footer.fields.dataOffset,
+      message: `the parent cannot be known for certain: ${message}`,
+    })
+  if (header.fields.parentId === ZERO_GUID) note('the child has no id of it')
+  if (names.length === 0) note('the child has no name for it')
+}
+
+function* checkBlocks(
+  { table, header, footer, batmap, image }: VhdParts,
+  { tail, fileSize }: Pick<Footers, 'tail' | 'fileSize'>,
+  report: CheckReport,
+): Io<void> {
+  const end = tail?.at ?? fileSize
+  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
+  const census = new Census(table, structures, report)
+  yield* census.take()
+  for (const { at, length } of yield* lostRoom(image.store, census, end)) {
+    const message = `${length} bytes at ${at} belong to nothing`
+    report.add({ code: 'ROOM_UNUSED', severity: 'leak', structure: 'file', at, message })
+  }
+}
+
+/** Whether a part of a file takes room on its medium; where that cannot be told, it does if anything but zeros lies there. */
+function* takesRoom(store: ByteStore, at: number, length: number): Io<boolean> {
+  const bytes = new Uint8Array(store.segment ? 0 : Math.min(PIECE, length))
+  for (let done = 0; done < length; ) {
+    if (store.segment) {
+      const segment = yield* settle(store.segment(at + done))
+      if (segment.kind === 'data') return true
+      done += segment.length
+      continue
+    }
+    const part = bytes.subarray(0, length - done)
+    yield* settle(store.read(at + done, part))
+    if (part.some((byte) => byte !== 0)) return true
+    done += part.length
+  }
+  return false
+}

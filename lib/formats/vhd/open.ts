@@ -1,0 +1,52 @@
+import type { Image } from '../../contracts/image.ts'
+import type { Layer, WritableLayer } from '../../contracts/layer.ts'
+import type { Io } from '../../io/io.ts'
+import { Batmap } from './batmap.ts'
+import { BlockTable } from './block-table.ts'
+import { FixedVhdLayer, WritableFixedVhdLayer } from './fixed-layer.ts'
+import { type Footers, readFooters } from './footer.ts'
+import { FooterKeeper } from './footer-keeper.ts'
+import { readHeader } from './header.ts'
+import { VhdLayer, WritableVhdLayer } from './layer.ts'
+import { parentNames } from './locators.ts'
+import type { VhdParts } from './parts.ts'
+import { Space } from './space.ts'
+import { structuresOf } from './structures.ts'
+
+export function* openForReading(image: Image): Io<Layer> {
+  const footers = yield* readFooters(image, image.store)
+  if (footers.current.isFixed) return new FixedVhdLayer(image, footers)
+  return new VhdLayer(yield* openParts(image, footers))
+}
+
+export function* openForWriting(image: Image): Io<WritableLayer> {
+  const footers = yield* readFooters(image, image.store)
+  if (footers.current.isFixed) return new WritableFixedVhdLayer(image, footers)
+  const parts = yield* openParts(image, footers)
+  return new WritableVhdLayer(parts, yield* surveyOf(image, parts))
+}
+
+/** What of the file is in use. @throws VdiskError CORRUPT if that is not certain */
+export function* surveyOf(image: Image, parts: VhdParts): Io<Space> {
+  const { header, footer, batmap, table, footers } = parts
+  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
+  return yield* Space.survey(image, table, new FooterKeeper(image.store, footers), structures)
+}
+
+/** The parts of a file that is not fixed. */
+export function* openParts(image: Image, footers: Footers): Io<VhdParts> {
+  const { store } = image
+  const { current: footer, fileSize } = footers
+  const header = yield* readHeader(image, store, footer.fields, fileSize)
+  const { tableOffset, entryCount, blockSize } = header.fields
+  const table = new BlockTable(image.name, store, blockSize, {
+    size: footer.fields.currentSize,
+    hasParent: footer.isDifferencing,
+    tableAt: tableOffset,
+    entryCount,
+    fileEnd: fileSize,
+  })
+  const names = footer.isDifferencing ? yield* parentNames(store, header, fileSize) : []
+  const batmap = yield* Batmap.read(store, tableOffset, entryCount, fileSize)
+  return { image, footers, table, footer, header, names, batmap }
+}

@@ -1,0 +1,212 @@
+import { roundUp } from '../../bytes/align.ts'
+import type { Image } from '../../contracts/image.ts'
+import { VdiskError } from '../../errors.ts'
+import { type Io, Pace, settle, Turns } from '../../io/io.ts'
+import type { Room } from '../../io/retirement.ts'
+import type { ByteStore } from '../../io/store.ts'
+import { writeZeros } from '../../io/zeros.ts'
+import type { BlockTable } from './block-table.ts'
+import { badEntry, spotIn, TABLE_SECTION } from './damage.ts'
+import type { Footer } from './footer.ts'
+import type { FooterKeeper } from './footer-keeper.ts'
+import { ABSENT, ENTRY, LIMIT, SECTOR } from './layout.ts'
+import type { Structure } from './structures.ts'
+
+/** Payload begins at whole pages of the host: holes are punched, and bytes shared, in these. */
+const PAGE = 4096
+/** The file grows ahead of what is needed, by a part of itself or some blocks, so that its footer need not move with each block. */
+const AHEAD = { part: 16, blocks: 8, most: 512 << 20 } as const
+/** Entries between two looks at the clock. */
+const SURVEYED = 1 << 20
+
+/**
+ * Room in the file. The format keeps no list of what is free: new blocks go behind everything that anything names.
+ *
+ * What is used is found once, when the file is opened for writing, by a walk over the BAT; neither the end of the file nor
+ * anything else is trusted. Room that was given up is not used again while the file is open, since readers may be on the
+ * way there; when it is closed, it is given back to the medium, and cut off where it ends the file.
+ */
+export class Space {
+  readonly footers: FooterKeeper
+  private readonly file: string
+  private readonly store: ByteStore
+  private readonly table: BlockTable
+  /** bytes: behind everything in use */
+  private used: number
+  private begun = false
+  private givenUp: Room[] = []
+  private readonly turns = new Turns()
+
+  private constructor(file: string, table: BlockTable, footers: FooterKeeper, used: number) {
+    this.file = file
+    this.store = table.store
+    this.table = table
+    this.footers = footers
+    this.used = used
+  }
+
+  /** @throws VdiskError CORRUPT if two blocks share a place, or one lies where it cannot: whoever writes there would destroy something */
+  static *survey(
+    { name, signal }: Image,
+    table: BlockTable,
+    footers: FooterKeeper,
+    structures: readonly Structure[],
+  ): Io<Space> {
+    const { entryCount } = table.shape
+    const places = new Uint32Array(entryCount)
+    const pace = new Pace(signal)
+    let count = 0
+    let used = structures.reduce((end, { at, length }) => Math.max(end, at + length), 0)
+    const stride = table.bitmapSize + table.blockSize
+    for (let first = 0; first < entryCount; first += SURVEYED) {
+      yield* table.walk(first, Math.min(entryCount, first + SURVEYED), (view, index, length) => {
+        for (let i = 0; i < length; i++) {
+          const entry = view.getUint32(i * ENTRY)
+          if (entry === ABSENT) continue
+          // Entries behind the last block are of a disk that was larger once; their room is left alone.
+          if (index + i >= table.blocks) {
+            if (entry * SECTOR + stride <= footers.end) used = Math.max(used, entry * SECTOR + stride)
+            continue
+          }
+          const complaint = table.complaintAbout(index + i, entry)
+          if (complaint !== undefined) throw unsafe(table, index + i, complaint)
+          places[count++] = entry
+          used = Math.max(used, entry * SECTOR + stride)
+        }
+      })
+      yield* pace.keep()
+    }
+    refuseOverlaps(table, places.subarray(0, count).sort(), structures)
+    return new Space(name, table, footers, used)
+  }
+
+  /** Bytes: behind everything in use. */
+  get end(): number {
+    return this.used
+  }
+
+  get hasBegun(): boolean {
+    return this.begun
+  }
+
+  /** Before the first change of anything: both footers are there, and say the same. */
+  *begin(): Io<void> {
+    if (this.begun) return
+    yield* this.turns.take(() => this.beginNow())
+  }
+
+  /** Room for a block that reads as zero, its bitmap too. @returns where it begins */
+  *allocateBlock(): Io<number> {
+    const { bitmapSize, blockSize } = this.table
+    return yield* this.turns.take(() => this.allocateNow(bitmapSize, blockSize))
+  }
+
+  /** Room for another structure; it reads as zero. @param length bytes, whole sectors */
+  *allocate(length: number): Io<number> {
+    return yield* this.turns.take(() => this.allocateNow(length, 0))
+  }
+
+  /** Room that nothing ever pointed at; where it is the last it is used again. */
+  free(at: number, length: number): void {
+    if (at + length === this.used) {
+      this.used = at
+      this.footers.noteWrite(at + length)
+    } else this.givenUp.push({ at, length })
+  }
+
+  /** No table on the medium points here any more. */
+  release(at: number, length: number): void {
+    this.givenUp.push({ at, length })
+  }
+
+  /** Another footer holds, durably. */
+  *changeFooter(change: (footer: Footer) => Footer): Io<void> {
+    yield* this.turns.take(() => this.footers.change(change(this.footers.current)))
+  }
+
+  /** Makes a range read as zero, without taking room where that can be. */
+  *blank(at: number, length: number): Io<void> {
+    if (length <= 0) return
+    if (this.store.deallocate) yield* settle(this.store.deallocate(at, length))
+    else yield* writeZeros(this.store, at, length, new Pace())
+  }
+
+  /** At the end: nobody reads any more. Room that was given up goes back to the medium. */
+  *giveBack(): Io<void> {
+    const rooms = this.givenUp.sort((a, b) => b.at - a.at)
+    this.givenUp = []
+    for (const { at, length } of rooms) {
+      if (at + length === this.used) this.used = at
+      else if (this.store.deallocate) yield* settle(this.store.deallocate(at, length))
+    }
+    yield* this.footers.cut(this.used)
+    this.table.shape.fileEnd = this.footers.end
+  }
+
+  private *beginNow(): Io<void> {
+    if (this.begun) return
+    yield* this.footers.putInOrder(this.used)
+    this.table.shape.fileEnd = this.footers.end
+    this.begun = true
+  }
+
+  private aheadOf(end: number): number {
+    return Math.min(AHEAD.most, Math.max(AHEAD.blocks * this.table.blockSize, Math.floor(end / AHEAD.part)))
+  }
+
+  private *allocateNow(lead: number, payload: number): Io<number> {
+    const at = payload > 0 ? roundUp(this.used + lead, PAGE) - lead : roundUp(this.used, SECTOR)
+    const end = at + lead + payload
+    if (end + SECTOR > LIMIT.fileBytes) throw full(this.file)
+    yield* this.footers.makeRoom(end, roundUp(Math.min(end + this.aheadOf(end), LIMIT.fileBytes - SECTOR), SECTOR))
+    this.table.shape.fileEnd = this.footers.end
+    // What lies there may be an old footer, or of a block that a crash left behind.
+    yield* this.blank(at, Math.min(end, this.footers.zeroFrom) - at)
+    this.used = end
+    return at
+  }
+}
+
+function refuseOverlaps(table: BlockTable, places: Uint32Array, structures: readonly Structure[]): void {
+  const stride = table.bitmapSize + table.blockSize
+  for (let i = 1; i < places.length; i++) {
+    const [before, at] = [(places[i - 1] as number) * SECTOR, (places[i] as number) * SECTOR]
+    if (at < before + stride) throw unsafe(table, undefined, `makes a block lie at ${at}, where another one does`)
+  }
+  for (const { name, at, length } of structures) {
+    const first = firstBehind(places, at - stride)
+    const place = first === undefined ? undefined : (places[first] as number) * SECTOR
+    if (place !== undefined && place < at + length) {
+      throw unsafe(table, undefined, `makes a block lie at ${place}, where the ${name} does`)
+    }
+  }
+}
+
+/** Index of the first place, of sorted ones, that lies behind `at` bytes. */
+function firstBehind(places: Uint32Array, at: number): number | undefined {
+  let [low, high] = [0, places.length]
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((places[middle] as number) * SECTOR > at) high = middle
+    else low = middle + 1
+  }
+  return low < places.length ? low : undefined
+}
+
+function unsafe({ file, shape }: BlockTable, block: number | undefined, why: string): VdiskError {
+  const which = block === undefined ? 'an entry of its BAT' : `entry ${block} of its BAT`
+  const { message, where } = badEntry(file, `it cannot be written safely, because ${which} ${why}`, {
+    at: shape.tableAt + (block ?? 0) * ENTRY,
+    index: block,
+  })
+  const advice = 'It can still be read and converted. To mend it: vdisk check IMAGE --repair'
+  return new VdiskError('CORRUPT', { message, where, advice })
+}
+
+function full(file: string): VdiskError {
+  return new VdiskError('NO_SPACE', {
+    message: `Cannot write ${file}: a VHD file ends before 2 TiB, and this one has no room for a further block`,
+    where: spotIn(file, { structure: 'BAT', section: TABLE_SECTION }),
+    advice: 'Convert it to VHDX, which can be larger: vdisk convert IMAGE COPY --format vhdx',
+  })
+}

@@ -1,0 +1,63 @@
+import { type Io, settle, Turns } from '../../io/io.ts'
+import type { ByteStore } from '../../io/store.ts'
+import type { Batch } from '../../io/table-cache.ts'
+import type { BlockTable } from './block-table.ts'
+
+/** Bytes of changed tables from which on they are written between flushes as well. */
+const MUCH = 4 << 20
+
+/**
+ * The order in which changes become durable.
+ *
+ *   footer at a new end → F → (data ∥ bitmap of a block that is new) → F → (entry in the BAT ∥ bits of blocks that were there)
+ *
+ * A block is complete before anything points at it, and sectors before their bits say that they are here. A bit and the
+ * entry of its block need no order between them: the bitmap that a block begins with is durable before its entry, and a bit
+ * that comes later is true whether it gets there or not. Nothing is ever taken back in this order: blocks keep their room
+ * until a footer, which is one sector, says that the disk has ended before them.
+ */
+export class WriteBack {
+  private readonly store: ByteStore
+  private readonly table: BlockTable
+  private readonly turns = new Turns()
+
+  constructor(table: BlockTable) {
+    this.store = table.store
+    this.table = table
+  }
+
+  /** Everything so far is durable. */
+  *flush(): Io<void> {
+    yield* this.turns.take(() => this.round())
+  }
+
+  /** Keeps the tables in memory from growing without bound. */
+  *relieve(): Io<void> {
+    if (this.changedBytes > MUCH) yield* this.flush()
+  }
+
+  private get changedBytes(): number {
+    return this.table.bits.changedBytes + this.table.entries.changedBytes
+  }
+
+  private *round(): Io<void> {
+    const { bits, entries } = this.table
+    const batches: [typeof bits, Batch][] = [
+      [bits, bits.take()],
+      [entries, entries.take()],
+    ]
+    const waiting = [...batches]
+    try {
+      yield* settle(this.store.flush())
+      while (waiting.length > 0) {
+        const [tables, batch] = waiting.shift() as (typeof batches)[number]
+        yield* tables.write(batch)
+      }
+    } catch (error) {
+      // A write of a batch that failed has put it back itself.
+      for (const [tables, batch] of waiting) tables.putBack(batch)
+      throw error
+    }
+    if (batches.some(([, { runs }]) => runs.length > 0)) yield* settle(this.store.flush())
+  }
+}
