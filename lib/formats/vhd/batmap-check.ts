@@ -1,12 +1,16 @@
-import type { CheckReport } from '../../contracts/check-report.ts'
+import { CheckReport } from '../../contracts/check-report.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, Pace } from '../../io/io.ts'
 import type { VhdParts } from './parts.ts'
 import { hasBit } from './sector-bits.ts'
 
-/** Whether XenServer's batmap is true: it believes it, and reads what is not there. */
-export function* checkBatmap({ batmap, table, image }: VhdParts, report: CheckReport): Io<void> {
-  if (!batmap) return
+/**
+ * Whether XenServer's batmap is true, which it believes: else it reads what is not there.
+ *
+ * @returns false if a block that it calls whole is not
+ */
+export function* checkBatmap({ batmap, table, image }: VhdParts, report = new CheckReport()): Io<boolean> {
+  if (!batmap) return true
   const { bits, isSound } = yield* batmap.bits(image.store)
   const note = (code: string, severity: 'error' | 'warning', message: string): void =>
     report.add({ code, severity, structure: 'batmap', at: batmap.structures[0]?.at, message })
@@ -17,8 +21,9 @@ export function* checkBatmap({ batmap, table, image }: VhdParts, report: CheckRe
     yield* pace.keep()
     if (yield* isWhole(table, block)) continue
     note('BATMAP_WRONG', 'error', `block ${block} is not whole, but the batmap says that it is`)
-    return
+    return false
   }
+  return true
 }
 
 function* isWhole(table: VhdParts['table'], block: number): Io<boolean> {

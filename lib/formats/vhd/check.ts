@@ -1,3 +1,4 @@
+import { roundDown, roundUp } from '../../bytes/align.ts'
 import { ZERO_GUID } from '../../bytes/guid.ts'
 import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
 import type { Layer } from '../../contracts/layer.ts'
@@ -12,9 +13,9 @@ import type { VhdLayer } from './layer.ts'
 import type { VhdParts } from './parts.ts'
 import { structuresOf } from './structures.ts'
 
-/** Bytes between structures that are no loss: what programs leave to align blocks. */
-const SLACK = 8192
-/** Bytes looked at a time where only the content tells. */
+/** Room is given back to the medium, and taken, in these. */
+const PAGE = 4096
+/** Bytes looked at a time. */
 const PIECE = 256 << 10
 
 /**
@@ -41,7 +42,10 @@ export function* checkVhd(layer: Layer, report: CheckReport): Io<void> {
 export function* lostRoom(store: ByteStore, census: Census, end: number): Io<{ at: number; length: number }[]> {
   const rooms: { at: number; length: number }[] = []
   for (const { at, length } of census.unused(end)) {
-    if (length > SLACK && (yield* takesRoom(store, at, length))) rooms.push({ at, length })
+    const first = roundUp(at, PAGE)
+    const last = roundDown(at + length, PAGE)
+    // What programs leave to align blocks is no loss.
+    if (last - first >= PAGE && (yield* takesRoom(store, first, last - first))) rooms.push({ at, length })
   }
   return rooms
 }
@@ -125,13 +129,12 @@ function* checkBlocks(
   }
 }
 
-/** Whether a part of a file takes room on its medium; where that cannot be told, it does if anything but zeros lies there. */
+/** Whether anything but zeros lies in a part of a file; its holes are passed over. */
 function* takesRoom(store: ByteStore, at: number, length: number): Io<boolean> {
-  const bytes = new Uint8Array(store.segment ? 0 : Math.min(PIECE, length))
+  const bytes = new Uint8Array(Math.min(PIECE, length))
   for (let done = 0; done < length; ) {
-    if (store.segment) {
-      const segment = yield* settle(store.segment(at + done))
-      if (segment.kind === 'data') return true
+    const segment = store.segment && (yield* settle(store.segment(at + done)))
+    if (segment?.kind === 'hole') {
       done += segment.length
       continue
     }

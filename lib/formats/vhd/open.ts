@@ -1,6 +1,6 @@
 import type { Image } from '../../contracts/image.ts'
 import type { Layer, WritableLayer } from '../../contracts/layer.ts'
-import type { Io } from '../../io/io.ts'
+import { type Io, settle } from '../../io/io.ts'
 import { Batmap } from './batmap.ts'
 import { BlockTable } from './block-table.ts'
 import { FixedVhdLayer, WritableFixedVhdLayer } from './fixed-layer.ts'
@@ -8,6 +8,7 @@ import { type Footers, readFooters } from './footer.ts'
 import { FooterKeeper } from './footer-keeper.ts'
 import { readHeader } from './header.ts'
 import { VhdLayer, WritableVhdLayer } from './layer.ts'
+import { ABSENT, ENTRY, SECTOR } from './layout.ts'
 import { parentNames } from './locators.ts'
 import type { VhdParts } from './parts.ts'
 import { Space } from './space.ts'
@@ -31,6 +32,25 @@ export function* surveyOf(image: Image, parts: VhdParts): Io<Space> {
   const { header, footer, batmap, table, footers } = parts
   const structures = structuresOf(header, footer.fields.dataOffset, batmap)
   return yield* Space.survey(image, table, new FooterKeeper(image.store, footers), structures)
+}
+
+/** Bytes: behind everything that anything in a file names that may be damaged, as far as the file reaches. */
+export function* usedEnd({ store }: Image, { header, footer, batmap, table }: VhdParts): Io<number> {
+  const fileSize = yield* settle(store.size())
+  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
+  const stride = table.bitmapSize + table.blockSize
+  let end = 0
+  const reach = (at: number, length: number): void => {
+    if (at < fileSize) end = Math.max(end, at + length)
+  }
+  for (const { at, length } of structures) reach(at, length)
+  yield* table.walk(0, table.shape.entryCount, (view, _index, count) => {
+    for (let i = 0; i < count; i++) {
+      const entry = view.getUint32(i * ENTRY)
+      if (entry !== ABSENT) reach(entry * SECTOR, stride)
+    }
+  })
+  return end
 }
 
 /** The parts of a file that is not fixed. */

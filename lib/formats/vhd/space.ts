@@ -160,8 +160,8 @@ export class Space {
     if (end + SECTOR > LIMIT.fileBytes) throw full(this.file)
     yield* this.footers.makeRoom(end, roundUp(Math.min(end + this.aheadOf(end), LIMIT.fileBytes - SECTOR), SECTOR))
     this.table.shape.fileEnd = this.footers.end
-    // What lies there may be an old footer, or of a block that a crash left behind.
-    yield* this.blank(at, Math.min(end, this.footers.zeroFrom) - at)
+    // What lies there, and before it, may be an old footer, or of a block that a crash left behind.
+    yield* this.blank(this.used, Math.min(end, this.footers.zeroFrom) - this.used)
     this.used = end
     return at
   }
