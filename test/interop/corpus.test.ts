@@ -14,6 +14,9 @@ const PIECE = 1 << 20
 /** Larger disks are compared by the digest of what is not zero. */
 const HASHED_WHOLE = 1 << 30
 
+/** Images whose makers did not care for a checksum: they are refused, and read in spite of it where the user says so. */
+const REFUSED_FIRST: ReadonlyMap<string, RegExp> = new Map([['vhd/dfvfs-image-differential', /checksum of its footer/]])
+
 const scratch = tempFolder('corpus')
 
 /** SHA-256 over the lines "OFFSET SHA256" of each piece of 1 MiB that is not all zeros. */
@@ -55,11 +58,13 @@ describe.skipIf(corpusMissing)(`images of other makers${corpusMissing ? ` (skipp
     '$id reads as others read it',
     async (entry) => {
       const file = restored(entry, scratch)
-      await using disk = await openDisk(file)
+      const refused = REFUSED_FIRST.get(entry.id)
+      if (refused) await expect(openDisk(file)).rejects.toThrow(refused)
+      await using disk = await openDisk(file, { salvage: refused !== undefined })
       expect(disk.size).toBe(entry.virtual_size)
       if (entry.sparse_digest) expect(await sparseDigest(disk)).toBe(entry.sparse_digest)
       if (entry.sha256_guest && disk.size <= HASHED_WHOLE) expect(await wholeDigest(disk)).toBe(entry.sha256_guest)
-      expect((await findingsOf(file, entry.format)).counts.error).toBe(0)
+      if (!refused) expect((await findingsOf(file, entry.format)).counts.error).toBe(0)
       fs.rmSync(path.dirname(file), { recursive: true })
     },
   )
