@@ -11,6 +11,11 @@ import type { WriteBack } from './write-back.ts'
 type Fill = Reservation['fills'][number]
 
 const BITS_PER_PAGE = SECTOR * 8
+/**
+ * Bytes that become a block's own together: those of a byte of its bitmap. One sector would do; but disks have pages of
+ * this size, and libvhdi takes all sectors from the first present one of a byte on for present.
+ */
+const GROUP = 8 * SECTOR
 
 /**
  * The writing half of the mapping: room for blocks, their entries, sector bits. ["Block Allocation Table and Data Blocks"]
@@ -83,8 +88,8 @@ export class Allocation {
     const { blockSize, bitmapSize } = this.table
     const block = Math.floor(offset / blockSize)
     const start = offset - block * blockSize
-    const end = this.wholeSectorsTo(block, start, length)
-    if (start % SECTOR !== 0 || end <= start) return 0
+    const end = this.wholeUnitsTo(block, start, length, GROUP)
+    if (start % GROUP !== 0 || end <= start) return 0
     const at = yield* this.table.blockAt(block)
     if (at === undefined) {
       yield* this.newBlock(block, start, end - start)
@@ -107,7 +112,7 @@ export class Allocation {
 
   /** A block that is not there gets room, with sectors of zeros where the disk is going to have some. */
   *newBlock(block: number, start: number, length: number): Io<void> {
-    yield* this.publishBlock(block, yield* this.space.allocateBlock(), start, length)
+    yield* this.publishBlock(block, yield* this.space.allocateBlock(), start / SECTOR, ceilDiv(start + length, SECTOR))
   }
 
   /** A block behind the end of the disk is made wholly present, and zero. */
@@ -131,17 +136,17 @@ export class Allocation {
       at: payload + start,
       zeroed: true,
       fills: this.table.shape.hasParent ? this.fillsFor(block, payload, start, length) : [],
-      publish: () => this.publishBlock(block, room, start, length),
+      publish: () => this.publishBlock(block, room, ...sectorsOf(start, length)),
       abandon: () => just(this.space.free(room, bitmapSize + blockSize)),
     }
   }
 
-  /** A new block becomes part of the disk, with the sectors of a range; the rest of its room is zero. */
-  private *publishBlock(block: number, room: number, start: number, length: number): Io<void> {
+  /** A new block becomes part of the disk, in a child with sectors from .. to-1; the rest of its room is zero. */
+  private *publishBlock(block: number, room: number, from: number, to: number): Io<void> {
     const { bitmapSize, blockSize, store, bits, shape } = this.table
     const bitmap = new Uint8Array(bitmapSize)
-    const [from, to] = shape.hasParent ? sectorsOf(start, length) : [0, blockSize / SECTOR]
-    fillBits(bitmap, from, to, true)
+    if (shape.hasParent) fillBits(bitmap, from, to, true)
+    else fillBits(bitmap, 0, blockSize / SECTOR, true)
     try {
       yield* settle(store.write(room, bitmap))
       // Pages of what lay there once may still be in memory.
@@ -186,25 +191,25 @@ export class Allocation {
     const { blockSize } = this.table
     const block = Math.floor(offset / blockSize)
     const start = offset - block * blockSize
-    const end = this.wholeSectorsTo(block, start, length)
+    const end = this.wholeUnitsTo(block, start, length, SECTOR)
     const at = yield* this.table.blockAt(block)
     if (at === undefined || start % SECTOR !== 0 || end <= start) return 0
-    yield* this.changeBits(block, at, ...sectorsOf(start, end - start), false)
+    yield* this.changeBits(block, at, start / SECTOR, ceilDiv(end, SECTOR), false)
     return end - start
   }
 
-  /** Where the whole sectors end that a range of a block begins with; the last sector of a disk is whole. */
-  private wholeSectorsTo(block: number, start: number, length: number): number {
+  /** Where the whole units end that a range of a block begins with; the last of a disk is whole. */
+  private wholeUnitsTo(block: number, start: number, length: number, unit: number): number {
     const end = Math.min(this.table.blockSize, start + length)
-    return end === this.table.usedOf(block) ? end : roundDown(end, SECTOR)
+    return end === this.table.usedOf(block) ? end : roundDown(end, unit)
   }
 
-  /** What lies between the request and the borders of its sectors. @param payload where the sectors of the block begin */
+  /** What lies between the request and the borders of its groups. @param payload where the sectors of the block begin */
   private fillsFor(block: number, payload: number, start: number, length: number): Fill[] {
     const base = block * this.table.blockSize
     const end = start + length
-    const head = start % SECTOR
-    const tail = (SECTOR - (end % SECTOR)) % SECTOR
+    const head = start % GROUP
+    const tail = (GROUP - (end % GROUP)) % GROUP
     const fills: Fill[] = []
     if (head > 0) fills.push({ offset: base + start - head, length: head, at: payload + start - head })
     if (tail > 0) fills.push({ offset: base + end, length: tail, at: payload + end })
@@ -230,7 +235,7 @@ export function nothing(): Io<void> {
   return just(undefined)
 }
 
-/** The sectors that a range within a block touches. */
+/** The sectors of the groups that a range within a block touches. */
 function sectorsOf(start: number, length: number): [number, number] {
-  return [Math.floor(start / SECTOR), ceilDiv(start + length, SECTOR)]
+  return [Math.floor(start / GROUP) * 8, ceilDiv(start + length, GROUP) * 8]
 }

@@ -82,7 +82,7 @@ export function* readHeader(
   if (cookie !== HEADER_COOKIE) throw corrupt(name, 'there is no header where its footer says', spot)
   if (!header.isSound) leaveOut(reader, corrupt(name, 'the checksum of its header is wrong', spot))
   if (version !== VERSION) throw unsupported(name, `its header is of version 0x${version.toString(16)}`, spot)
-  if (!isPowerOfTwo(blockSize) || blockSize < SECTOR) {
+  if (!isPowerOfTwo(blockSize) || blockSize < LIMIT.minBlock) {
     throw corrupt(name, `its blocks would have ${blockSize} bytes, which cannot be`, spot)
   }
   if (blockSize > LIMIT.maxBlock) throw tooLarge(name, `its blocks have ${blockSize} bytes`, spot)
