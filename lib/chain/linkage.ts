@@ -20,6 +20,7 @@ export type LinkReason =
   | 'PARENT_MODIFIED'
   | 'PARENT_SIZE_MISMATCH'
   | 'PARENT_COPIED'
+  | 'PARENT_TIMESTAMP_MISMATCH'
   | 'MERGE_UNDER_WAY'
   | 'IDENTITY_UNVERIFIABLE'
 
@@ -104,13 +105,7 @@ function* isStoodIn(link: ParentLink, parent: Layer, sample: (() => Io<string>) 
 function* judgeWeak(link: ParentLink, parent: Layer, sample: (() => Io<string>) | undefined): Io<Verdict> {
   const agree = { level: 'consistent', expected: link.expects[0]?.value, found: parent.identity?.value } as const
   const { record } = link
-  if (!record) {
-    return {
-      ...agree,
-      reason: undefined,
-      message: 'the identities agree; whether it was written to since cannot be told',
-    }
-  }
+  if (!record) return { ...agree, ...judgeTime(link, parent) }
   const verdict = yield* judgeRecord(link, parent, sample)
   if (verdict.level === 'unverifiable') {
     return { ...agree, reason: undefined, message: 'the identities agree; the file is another one' }
@@ -130,6 +125,22 @@ export function fitOf(expects: readonly Identity[], found: Identity | undefined)
   if (!found) return undefined
   if (expects.some((one) => isSame(one, found))) return 'exact'
   return sameDisk(expects, found) ? 'near' : undefined
+}
+
+/** What the time of the parent's file tells where the child has noted that, and no more. A copy may have another time. */
+function judgeTime({ modified }: ParentLink, parent: Layer): Pick<Verdict, 'level' | 'reason' | 'message'> {
+  const now = stampOf(parent)
+  if (modified === undefined || !now) {
+    const message = 'the identities agree; whether it was written to since cannot be told'
+    return { level: 'consistent', reason: undefined, message }
+  }
+  if (Number(now.modified / 1_000_000_000n) === modified) {
+    const message = 'the identities agree, and so does the time when the parent file was last changed'
+    return { level: 'verified', reason: undefined, message }
+  }
+  const message =
+    'the identities agree, but the parent file was last changed at another time than the child has noted: it was copied, or written to by another program'
+  return { level: 'consistent', reason: 'PARENT_TIMESTAMP_MISMATCH', message }
 }
 
 /** Identities that count states begin with the disk they count. */

@@ -227,9 +227,13 @@ function collectNotes(
       notes.push(`${what}: this file is history, and will not follow what is written there.`)
     }
     const verdict = links[depth]
-    if (verdict?.level !== 'mismatch') continue
+    if (verdict?.level !== 'mismatch' && verdict?.reason !== 'PARENT_TIMESTAMP_MISMATCH') continue
     const parent = layers[depth - 1] as Layer
     const what = `${parent.name} as parent of ${layer.name}: ${verdict.message}`
+    if (verdict.level !== 'mismatch') {
+      notes.push(`${what}.`)
+      continue
+    }
     if (options.verify === 'strict' || options.access === 'write') {
       throw new VdiskError('PARENT_MISMATCH', {
         message: `Cannot use ${what}${identitiesOf(verdict)}`,

@@ -32,7 +32,7 @@ export function encodeIdentity(identity: Identity | undefined): Json {
 export function decodeIdentity(value: Parsed): Identity | undefined {
   if (!isObject(value) || typeof value.value !== 'string' || value.value.length > LONGEST_VALUE) return undefined
   const { kind } = value
-  if (kind !== 'guid' && kind !== 'cid' && kind !== 'generation') return undefined
+  if (kind !== 'guid' && kind !== 'cid' && kind !== 'generation' && kind !== 'file') return undefined
   return { kind, value: value.value, current: true }
 }
 

@@ -108,3 +108,33 @@ describe('a child that knows its parent by what it was', () => {
     expect(await judge(link, parent, sample)).toBe(wanted)
   })
 })
+
+describe('a child that knows the file of its parent, and when it was last changed', () => {
+  const mine: Identity = { kind: 'file', value: 'f', current: true, weak: true }
+  const expects = [mine]
+  const at = (seconds: bigint): FileStamp => ({ ...STAMP, modified: seconds * 1_000_000_000n + 7n })
+  test.each<[string, Partial<ParentLink>, Parent, string]>([
+    ['finds that file, unchanged', { modified: 50 }, { identity: mine, stamp: at(50n) }, 'verified'],
+    [
+      'finds that file, changed at another time',
+      { modified: 50 },
+      { identity: mine, stamp: at(51n) },
+      'consistent PARENT_TIMESTAMP_MISMATCH',
+    ],
+    ['finds that file, and has noted no time', {}, { identity: mine }, 'consistent'],
+    [
+      'finds another file of the same time',
+      { modified: 50 },
+      { identity: { ...mine, value: 'g' }, stamp: at(50n) },
+      'mismatch PARENT_ID_MISMATCH',
+    ],
+    [
+      'finds that file changed, and has a record of it',
+      { modified: 50, record },
+      { identity: mine, stamp: { ...STAMP, modified: 6n } },
+      'mismatch PARENT_MODIFIED',
+    ],
+  ])('%s', async (_, link, parent, verdict) => {
+    expect(await judge({ expects, ...link }, parent)).toBe(verdict)
+  })
+})
