@@ -1,7 +1,6 @@
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { BATMAP_COOKIE, batmapHeader, ENTRY, LIMIT, SECTOR } from './layout.ts'
-import { type Structure, tableLength } from './structures.ts'
+import { BATMAP_COOKIE, batmapHeader, ENTRY, LIMIT, SECTOR, type Structure, tableLength } from './layout.ts'
 
 /**
  * XenServer's batmap: which blocks are known to be whole. It lies behind the BAT wherever that is.

@@ -9,10 +9,21 @@ import { writeZeros } from '../../io/zeros.ts'
 import { geometryOf } from './disk-geometry.ts'
 import { CREATOR, Footer } from './footer.ts'
 import { DynamicHeader } from './header.ts'
-import { COOKIE, dynamicHeader, ENTRY, EPOCH, footer, HEADER_COOKIE, LIMIT, SECTOR, TYPE, VERSION } from './layout.ts'
+import {
+  COOKIE,
+  dynamicHeader,
+  ENTRY,
+  EPOCH,
+  footer,
+  HEADER_COOKIE,
+  LIMIT,
+  SECTOR,
+  TYPE,
+  tableLength,
+  VERSION,
+} from './layout.ts'
 import { parentFields } from './linkage.ts'
 import { locatorsFor } from './locators.ts'
-import { tableLength } from './structures.ts'
 
 const MIB = 1 << 20
 /** Windows 10, whose way of making disks this is. */

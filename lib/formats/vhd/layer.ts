@@ -1,7 +1,7 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, ParentLink } from '../../contracts/identity.ts'
 import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
-import { throwIfCancelled } from '../../errors.ts'
+import { isVdiskError, throwIfCancelled } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Allocation } from './allocation.ts'
@@ -72,6 +72,8 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
   readonly space: Space
   readonly allocation: Allocation
   private readonly writeBack: WriteBack
+  /** when the file was last changed before it was opened; undefined from the first change of content on */
+  private lastChange: bigint | undefined
 
   constructor(parts: VhdParts, space: Space) {
     super(parts)
@@ -79,6 +81,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
     this.writeBack = new WriteBack(parts.table)
     this.allocation = new Allocation(parts.table, space, this.writeBack)
     this.links = linkEditor(this)
+    this.lastChange = this.store.stamp?.().modified
   }
 
   get nextIdentity(): Identity {
@@ -87,6 +90,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
 
   *reserve(offset: number, length: number): Io<Reservation> {
     if (!this.space.hasBegun) yield* this.space.begin()
+    this.lastChange = undefined
     return yield* this.allocation.reserve(offset, length)
   }
 
@@ -94,6 +98,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
     const untouched = yield* this.allocation.untouched(offset, length, reveal)
     if (untouched > 0) return untouched
     yield* this.space.begin()
+    this.lastChange = undefined
     if (reveal === 'parent') yield* this.forgetBatmap()
     return yield* this.allocation.erase(offset, length, reveal)
   }
@@ -103,11 +108,13 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
   }
 
   *resize(size: number, parentSize: number, signal?: AbortSignal): Io<void> {
+    this.lastChange = undefined
     yield* resizeImage(this, size, parentSize, signal)
   }
 
   *clear(size: number, signal?: AbortSignal): Io<void> {
     throwIfCancelled(signal)
+    this.lastChange = undefined
     yield* clearImage(this, size)
   }
 
@@ -116,9 +123,21 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
       if (this.space.hasBegun) {
         yield* this.writeBack.flush()
         yield* this.space.giveBack()
+        this.putBackTime()
       }
     } finally {
       yield* super.close()
+    }
+  }
+
+  /** Children know the file by the time when its content changed last. Where only its own link did, that is as before. */
+  private putBackTime(): void {
+    if (this.lastChange === undefined) return
+    try {
+      this.store.setModified?.(this.lastChange)
+    } catch (error) {
+      // Whoever may write to a file need not own it, and only who does may set its time.
+      if (!isVdiskError(error, 'REFUSED')) throw error
     }
   }
 

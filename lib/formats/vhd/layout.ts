@@ -1,3 +1,4 @@
+import { roundUp } from '../../bytes/align.ts'
 import { ascii, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 
 /**
@@ -117,4 +118,16 @@ export function checksumOf(structure: Uint8Array, checksumAt: number): number {
   for (const byte of structure) sum += byte
   for (let at = checksumAt; at < checksumAt + 4; at++) sum -= structure[at] as number
   return ~sum >>> 0
+}
+
+/** A part of the file that is no block: its place and length in bytes. */
+export interface Structure {
+  readonly name: string
+  readonly at: number
+  readonly length: number
+}
+
+/** Bytes of a BAT: whole sectors. */
+export function tableLength(entries: number): number {
+  return Math.max(SECTOR, roundUp(entries * ENTRY, SECTOR))
 }

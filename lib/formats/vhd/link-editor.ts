@@ -3,17 +3,17 @@ import type { LinkEditor } from '../../contracts/layer.ts'
 import { type Io, just, Pace } from '../../io/io.ts'
 import type { VhdEditor } from './editor.ts'
 import { replaceHeader } from './header-change.ts'
-import { TYPE } from './layout.ts'
-import { parentFields, timeOf } from './linkage.ts'
+import { SECTOR, TYPE } from './layout.ts'
+import { parentFields } from './linkage.ts'
 import { locatorsFor } from './locators.ts'
 
 /** Changes of the link to the parent, each with one footer. ["Dynamic Disk Header Format"] */
 export function linkEditor(layer: VhdEditor): LinkEditor {
   return {
     setParent: (parent) => (parent ? link(layer, parent) : unlink(layer)),
-    // The parent keeps its id whatever is written to it, and its time decides nothing.
+    // The file has no place for merges: the record beside it has.
     beginMerge: () => just(undefined),
-    endMerge: (_mark, parent) => (parent ? restamp(layer, parent) : just(undefined)),
+    endMerge: () => just(undefined),
   }
 }
 
@@ -67,23 +67,8 @@ function* completeBlocks({ structure: { table }, space, allocation }: VhdEditor)
     if (at !== undefined) {
       const start = offset - block * blockSize
       yield* space.blank(at + bitmapSize + start, extent.length)
-      yield* allocation.markSectors(block, at, start / 512, (start + extent.length) / 512)
+      yield* allocation.markSectors(block, at, start / SECTOR, (start + extent.length) / SECTOR)
     }
     offset += extent.length
   }
-}
-
-/** The parent's file has another time, and is the right one all the same. */
-function* restamp(layer: VhdEditor, { record }: Pick<NewParent, 'record'>): Io<void> {
-  const { structure } = layer
-  const parentTime = timeOf(record)
-  if (parentTime === structure.header.fields.parentTime) return
-  yield* layer.space.begin()
-  yield* layer.flush()
-  const header = structure.header.with({ parentTime })
-  yield* replaceHeader(
-    layer,
-    () => ({ header, data: new Uint8Array(0) }),
-    (footer) => footer,
-  )
 }

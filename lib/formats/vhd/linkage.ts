@@ -1,5 +1,6 @@
-import { namedGuid, ZERO_GUID } from '../../bytes/guid.ts'
+import { ZERO_GUID } from '../../bytes/guid.ts'
 import type { Identity, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
+import { standInGuid } from '../../contracts/stand-in.ts'
 import type { DynamicHeader, HeaderFields } from './header.ts'
 import { EPOCH } from './layout.ts'
 import { headerName } from './locators.ts'
@@ -32,24 +33,19 @@ export function parentFields(parent: NewParent | undefined): Partial<HeaderField
   const { format, identity } = parent
   const isVhd = format === 'vhd' && identity?.kind === 'file'
   return {
-    parentId: isVhd ? identity.value : standIn(parent),
+    parentId: isVhd ? identity.value : standInGuid(parent),
     parentTime: timeOf(parent.record),
     parentName: headerName(parent.path),
   }
 }
 
-/** The identity that the GUID of a VHD file is. */
+/** The identity that the GUID of a VHD file is: no program changes it when it writes. */
 export function fileIdentity(value: string): Identity {
-  return { kind: 'file', value, current: true }
+  return { kind: 'file', value, current: true, weak: true }
 }
 
 /** When a parent's file was last changed, as the format counts; 0: that is not known. */
-export function timeOf({ stamp }: Pick<ParentRecord, 'stamp'>): number {
+function timeOf({ stamp }: Pick<ParentRecord, 'stamp'>): number {
   const seconds = stamp ? Number(stamp.modified / 1_000_000_000n) - EPOCH : 0
   return Math.min(0xffffffff, Math.max(0, seconds))
-}
-
-/** An id there must be; for a parent of another format it is a GUID made of what is known. */
-function standIn({ identity, record }: NewParent): string {
-  return namedGuid(identity ? `${identity.kind} ${identity.value}` : `sample ${record.size} ${record.sample ?? ''}`)
 }

@@ -1,14 +1,7 @@
 import { roundUp } from '../../bytes/align.ts'
 import type { Batmap } from './batmap.ts'
 import type { DynamicHeader, LocatorFields } from './header.ts'
-import { dynamicHeader, ENTRY, LIMIT, SECTOR } from './layout.ts'
-
-/** A part of the file that is no block: its place and length in bytes. */
-export interface Structure {
-  readonly name: string
-  readonly at: number
-  readonly length: number
-}
+import { dynamicHeader, LIMIT, SECTOR, type Structure, tableLength } from './layout.ts'
 
 /** All that lies in a file besides blocks, but for the footer at its end. */
 export function structuresOf(header: DynamicHeader, headerAt: number, batmap: Batmap | undefined): Structure[] {
@@ -24,11 +17,6 @@ export function structuresOf(header: DynamicHeader, headerAt: number, batmap: Ba
       length: roundUp(locator.dataLength, SECTOR),
     })),
   ]
-}
-
-/** Bytes of a BAT: whole sectors. */
-export function tableLength(entries: number): number {
-  return Math.max(SECTOR, roundUp(entries * ENTRY, SECTOR))
 }
 
 /** Whether a locator names room at all that could be one's. */

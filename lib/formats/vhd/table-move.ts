@@ -1,8 +1,7 @@
 import { type Io, type Pace, settle } from '../../io/io.ts'
 import { Batmap } from './batmap.ts'
 import type { VhdEditor } from './editor.ts'
-import { ENTRY, SECTOR } from './layout.ts'
-import { tableLength } from './structures.ts'
+import { ENTRY, SECTOR, tableLength } from './layout.ts'
 
 /** Entries per write. */
 const STRIDE = 1 << 16
