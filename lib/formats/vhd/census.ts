@@ -2,8 +2,7 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import { type Io, Pace } from '../../io/io.ts'
 import type { Room } from '../../io/retirement.ts'
 import type { BlockTable } from './block-table.ts'
-import type { Structure } from './layout.ts'
-import { ABSENT, ENTRY, SECTOR } from './layout.ts'
+import { ABSENT, ENTRY, SECTOR, type Structure } from './layout.ts'
 
 /** Entries between two looks at the clock. */
 const STRIDE = 1 << 17

@@ -9,8 +9,7 @@ import type { BlockTable } from './block-table.ts'
 import { badEntry, spotIn, TABLE_SECTION } from './damage.ts'
 import type { Footer } from './footer.ts'
 import type { FooterKeeper } from './footer-keeper.ts'
-import type { Structure } from './layout.ts'
-import { ABSENT, ENTRY, LIMIT, SECTOR } from './layout.ts'
+import { ABSENT, ENTRY, LIMIT, SECTOR, type Structure } from './layout.ts'
 
 /** Payload begins at whole pages of the host: holes are punched, and bytes shared, in these. */
 const PAGE = 4096
