@@ -1,0 +1,67 @@
+import type { Extent } from '../../contracts/extent.ts'
+import type { Reservation } from '../../contracts/layer.ts'
+import type { Io } from '../../io/io.ts'
+import { type Part, writable } from './part.ts'
+
+/** A range of the disk, and the image files that hold it: one, or one for each state of a snapshot tree's branch. */
+export class Storage {
+  /** bytes on the disk */
+  readonly start: number
+  /** root first, top last */
+  readonly parts: readonly Part[]
+  private bytes: number
+
+  constructor(start: number, length: number, parts: readonly Part[]) {
+    this.start = start
+    this.bytes = length
+    this.parts = parts
+  }
+
+  /** bytes of the disk that it holds */
+  get length(): number {
+    return this.bytes
+  }
+
+  get top(): Part {
+    return this.parts.at(-1) as Part
+  }
+
+  map(offset: number, length: number): Io<Extent> {
+    return this.parts.length === 1 ? this.top.map(offset, length) : this.find(this.parts.length - 1, offset, length)
+  }
+
+  reserve(offset: number, length: number): Io<Reservation> {
+    return writable(this.top).reserve(offset, length)
+  }
+
+  /** @returns bytes done from `offset` on; 0: none */
+  *erase(offset: number, length: number): Io<number> {
+    if (this.parts.length === 1) return yield* writable(this.top).erase(offset, length, true)
+    const below = yield* this.find(this.parts.length - 2, offset, length)
+    return yield* writable(this.top).erase(offset, below.length, below.kind === 'zero')
+  }
+
+  *resize(size: number, drain: () => Io<void>): Io<void> {
+    yield* writable(this.top).resize(size, drain)
+    this.bytes = size
+  }
+
+  /** The same, as the parts up to one of them have it. */
+  upTo(parts: readonly Part[]): Storage {
+    return new Storage(this.start, this.bytes, parts)
+  }
+
+  /** Asks the parts from `from` down who speaks about `offset`. */
+  private *find(from: number, offset: number, length: number): Io<Extent> {
+    let rest = length
+    for (let i = from; i >= 0; i--) {
+      const part = this.parts[i] as Part
+      // What is longer than the file that holds it reads as zero behind.
+      if (offset >= part.size) break
+      const extent = yield* part.map(offset, Math.min(rest, part.size - offset))
+      if (extent.kind !== 'parent') return extent
+      rest = extent.length
+    }
+    return { kind: 'zero', length: rest }
+  }
+}
