@@ -186,10 +186,9 @@ export class XmlEdit {
   /** Written elements as lines that begin as the line of a place does. */
   private lined(at: number, xml: string): string {
     const { text } = this.document
-    const newline = text.includes('\r\n') ? '\r\n' : '\n'
-    const indent = /(?:^|\n)([ \t]*)$/.exec(text.slice(0, at))?.[1]
+    const [, newline = '\n', indent] = /(\r?\n|^)([ \t]*)$/.exec(text.slice(0, at)) ?? []
     if (indent === undefined) return xml
-    return xml.split('\n').reduce((all, line) => `${all}${newline}${indent}${line}`, '')
+    return xml.split('\n').reduce((all, line) => `${all}${newline || '\n'}${indent}${line}`, '')
   }
 }
 

@@ -1,7 +1,6 @@
 import type { Inspector } from '../contracts/inspection.ts'
 import { just } from '../io/io.ts'
 import { asif, encryptedImage, sparseBundle, sparseImage } from './apple.ts'
-import { parallels } from './parallels.ts'
 
 /** Formats that are known by their first bytes alone. */
 const BY_MAGIC: readonly (readonly [string, Uint8Array, string])[] = [
@@ -25,7 +24,6 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 
 /** The formats that vdisk does not open, but knows well enough to judge. */
 export const foreignFormats: readonly Inspector[] = [
-  parallels,
   sparseImage,
   sparseBundle,
   asif,

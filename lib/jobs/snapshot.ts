@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { normalizeGuid } from '../bytes/guid.ts'
 import type { Chain } from '../chain/chain.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../contracts/layer.ts'
 import { isWritable } from '../contracts/layer.ts'
@@ -107,7 +108,8 @@ async function revert(file: string, name: string, options: OpenOptions): Promise
   const chain = await promised(openImage(file, { ...options, writable: true }))
   return await closing(chain, async () => {
     const top = topOf(chain)
-    const internal = top.snapshots?.list().some((snapshot) => snapshot.id === name || snapshot.name === name)
+    const guid = normalizeGuid(name)
+    const internal = top.snapshots?.list().some(({ id, name: called }) => id === name || id === guid || called === name)
     if (internal && top.snapshots?.edit) {
       await promised(top.snapshots.edit.revert(name, options.signal))
       return 'internal'

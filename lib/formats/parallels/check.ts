@@ -1,6 +1,6 @@
 import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
 import { isVdiskError, reasonOf } from '../../errors.ts'
-import { type Io, settle } from '../../io/io.ts'
+import { type Io, Pace, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { entryPlace } from './bat.ts'
 import { Census, type EntryFault, type FaultyEntry } from './census.ts'
@@ -19,20 +19,35 @@ export const ENTRY_FAULTS: Readonly<Record<EntryFault, { readonly code: string; 
 }
 
 /** Where an entry stands, for findings. */
-export function placeOfEntry({ cluster }: FaultyEntry, part: ExpandingPart): Pick<NewFinding, 'at' | 'guest' | 'structure'> {
+export function placeOfEntry(
+  { cluster }: FaultyEntry,
+  part: ExpandingPart,
+): Pick<NewFinding, 'at' | 'guest' | 'structure'> {
   const { header } = part.bat
   const offset = cluster * header.clusterSize
   const length = Math.max(0, Math.min(header.clusterSize, header.size - offset))
   return { structure: 'BAT', at: entryPlace(cluster), guest: length > 0 ? { offset, length } : undefined }
 }
 
-/**
- * Looks at everything that an expanding image says of itself: header, BAT, extension, and room that nobody uses.
- *
- * @param shift where the image begins on the disk
- */
-export function* checkExpanding(part: ExpandingPart, report: CheckReport, shift = 0): Io<void> {
+/** An image of a bundle: where it begins on the disk, and what the descriptor calls it. */
+export interface Member {
+  readonly shift: number
+  readonly file: string
+}
+
+/** Looks at everything that an expanding image says of itself: header, BAT, extension, and room that nobody uses. */
+export function* checkExpanding(part: ExpandingPart, whole: CheckReport, member?: Member): Io<void> {
   const { header } = part.bat
+  const shift = member?.shift ?? 0
+  const report: Pick<CheckReport, 'add' | 'advance'> = {
+    add: (found) =>
+      whole.add({
+        ...found,
+        structure: member ? `${found.structure} of ${member.file}` : found.structure,
+        guest: found.guest && { offset: found.guest.offset + shift, length: found.guest.length },
+      }),
+    advance: (done, total) => whole.advance(done, total),
+  }
   checkHeader(part, report)
   const fileEnd = yield* settle(part.store.size())
   const census = new Census(part.bat, fileEnd)
@@ -40,12 +55,10 @@ export function* checkExpanding(part: ExpandingPart, report: CheckReport, shift 
   yield* census.take(
     (found) => {
       const { code, text } = ENTRY_FAULTS[found.fault]
-      const { guest, ...place } = placeOfEntry(found, part)
       report.add({
         code,
         severity: found.fault === 'stale' ? 'warning' : 'error',
-        ...place,
-        guest: guest && { offset: guest.offset + shift, length: guest.length },
+        ...placeOfEntry(found, part),
         message: `cluster ${found.cluster} lies at ${found.place}, ${text}`,
       })
     },
@@ -54,8 +67,8 @@ export function* checkExpanding(part: ExpandingPart, report: CheckReport, shift 
   // Clusters of features that are not known are nobody else's business.
   if (extension === 'opaque' || !census.isWhole || header.isOpened) return
   for (const { at, length } of census.unused()) {
-    if (!(yield* takesRoom(part.store, at, length))) continue
     const isEnd = at + length === fileEnd
+    if (!isEnd && !(yield* holdsAnything(part.store, at, length))) continue
     report.add({
       code: isEnd ? 'ROOM_AT_END' : 'CLUSTER_LEAKED',
       severity: 'leak',
@@ -66,23 +79,41 @@ export function* checkExpanding(part: ExpandingPart, report: CheckReport, shift 
   }
 }
 
-/** Whether a range of a file is more than a hole. */
-export function* takesRoom(store: ByteStore, at: number, length: number): Io<boolean> {
-  if (!store.segment) return true
+/** Bytes read at a time. */
+const PIECE = 256 << 10
+
+/**
+ * Whether unused clusters hold anything. What was given up is punched, and a medium that cannot do so as finely as clusters lie
+ * keeps room for zeros: nobody lost that.
+ */
+export function* holdsAnything(store: ByteStore, at: number, length: number): Io<boolean> {
+  const buffer = Buffer.alloc(Math.min(PIECE, length))
+  const zeros = Buffer.alloc(buffer.length)
+  const pace = new Pace()
   for (let place = at; place < at + length; ) {
-    const segment = yield* settle(store.segment(place))
-    if (segment.kind === 'data') return true
-    place += segment.length
+    const segment = store.segment && (yield* settle(store.segment(place)))
+    const end = Math.min(at + length, place + (segment?.length ?? length))
+    for (; segment?.kind !== 'hole' && place < end; place += buffer.length) {
+      const part = buffer.subarray(0, Math.min(buffer.length, end - place))
+      yield* settle(store.read(place, part))
+      if (!part.equals(zeros.subarray(0, part.length))) return true
+      yield* pace.keep()
+    }
+    place = end
   }
   return false
 }
 
-function checkHeader({ bat: { header } }: ExpandingPart, report: CheckReport): void {
+function checkHeader({ bat: { header } }: ExpandingPart, report: Pick<CheckReport, 'add'>): void {
   const note = (code: string, at: number, message: string): void =>
     report.add({ code, severity: 'warning', structure: 'header', at, message })
   const { inUse, dataAt } = header.fields
   if (header.isOpened) {
-    note('NOT_CLOSED', 44, 'its last writer did not close it: what was not flushed may be lost; --repair says that this is known')
+    note(
+      'NOT_CLOSED',
+      44,
+      'its last writer did not close it: what was not flushed may be lost; --repair says that this is known',
+    )
   } else if (inUse !== IN_USE.closed && inUse !== IN_USE.unknown && !isPrintable(inUse)) {
     note('IN_USE_INVALID', 44, `it is marked with 0x${inUse.toString(16)}, which does not say whether it was closed`)
   }
@@ -97,7 +128,11 @@ function isPrintable(inUse: number): boolean {
   return [0, 8, 16, 24].every((shift) => ((inUse >>> shift) & 0xff) >= 0x20 && ((inUse >>> shift) & 0xff) < 0x7f)
 }
 
-function* checkExtension(part: ExpandingPart, census: Census, report: CheckReport): Io<'known' | 'opaque'> {
+function* checkExtension(
+  part: ExpandingPart,
+  census: Census,
+  report: Pick<CheckReport, 'add'>,
+): Io<'known' | 'opaque'> {
   const { header } = part.bat
   const note = (code: string, severity: 'error' | 'warning', message: string): void =>
     report.add({ code, severity, structure: 'format extension', at: header.extensionAt, message })
@@ -113,7 +148,12 @@ function* checkExtension(part: ExpandingPart, census: Census, report: CheckRepor
   if (!extension) return 'known'
   for (const place of extension.places) {
     const fault = census.claim(place)
-    if (fault) note(`EXTENSION_${ENTRY_FAULTS[fault].code}`, 'error', `a cluster of it lies at ${place}, ${ENTRY_FAULTS[fault].text}`)
+    if (fault)
+      note(
+        `EXTENSION_${ENTRY_FAULTS[fault].code}`,
+        'error',
+        `a cluster of it lies at ${place}, ${ENTRY_FAULTS[fault].text}`,
+      )
   }
   for (const { id, size } of extension.bitmaps) {
     if (size === header.size) continue

@@ -4,7 +4,7 @@ import type { CreateOption, CreateShape } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { headerLayout, IN_USE, type Kind, LIMIT, MAGIC, BAT_AT, BAT_ENTRY, SECTOR, VERSION } from './layout.ts'
+import { BAT_AT, BAT_ENTRY, headerLayout, IN_USE, type Kind, LIMIT, MAGIC, SECTOR, VERSION } from './layout.ts'
 
 const MIB = 1 << 20
 /** Geometry as Parallels Desktop has it. */
@@ -62,7 +62,10 @@ export function planFor(image: Image, shape: CreateShape): Plan {
   const bundle = options.on('bundle')
   const plain = options.text('type') === 'plain'
   if (shape.parent) {
-    options.refuse('the format has no place for a parent', 'Choose qcow2 or vhdx for a child, or keep snapshots in a bundle.')
+    options.refuse(
+      'the format has no place for a parent',
+      'Choose qcow2 or vhdx for a child, or keep snapshots in a bundle.',
+    )
   }
   if (size % SECTOR !== 0) options.refuse('its sectors have 512 bytes', 'Give a size that is a multiple of 512.')
   if (clusterSize < SECTOR || clusterSize % SECTOR !== 0 || clusterSize / SECTOR > LIMIT.clusterSectors) {

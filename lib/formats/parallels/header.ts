@@ -112,7 +112,12 @@ export class Header {
       throw corrupt(file, why, spotOf('header', 32))
     }
     if (batEnd > length) {
-      throw corrupt(file, `its BAT ends at ${batEnd}, past the end of the file`, spotOf('BAT', BAT_AT), 'Copy it again.')
+      throw corrupt(
+        file,
+        `its BAT ends at ${batEnd}, past the end of the file`,
+        spotOf('BAT', BAT_AT),
+        'Copy it again.',
+      )
     }
     if (dataAt < batEnd) throw corrupt(file, `its data begins at ${dataAt}, before its BAT ends`, spotOf('header', 48))
   }

@@ -1,6 +1,13 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { Extent } from '../../contracts/extent.ts'
-import type { InternalSnapshots, Json, Layer, Reservation, StoredBitmaps, WritableLayer } from '../../contracts/layer.ts'
+import type {
+  InternalSnapshots,
+  Json,
+  Layer,
+  Reservation,
+  StoredBitmaps,
+  WritableLayer,
+} from '../../contracts/layer.ts'
 import { throwIfCancelled } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -25,7 +32,7 @@ export interface Disk {
 
 /** A disk that can be written. */
 export interface WritableDisk extends Disk {
-  resize(size: number, signal: AbortSignal | undefined, drain: () => Io<void>): Io<void>
+  resize(size: number, signal: AbortSignal | undefined, readsEnded: () => Io<void>): Io<void>
   flush(): Io<void>
   /** Leaves files that count as closed. */
   end(): Io<void>
@@ -117,9 +124,9 @@ export class WritableParallelsLayer extends ParallelsLayer<WritableDisk> impleme
     return this.disk.flush()
   }
 
-  *resize(size: number, _parentSize: number, signal?: AbortSignal, drain = () => just(undefined)): Io<void> {
+  *resize(size: number, _parentSize: number, signal?: AbortSignal, readsEnded = () => just(undefined)): Io<void> {
     throwIfCancelled(signal)
-    yield* this.disk.resize(size, signal, drain)
+    yield* this.disk.resize(size, signal, readsEnded)
   }
 
   override *close(): Io<void> {

@@ -28,8 +28,8 @@ export interface WritablePart extends Part {
   /** @param bare nothing shows there from below. @returns bytes done, 0: none */
   erase(offset: number, length: number, bare: boolean): Io<number>
   flush(): Io<void>
-  /** @param drain waits for reads that have begun */
-  resize(size: number, drain: () => Io<void>): Io<void>
+  /** @param readsEnded waits for reads that have begun */
+  resize(size: number, readsEnded: () => Io<void>): Io<void>
   /** Leaves a file that counts as closed, and open. */
   end(): Io<void>
 }
@@ -83,8 +83,8 @@ export class WritableExpandingPart extends ExpandingPart implements WritablePart
     return this.writer.session.flush()
   }
 
-  resize(size: number, drain: () => Io<void>): Io<void> {
-    return resizeExpanding(this.writer, size, drain)
+  resize(size: number, readsEnded: () => Io<void>): Io<void> {
+    return resizeExpanding(this.writer, size, readsEnded)
   }
 
   end(): Io<void> {

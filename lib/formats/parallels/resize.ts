@@ -19,17 +19,17 @@ const PIECE = 1 << 20
  * copied to the end first, and the way is cleared when no entry on the medium leads there any more. What lies past a new end
  * is given up when the disk has become smaller.
  */
-export function* resizeExpanding(writer: Writer, size: number, drain: () => Io<void>): Io<void> {
+export function* resizeExpanding(writer: Writer, size: number, readsEnded: () => Io<void>): Io<void> {
   const { header } = writer.bat
   if (size === header.size) return
   refuseImpossible(header, size)
   yield* writer.session.begin()
   writer.tracking.forget()
-  if (size > header.size) yield* grow(writer, size, drain)
+  if (size > header.size) yield* grow(writer, size, readsEnded)
   else yield* shrink(writer, size)
 }
 
-function* grow(writer: Writer, size: number, drain: () => Io<void>): Io<void> {
+function* grow(writer: Writer, size: number, readsEnded: () => Io<void>): Io<void> {
   const { bat, session } = writer
   const { header } = bat
   const entryCount = ceilDiv(size, header.clusterSize)
@@ -39,7 +39,7 @@ function* grow(writer: Writer, size: number, drain: () => Io<void>): Io<void> {
   const dataAt = yield* makeWay(writer, end)
   // All that was changed is durable before the room of the BAT is written over, and nobody is on the way to what lay there.
   yield* session.flush()
-  yield* drain()
+  yield* readsEnded()
   yield* clearEntries(writer, end)
   yield* session.setHeader(valuesFor(header, size, { entryCount, dataAt }))
   writer.space.moveTo(dataAt)
@@ -136,7 +136,8 @@ function valuesFor(
 ): { sectors: number; entryCount: number; dataAt: number; cylinders: number } {
   const { heads } = header.fields
   // Where no place was written the end of the BAT said it, and the BAT ends elsewhere now.
-  const cylinders = heads > 0 ? Math.min(2 ** 32 - 1, Math.floor(size / SECTOR / (heads * 32))) : header.fields.cylinders
+  const cylinders =
+    heads > 0 ? Math.min(2 ** 32 - 1, Math.floor(size / SECTOR / (heads * 32))) : header.fields.cylinders
   return { sectors: size / SECTOR, entryCount, dataAt: dataAt / SECTOR, cylinders }
 }
 
@@ -147,7 +148,10 @@ function refuseImpossible({ file, kind, clusterSize }: Header, size: number): vo
   }
   if (size % SECTOR !== 0) refuse('its sectors have 512 bytes', 'Give a multiple of 512.')
   if (ceilDiv(size, clusterSize) > LIMIT.entries) {
-    refuse(`with clusters of ${clusterSize} bytes its BAT would be too large`, 'Convert it to one with larger clusters.')
+    refuse(
+      `with clusters of ${clusterSize} bytes its BAT would be too large`,
+      'Convert it to one with larger clusters.',
+    )
   }
   if (kind === 'classic' && size / SECTOR > LIMIT.entry) {
     refuse('its header counts sectors in 32 bits', 'Convert it: vdisk convert IMAGE COPY --format parallels')

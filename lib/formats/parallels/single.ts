@@ -41,8 +41,8 @@ export class SingleDisk implements WritableDisk {
     return [this.store]
   }
 
-  resize(size: number, _signal: AbortSignal | undefined, drain: () => Io<void>): Io<void> {
-    return (this.storages[0] as Storage).resize(size, drain)
+  resize(size: number, _signal: AbortSignal | undefined, readsEnded: () => Io<void>): Io<void> {
+    return (this.storages[0] as Storage).resize(size, readsEnded)
   }
 
   flush(): Io<void> {

@@ -51,7 +51,8 @@ export class Space implements FileEnd {
     const space = new Space(header, store, yield* settle(store.size()))
     for (const place of others) {
       const complaint = space.claim(place)
-      if (complaint !== undefined) throw unsafe(header.file, `what its format extension names ${complaint}`, header.extensionAt)
+      if (complaint !== undefined)
+        throw unsafe(header.file, `what its format extension names ${complaint}`, header.extensionAt)
     }
     const pace = new Pace(signal)
     for (let index = 0; index < header.entryCount; index += SURVEYED) {
@@ -158,7 +159,8 @@ export class Space implements FileEnd {
       throw new VdiskError('NO_SPACE', {
         message: `Cannot write ${file}: what lies behind ${at} in the file, its BAT cannot name`,
         where: spotIn(file, { structure: 'BAT', at, section: 'BAT' }),
-        advice: 'Convert it to one with larger clusters: vdisk convert IMAGE COPY --format parallels -o cluster_size=4M',
+        advice:
+          'Convert it to one with larger clusters: vdisk convert IMAGE COPY --format parallels -o cluster_size=4M',
       })
     }
     // What lies there may be of a cluster that was given up, or that a crash left behind.

@@ -41,8 +41,8 @@ export class Storage {
     return yield* writable(this.top).erase(offset, below.length, below.kind === 'zero')
   }
 
-  *resize(size: number, drain: () => Io<void>): Io<void> {
-    yield* writable(this.top).resize(size, drain)
+  *resize(size: number, readsEnded: () => Io<void>): Io<void> {
+    yield* writable(this.top).resize(size, readsEnded)
     this.bytes = size
   }
 

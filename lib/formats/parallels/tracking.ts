@@ -1,5 +1,5 @@
-import type { Bitmap } from '../../bytes/bitmap.ts'
 import { ceilDiv } from '../../bytes/align.ts'
+import type { Bitmap } from '../../bytes/bitmap.ts'
 import { isVdiskError } from '../../errors.ts'
 import type { Io } from '../../io/io.ts'
 import type { BitmapFeature, Extension } from './extension.ts'

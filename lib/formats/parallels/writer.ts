@@ -57,7 +57,11 @@ export class Writer {
     const end = offset + length === size ? offset + length : roundDown(offset + length, clusterSize)
     if (bare && offset % clusterSize === 0 && end > offset) {
       const first = offset / clusterSize
-      const next = yield* this.setEntries(first, Math.min(ceilDiv(end, clusterSize), first + ceilDiv(extent.length, clusterSize)), 0)
+      const next = yield* this.setEntries(
+        first,
+        Math.min(ceilDiv(end, clusterSize), first + ceilDiv(extent.length, clusterSize)),
+        0,
+      )
       return Math.min(next * clusterSize, end) - offset
     }
     if (!this.store.deallocate) return 0

@@ -127,9 +127,16 @@ describe('XML of disk formats', () => {
       DISK.replace('<Size>12 </Size>', '<Size>&lt;13&gt;</Size>')
         .replace('\n    <Name><![CDATA[a <b> & c]]></Name>', '')
         .replace('<Salt/>', '<Salt>x</Salt>')
-        .replace('</Unknown >', '</Unknown >\r\n    <Added>\r\n        <Inside/>\r\n    </Added>'),
+        .replace('</Unknown >', '</Unknown >\n    <Added>\n        <Inside/>\n    </Added>'),
     )
     expect(data).toBeDefined()
+  })
+
+  test('what is added ends its lines as those around it do', () => {
+    const document = read('<a>\r\n  <b/>\r\n</a>')
+    const edit = new XmlEdit(document)
+    edit.insertAfter(document.root.children[0] as never, '<c>\n</c>')
+    expect(edit.apply()).toBe('<a>\r\n  <b/>\r\n  <c>\r\n  </c>\r\n</a>')
   })
 
   test('elements are put into one that is empty, however it is written', () => {

@@ -1,5 +1,5 @@
-import { parallels } from '../../../lib/formats/parallels/driver.ts'
-import { driverContract } from '../../contract/driver-contract.ts'
+import { parallels } from '../../../../lib/formats/parallels/driver.ts'
+import { driverContract } from '../../../contract/driver-contract.ts'
 
 driverContract(parallels, {
   variants: [
