@@ -148,7 +148,11 @@ export class BundleStore implements ByteStore {
     return {
       ...first,
       size: stamps.reduce((sum, { size }) => sum + size, 0),
-      modified: stamps.reduce((latest, { modified }) => (modified > latest ? modified : latest), 0n),
+      modified:
+        stamps
+          .map(({ modified }) => modified)
+          .toSorted(ascending)
+          .at(-1) ?? 0n,
     }
   }
 
@@ -162,4 +166,9 @@ export class BundleStore implements ByteStore {
       })(),
     )
   }
+}
+
+/** Nanoseconds since 1970, the earliest first. */
+function ascending(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0
 }
