@@ -202,7 +202,7 @@ export class Descriptor {
 
   /** Other states than the one that is written: what is wrong with one of them does not keep the disk from being read. */
   private leaveOutBroken(): void {
-    for (const guid of [...this.shots.keys()]) {
+    for (const guid of this.shots.keys()) {
       try {
         this.refuseMissingImages(this.branchOf(guid))
       } catch (error) {
