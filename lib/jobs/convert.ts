@@ -18,6 +18,7 @@ import {
   type FileOptions,
   filesOf,
   openImage,
+  partsOf,
   renameImage,
   withParentFolder,
 } from './images.ts'
@@ -79,12 +80,15 @@ async function* convertInto(source: Chain, destination: string, options: Convert
   }
   let complete = false
   let failure: unknown
+  const made: string[] = []
   try {
-    const copied = yield* fill(source, { destination, target, existing, inPlace }, options)
+    const old = existing?.kind === 'file' ? await promised(partsOf(destination, options)) : []
+    const copied = yield* fill(source, { destination, target, existing, inPlace, made }, options)
     if (!inPlace) {
       // The name decides: up to here the signal is heard.
       throwIfCancelled(options.signal)
       await promised(renameImage(files, target, destination, options))
+      for (const part of old) files.remove(part, { missing: 'allow' })
       if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(destination)))
     }
     complete = true
@@ -94,7 +98,7 @@ async function* convertInto(source: Chain, destination: string, options: Convert
     throw error
   } finally {
     // Also when whoever runs the job just stops asking.
-    if (!complete && !inPlace) removeLeftovers(files, [target, recordOf(path.resolve(target))], failure)
+    if (!complete && !inPlace) removeLeftovers(files, [target, recordOf(path.resolve(target)), ...made], failure)
   }
 }
 
@@ -105,14 +109,16 @@ interface Destination {
   readonly existing: Entry | undefined
   /** a device: it cannot be replaced, only overwritten */
   readonly inPlace: boolean
+  /** takes the names of files that are made beside it */
+  readonly made: string[]
 }
 
 async function* fill(source: Chain, place: Destination, options: ConvertOptions): Job<Copied> {
-  const { destination, target, existing, inPlace } = place
+  const { destination, target, existing, inPlace, made } = place
   const { format, parent, parentFormat, allow, map, locking, maxDepth, durable, files } = options
   const how = withParentFolder({ allow, map, locking, maxDepth, durable, files }, parent)
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
-  await promised(
+  const beside = await promised(
     createImageFile(target, {
       ...how,
       format,
@@ -122,8 +128,10 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       signal: options.signal,
       options: { ...extra, ...options.options },
       replace: inPlace,
+      finalName: destination,
     }),
   )
+  made.push(...beside)
   const to = await promised(openImage(target, { ...how, format, writable: true }))
   let failure: unknown
   try {

@@ -1,5 +1,6 @@
 import path from 'node:path'
 import type { FormatDriver } from '../contracts/driver.ts'
+import type { Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import type { Files } from '../io/files.ts'
@@ -59,4 +60,15 @@ export function placeOfNewImage(
     giveUp: () => removeLeftovers(files, [folder], undefined),
     settle: () => files.flushFolder(path.dirname(folder)),
   }
+}
+
+/**
+ * Files beside an image that are its own: parts of it that are called after it. What else it names may be somebody's, who
+ * put a descriptor beside it.
+ */
+export function ownFilesOf({ name, neighbours = [] }: Layer): string[] {
+  const stem = `${path.basename(name, path.extname(name))}-`
+  return neighbours
+    .map((store) => store.name)
+    .filter((file) => path.basename(file).startsWith(stem) && path.dirname(file) === path.dirname(name))
 }

@@ -20,7 +20,7 @@ import type { FileStore, Files } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
-import { imageFileOf, placeOfNewImage } from './image-file.ts'
+import { imageFileOf, ownFilesOf, placeOfNewImage } from './image-file.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
 export interface FileOptions {
@@ -76,6 +76,8 @@ export interface CreateOptions extends FileOptions {
   readonly options?: Readonly<Record<string, string>> | undefined
   /** replace a file that exists */
   readonly replace?: boolean | undefined
+  /** what the image will be called once it is complete; files beside it are called after that. Default: the name it is made under */
+  readonly finalName?: string | undefined
 }
 
 /** Opens an image of this machine with all its parents. */
@@ -180,8 +182,12 @@ export function* createImage(name: string, options: CreateOptions): Io<void> {
   }
 }
 
-/** As `createImage`; of an image that is a folder, the file that stands for it in a folder that is there. */
-export function* createImageFile(file: string, options: CreateOptions): Io<void> {
+/**
+ * As `createImage`; of an image that is a folder, the file that stands for it in a folder that is there.
+ *
+ * @returns the files that were made beside it
+ */
+export function* createImageFile(file: string, options: CreateOptions): Io<readonly string[]> {
   const driver = driverNamed(options.format, drivers, file)
   if (!driver.create) {
     throw new VdiskError('UNSUPPORTED', {
@@ -220,9 +226,12 @@ export function* createImageFile(file: string, options: CreateOptions): Io<void>
     durable: options.durable ?? true,
     ...(options.locking === false ? {} : { lock: 'write' as const }),
   })
-  const image = new HostImage(file, store, new FolderGate(file, options), { place: target })
+  const finalName = options.finalName ?? file
+  const image = new HostImage(finalName, store, new FolderGate(file, options), { place: target })
   try {
-    const shape = { size, parent, options: new Map(Object.entries(options.options ?? {})) }
+    const old = beside ? yield* partsOf(file, options) : []
+    const replaces = beside || (options.finalName !== undefined && files.find(finalName)?.kind === 'file')
+    const shape = { size, parent, options: new Map(Object.entries(options.options ?? {})), replaces }
     const layer = yield* driver.create(image, shape)
     const { complete } = layer.links ?? {}
     yield* layer.close()
@@ -234,13 +243,31 @@ export function* createImageFile(file: string, options: CreateOptions): Io<void>
     if (replaced && beside) {
       files.setMode(target, replaced.mode)
       yield* renameImage(files, target, files.realPath(file), options)
+      for (const part of old) files.remove(part, { missing: 'allow' })
     }
     // The file is there for good only when its folder says so.
     if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(target)))
+    return image.made
   } catch (error) {
     closeQuietly(store)
     const made = existed ? image.made : [target, recordOf(path.resolve(target)), ...image.made]
     removeLeftovers(files, made, existed && isVdiskError(error, 'CANCELLED') ? cancelledOn(file) : error)
+    throw error
+  }
+}
+
+/** Files of an image that is about to be replaced, which nobody needs without it; none of what is no image. */
+export function* partsOf(file: string, { locking, files, signal }: FileOptions): Io<readonly string[]> {
+  try {
+    const layer = yield* openAlone(file, 'read', { locking, files, signal })
+    try {
+      return ownFilesOf(layer)
+    } finally {
+      yield* layer.close()
+    }
+  } catch (error) {
+    if (isVdiskError(error, 'CANCELLED')) throw error
+    return []
   }
 }
 

@@ -11,6 +11,7 @@ import { type Child, childrenOf } from './children.ts'
 import { closeAll, closing } from './closing.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
+import { ownFilesOf } from './image-file.ts'
 import { type FileOptions, fileIdOf, filesOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
 import { finish, type Job, type JobOptions, throwIfCancelled } from './job.ts'
 import { pointAt } from './relink.ts'
@@ -223,10 +224,12 @@ async function repoint(child: Child, plan: MergePlan, options: MergeOptions): Pr
 /** Step 4. */
 async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   const mark = { into: path.basename(plan.into), at: Math.floor(Date.now() / 1000) }
+  const parts = new Map<string, readonly string[]>()
   // The lowest first: merged alone it would put its old content over the new.
   for (const [depth, name] of plan.merged.entries()) {
     const parent = depth === 0 ? await promised(newParentOf(name, plan.into, parentOptions(plan, options))) : undefined
     const layer = await promised(openAlone(name, 'write', fileOptions(options)))
+    parts.set(name, ownFilesOf(layer))
     await closing(layer, async () => {
       if (!isWritable(layer) || !layer.links) return
       // Below the top a file without identity stays as it is, for the layer above knows it by its time; but what is noted
@@ -242,6 +245,10 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
     files.remove(record, { missing: 'allow' })
     // What could be undone in the file is gone with it, and its name may be another's tomorrow.
     files.remove(journalOf(path.resolve(name)), { missing: 'allow' })
+    for (const part of parts.get(name) ?? []) {
+      files.remove(part, { missing: 'allow' })
+      files.remove(journalOf(path.resolve(part)), { missing: 'allow' })
+    }
     files.flushFolder(path.dirname(path.resolve(name)))
   }
 }

@@ -11,7 +11,7 @@ import type { WritableVmdkLayer } from './layer.ts'
 import { GRAIN, MOST_EXTENTS, MOST_SPARSE, SECTOR } from './layout.ts'
 import { linkedTo } from './linkage.ts'
 import { newDescriptor } from './new-descriptor.ts'
-import { extentName, fillExtent, makeFile, stemsFor } from './new-extent.ts'
+import { extentName, fillExtent, lastPart, makeFile, stemOf, stemsFor } from './new-extent.ts'
 import { layOutSparse } from './sparse-layout.ts'
 
 /** Grains that a new file may have. */
@@ -138,13 +138,4 @@ function* makeExtents(image: Image, plan: Plan, replaces: boolean): Io<ExtentLin
     done += length
   } while (done < plan.size)
   return lines
-}
-
-/** What the names of an image's files begin with: its own name without the ending. */
-export function stemOf(name: string): string {
-  return lastPart(name).replace(/\.vmdk$/i, '')
-}
-
-function lastPart(name: string): string {
-  return name.slice(Math.max(name.lastIndexOf('/'), name.lastIndexOf('\\')) + 1)
 }

@@ -73,6 +73,10 @@ export class VmdkLayer implements Layer {
     }
   }
 
+  get neighbours(): readonly ByteStore[] {
+    return this.parts.extents.flatMap(({ store }) => (store && store !== this.store ? store : []))
+  }
+
   /** For the check: it reads tables past what `map` shows. */
   get structure(): VmdkParts {
     return this.parts

@@ -63,3 +63,13 @@ export function* fillExtent(image: Image, extent: NewExtent, store: ByteStore, l
     yield* settle(store.close())
   }
 }
+
+/** What the names of an image's files begin with: its own name without the ending. */
+export function stemOf(name: string): string {
+  return lastPart(name).replace(/\.vmdk$/i, '')
+}
+
+/** A file's own name. */
+export function lastPart(name: string): string {
+  return name.slice(Math.max(name.lastIndexOf('/'), name.lastIndexOf('\\')) + 1)
+}

@@ -1,7 +1,7 @@
 import { roundUp } from '../../bytes/align.ts'
 import { formatSize } from '../../bytes/size.ts'
 import { VdiskError } from '../../errors.ts'
-import type { Io } from '../../io/io.ts'
+import { type Io, just } from '../../io/io.ts'
 import type { Descriptor } from './descriptor.ts'
 import { type ExtentLine, encodedName } from './descriptor-line.ts'
 import type { VmdkEditor } from './editor.ts'
@@ -9,7 +9,7 @@ import { type ExtentFile, isWritableExtent, type WritableExtentFile } from './ex
 import { openExtent } from './extent-types.ts'
 import { MOST_EXTENTS, MOST_SPARSE, MOST_SPLIT, SECTOR } from './layout.ts'
 import { geometryOf } from './new-descriptor.ts'
-import { extentName, fillExtent, makeFile, stemsFor } from './new-extent.ts'
+import { extentName, fillExtent, makeFile, stemOf, stemsFor } from './new-extent.ts'
 
 /**
  * Changes the disk's size, durably and in one step. That is the header of the one file, whose descriptor follows; or the
@@ -89,11 +89,18 @@ function* growFiles(layer: VmdkEditor, size: number, parentSize: number, signal:
   try {
     for (let start = last.start + length; start < size; start += piece) {
       const line = yield* addFile(layer, lines, Math.min(piece, size - start))
-      added.push(yield* openAdded(layer, line, start, parentSize, signal))
       lines.push(line)
+      added.push(yield* openAdded(layer, line, start, parentSize, signal))
     }
+  } catch (error) {
+    for (const extent of added) yield* extent.close()
+    yield* removeFiles(layer, lines.slice(descriptor.extents.length))
+    throw error
+  }
+  try {
     yield* session.replaceDescriptor((before) => withLines(before, lines, size))
   } catch (error) {
+    // Nobody knows what the medium has: the new files may be parts of the disk by now.
     for (const extent of added) yield* extent.close()
     throw error
   }
@@ -101,7 +108,8 @@ function* growFiles(layer: VmdkEditor, size: number, parentSize: number, signal:
   structure.size = size
 }
 
-function* shrinkFiles({ structure, session }: VmdkEditor, size: number, parentSize: number): Io<void> {
+function* shrinkFiles(layer: VmdkEditor, size: number, parentSize: number): Io<void> {
+  const { structure, session } = layer
   const { extents, descriptor } = structure
   const kept = Math.max(1, extents.filter(({ start }) => start < size).length)
   const last = extents[kept - 1] as ExtentFile
@@ -111,9 +119,17 @@ function* shrinkFiles({ structure, session }: VmdkEditor, size: number, parentSi
   structure.size = size
   const gone = extents.splice(kept)
   if (size - last.start < last.length) yield* resizable(last).resize(size - last.start, parentSize)
-  for (const extent of gone) {
-    if (isWritableExtent(extent)) yield* extent.end()
-    yield* extent.close()
+  for (const extent of gone) yield* extent.close()
+  yield* removeFiles(layer, descriptor.extents.slice(kept))
+}
+
+/** Files that nothing names any more, or not yet; those that are not called after the image are left to their owner. */
+function* removeFiles({ structure }: VmdkEditor, lines: readonly ExtentLine[]): Io<void> {
+  const { image, descriptor } = structure
+  for (const { file } of lines) {
+    const name = descriptor.decode(file ?? '')
+    if (!name.startsWith(`${stemOf(image.name)}-`) || /[/\\]/.test(name)) continue
+    yield* image.removeNeighbour?.(name) ?? just(undefined)
   }
 }
 
@@ -122,7 +138,7 @@ function* addFile({ structure }: VmdkEditor, lines: readonly ExtentLine[], lengt
   const { image, descriptor, extents } = structure
   const { type = 'SPARSE', file = '' } = lines.at(-1) ?? {}
   const known = /^(.*)-([sf])(\d{3,})\.vmdk$/i.exec(descriptor.decode(file))
-  const stem = known?.[1] ?? image.name.replace(/^.*[\\/]/, '').replace(/\.vmdk$/i, '')
+  const stem = known?.[1] ?? stemOf(image.name)
   const number = known ? Number(known[3]) + 1 : lines.length + 1
   const nameFor = (chosen: string): string => extentName(chosen, type === 'SPARSE' ? 's' : 'f', number)
   // A file that the disk has lost before may be in the way.
