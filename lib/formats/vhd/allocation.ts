@@ -72,8 +72,23 @@ export class Allocation {
     }
     if (extent.kind === 'zero') return extent.length
     const start = offset % blockSize
+    if (start === 0 && !shape.hasParent) {
+      const block = offset / blockSize
+      if (length >= this.table.usedOf(block)) return yield* this.giveUp(block)
+    }
     const within = Math.min(extent.length, blockSize - start)
     return extent.kind === 'data' ? yield* this.punch(offset, within) : yield* this.hide(offset, within)
+  }
+
+  /** A block of a disk without a parent reads as zero where it has no room. @returns bytes done */
+  private *giveUp(block: number): Io<number> {
+    const at = yield* this.table.blockAt(block)
+    if (at !== undefined) {
+      yield* this.setEntry(block, NO_ROOM)
+      this.space.releaseBlock(at)
+    }
+    yield* this.writeBack.relieve()
+    return this.table.usedOf(block)
   }
 
   /** How much of a range from `offset` on an erasure would leave as it is. */
@@ -137,7 +152,7 @@ export class Allocation {
       zeroed: true,
       fills: this.table.shape.hasParent ? this.fillsFor(block, payload, start, length) : [],
       publish: () => this.publishBlock(block, room, ...sectorsOf(start, length)),
-      abandon: () => just(this.space.free(room, bitmapSize + blockSize)),
+      abandon: () => just(this.space.freeBlock(room)),
     }
   }
 
@@ -153,7 +168,7 @@ export class Allocation {
       bits.drop(room, bitmapSize)
       yield* this.setEntry(block, room / SECTOR)
     } catch (error) {
-      this.space.free(room, bitmapSize + blockSize)
+      this.space.freeBlock(room)
       throw error
     }
     yield* this.writeBack.relieve()

@@ -14,6 +14,7 @@ export class Batmap {
   private readonly at: number
   private readonly mapAt: number
   private readonly mapLength: number
+  private saysNothing = false
 
   private constructor(at: number, header: Uint8Array) {
     const { mapOffset, mapSectors } = batmapHeader.decode(header)
@@ -64,13 +65,16 @@ export class Batmap {
 
   /** Clears all bits, durably. */
   *clear(store: ByteStore): Io<void> {
+    if (this.saysNothing) return
     const map = new Uint8Array(this.mapLength)
     yield* settle(store.read(this.mapAt, map))
-    if (map.every((byte) => byte === 0)) return
+    this.saysNothing = map.every((byte) => byte === 0)
+    if (this.saysNothing) return
     batmapHeader.patch(this.header, { checksum: CHECKSUM_OF_NOTHING })
     yield* settle(store.write(this.mapAt, new Uint8Array(this.mapLength)))
     yield* settle(store.write(this.at, this.header))
     yield* settle(store.flush())
+    this.saysNothing = true
   }
 }
 

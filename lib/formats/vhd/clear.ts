@@ -30,7 +30,7 @@ export function* clearImage(layer: VhdEditor, size: number): Io<void> {
   )
   table.shape.size = after
   yield* adoptTable(layer)
-  for (const at of blocks) space.release(at, table.bitmapSize + table.blockSize)
+  for (const at of blocks) space.releaseBlock(at)
 }
 
 function* placesOfBlocks({ structure: { table } }: VhdEditor): Io<number[]> {

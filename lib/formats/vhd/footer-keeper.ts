@@ -41,11 +41,6 @@ export class FooterKeeper {
     return this.untouched
   }
 
-  /** Something may have been written before `end`. */
-  noteWrite(end: number): void {
-    this.untouched = Math.max(this.untouched, end)
-  }
-
   /** Both are there and say the same, durably, behind `used`. Nothing is written where that is so. */
   *putInOrder(used: number): Io<void> {
     if (!this.tail || this.tail.at < used) {

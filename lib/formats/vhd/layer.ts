@@ -78,7 +78,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
   constructor(parts: VhdParts, space: Space) {
     super(parts)
     this.space = space
-    this.writeBack = new WriteBack(parts.table)
+    this.writeBack = new WriteBack(parts.table, space)
     this.allocation = new Allocation(parts.table, space, this.writeBack)
     this.links = linkEditor(this)
     this.lastChange = this.store.stamp?.().modified
@@ -99,7 +99,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
     if (untouched > 0) return untouched
     yield* this.space.begin()
     this.lastChange = undefined
-    if (reveal === 'parent') yield* this.forgetBatmap()
+    yield* this.forgetBatmap()
     return yield* this.allocation.erase(offset, length, reveal)
   }
 
@@ -121,8 +121,8 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
   override *close(): Io<void> {
     try {
       if (this.space.hasBegun) {
-        yield* this.writeBack.flush()
-        yield* this.space.giveBack()
+        yield* this.writeBack.end()
+        yield* this.space.trim()
         this.putBackTime()
       }
     } finally {
@@ -141,7 +141,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
     }
   }
 
-  /** A block that was whole may lose sectors. */
+  /** A block that was whole may lose sectors, or its room. */
   private *forgetBatmap(): Io<void> {
     yield* this.parts.batmap?.clear(this.store) ?? settle(undefined)
   }

@@ -80,7 +80,7 @@ function* clearStale(layer: VhdEditor, first: number, end: number, pace: Pace): 
 
 function* shrink(layer: VhdEditor, size: number): Io<void> {
   const { table } = layer.structure
-  const { bitmapSize, blockSize } = table
+  const { blockSize } = table
   const end = table.blocks
   yield* layer.flush()
   yield* setSize(layer, size)
@@ -90,7 +90,7 @@ function* shrink(layer: VhdEditor, size: number): Io<void> {
     if (at === undefined) continue
     yield* pace.keep()
     yield* layer.allocation.setEntry(block, NO_ROOM)
-    layer.space.release(at, bitmapSize + blockSize)
+    layer.space.releaseBlock(at)
   }
   yield* layer.flush()
 }

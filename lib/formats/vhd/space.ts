@@ -2,7 +2,7 @@ import { roundUp } from '../../bytes/align.ts'
 import type { Image } from '../../contracts/image.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle, Turns } from '../../io/io.ts'
-import type { Room } from '../../io/retirement.ts'
+import { Retirement } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { writeZeros } from '../../io/zeros.ts'
 import type { BlockTable } from './block-table.ts'
@@ -18,12 +18,24 @@ const AHEAD = { part: 16, blocks: 8, most: 512 << 20 } as const
 /** Entries between two looks at the clock. */
 const SURVEYED = 1 << 20
 
+/** Holes that are kept in mind; more of them are found when the file is opened again. */
+const HOLES = 1 << 16
+
+/** What a file was found to have. */
+interface Survey {
+  /** bytes: behind everything in use */
+  readonly used: number
+  /** places where a block could be, before that */
+  readonly holes: number[]
+}
+
 /**
- * Room in the file. The format keeps no list of what is free: new blocks go behind everything that anything names.
+ * Room in the file. The format keeps no list of what is free: new blocks go where given up ones were, or behind everything
+ * that anything names.
  *
  * What is used is found once, when the file is opened for writing, by a walk over the BAT; neither the end of the file nor
- * anything else is trusted. Room that was given up is not used again while the file is open, since readers may be on the
- * way there; when it is closed, it is given back to the medium, and cut off where it ends the file.
+ * anything else is trusted. Room that was given up is used again only when no table on the medium points at it any more and
+ * no reader can be on the way to it; then it is punched. What is left of it when the file is closed is cut off its end.
  */
 export class Space {
   readonly footers: FooterKeeper
@@ -33,15 +45,19 @@ export class Space {
   /** bytes: behind everything in use */
   private used: number
   private begun = false
-  private givenUp: Room[] = []
+  /** room on its way to being free */
+  readonly givenUp = new Retirement()
+  /** where there is room for a block, behind all of which something is in use; it may hold anything */
+  private holes: number[]
   private readonly turns = new Turns()
 
-  private constructor(file: string, table: BlockTable, footers: FooterKeeper, used: number) {
+  private constructor(file: string, table: BlockTable, footers: FooterKeeper, room: Survey) {
     this.file = file
     this.store = table.store
     this.table = table
     this.footers = footers
-    this.used = used
+    this.used = room.used
+    this.holes = room.holes
   }
 
   /** @throws VdiskError CORRUPT if two blocks share a place, or one lies where it cannot: whoever writes there would destroy something */
@@ -75,8 +91,9 @@ export class Space {
       })
       yield* pace.keep()
     }
-    refuseOverlaps(table, places.subarray(0, count).sort(), structures)
-    return new Space(name, table, footers, used)
+    const sorted = places.subarray(0, count).sort()
+    refuseOverlaps(table, sorted, structures)
+    return new Space(name, table, footers, { used, holes: holesBetween(table, sorted, structures) })
   }
 
   /** Bytes: behind everything in use. */
@@ -97,7 +114,15 @@ export class Space {
   /** Room for a block that reads as zero, its bitmap too. @returns where it begins */
   *allocateBlock(): Io<number> {
     const { bitmapSize, blockSize } = this.table
-    return yield* this.turns.take(() => this.allocateNow(bitmapSize, blockSize))
+    const hole = this.holes.pop()
+    if (hole === undefined) return yield* this.turns.take(() => this.allocateNow(bitmapSize, blockSize))
+    try {
+      yield* this.blank(hole, this.stride)
+    } catch (error) {
+      this.holes.push(hole)
+      throw error
+    }
+    return hole
   }
 
   /** Room for another structure; it reads as zero. @param length bytes, whole sectors */
@@ -105,17 +130,31 @@ export class Space {
     return yield* this.turns.take(() => this.allocateNow(length, 0))
   }
 
-  /** Room that nothing ever pointed at; where it is the last it is used again. */
-  free(at: number, length: number): void {
-    if (at + length === this.used) {
-      this.used = at
-      this.footers.noteWrite(at + length)
-    } else this.givenUp.push({ at, length })
+  /** A block's room that nothing ever pointed at. */
+  freeBlock(at: number): void {
+    this.holes.push(at)
   }
 
-  /** No table on the medium points here any more. */
-  release(at: number, length: number): void {
-    this.givenUp.push({ at, length })
+  /** No table in memory points at a block any more. */
+  releaseBlock(at: number): void {
+    // Neighbours are not joined: each is a hole of its own.
+    this.givenUp.release(at, 1)
+  }
+
+  /** At the begin of a flush: no reader that saw the old tables is left. The room is given back to the medium. */
+  *retire(): Io<void> {
+    const places = [...this.givenUp.takeDue()].map(({ at }) => at)
+    while (places.length > 0) {
+      const at = places.at(-1) as number
+      try {
+        if (this.store.deallocate) yield* settle(this.store.deallocate(at, this.stride))
+      } catch (error) {
+        this.givenUp.condemn(places.map((place) => ({ at: place, length: 1 })))
+        throw error
+      }
+      places.pop()
+      this.holes.push(at)
+    }
   }
 
   /** Another footer holds, durably. */
@@ -130,16 +169,19 @@ export class Space {
     else yield* writeZeros(this.store, at, length, new Pace())
   }
 
-  /** At the end: nobody reads any more. Room that was given up goes back to the medium. */
-  *giveBack(): Io<void> {
-    const rooms = this.givenUp.sort((a, b) => b.at - a.at)
-    this.givenUp = []
-    for (const { at, length } of rooms) {
-      if (at + length === this.used) this.used = at
-      else if (this.store.deallocate) yield* settle(this.store.deallocate(at, length))
+  /** At the end: room that is free is cut off. */
+  *trim(): Io<void> {
+    this.holes.sort((a, b) => a - b)
+    while (this.holes.length > 0 && (this.holes.at(-1) as number) + this.stride === this.used) {
+      this.used = this.holes.pop() as number
     }
     yield* this.footers.cut(this.used)
     this.table.shape.fileEnd = this.footers.end
+  }
+
+  /** Bytes of a block with its bitmap. */
+  private get stride(): number {
+    return this.table.bitmapSize + this.table.blockSize
   }
 
   private *beginNow(): Io<void> {
@@ -164,6 +206,30 @@ export class Space {
     this.used = end
     return at
   }
+}
+
+/** Places, before the last thing in use, that are large enough for a block and that nothing names. */
+function holesBetween(table: BlockTable, places: Uint32Array, structures: readonly Structure[]): number[] {
+  const stride = table.bitmapSize + table.blockSize
+  const holes: number[] = []
+  let known = 0
+  const reach = (at: number, length: number): void => {
+    let hole = roundUp(known + table.bitmapSize, PAGE) - table.bitmapSize
+    while (hole + stride <= at && holes.length < HOLES) {
+      holes.push(hole)
+      hole = roundUp(hole + stride + table.bitmapSize, PAGE) - table.bitmapSize
+    }
+    known = Math.max(known, at + length)
+  }
+  const sorted = [...structures].sort((a, b) => a.at - b.at)
+  let next = 0
+  for (const place of places) {
+    const at = place * SECTOR
+    for (let one = sorted[next]; one && one.at < at; one = sorted[++next]) reach(one.at, one.length)
+    reach(at, stride)
+  }
+  for (const { at, length } of sorted.slice(next)) reach(at, length)
+  return holes.reverse()
 }
 
 function refuseOverlaps(table: BlockTable, places: Uint32Array, structures: readonly Structure[]): void {

@@ -29,7 +29,7 @@ export function* giveBackRoom(mending: Mending): Io<void> {
     const message = `${length} bytes that belonged to nothing were ${what}`
     mending.tell({ code: 'ROOM_UNUSED', structure: 'file', at, message })
     if (!space.hasBegun) yield* space.begin()
-    if (isLast) yield* space.giveBack()
+    if (isLast) yield* space.trim()
     else yield* settle(store.deallocate?.(at, length))
   }
   if (rooms.length > 0) yield* settle(store.flush())
