@@ -1,6 +1,6 @@
 import type { Inspector } from '../contracts/inspection.ts'
 import { just } from '../io/io.ts'
-import { asif, encryptedImage, sparseBundle, sparseImage } from './apple.ts'
+import { encryptedImage } from './encrypted-dmg.ts'
 
 /** Formats that are known by their first bytes alone. */
 const BY_MAGIC: readonly (readonly [string, Uint8Array, string])[] = [
@@ -23,10 +23,4 @@ function knownByMagic([name, magic, what]: (typeof BY_MAGIC)[number]): Inspector
 }
 
 /** The formats that vdisk does not open, but knows well enough to judge. */
-export const foreignFormats: readonly Inspector[] = [
-  sparseImage,
-  sparseBundle,
-  asif,
-  encryptedImage,
-  ...BY_MAGIC.map(knownByMagic),
-]
+export const foreignFormats: readonly Inspector[] = [encryptedImage, ...BY_MAGIC.map(knownByMagic)]

@@ -2,7 +2,7 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Access, FormatDriver } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { Layer } from '../../contracts/layer.ts'
-import { VdiskError } from '../../errors.ts'
+import { refuseToWrite } from '../../contracts/read-only.ts'
 import { checkDmg } from './check.ts'
 import { dmgInspector } from './inspect.ts'
 import { DmgLayer } from './layer.ts'
@@ -32,13 +32,7 @@ export const dmg: FormatDriver = {
   },
 
   *open(image: Image, access: Access) {
-    if (access === 'write') {
-      throw new VdiskError('READ_ONLY', {
-        message: `Cannot write ${image.name}: vdisk can only read dmg`,
-        where: { file: image.name },
-        advice: 'Convert it to a format that can be written: vdisk convert IMAGE NEW',
-      })
-    }
+    if (access === 'write') throw refuseToWrite(image.name, 'dmg')
     return new DmgLayer(yield* openParts(image))
   },
 
