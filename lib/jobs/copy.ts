@@ -278,7 +278,9 @@ class Copier {
 
   /** Compresses granule by granule; what does not shrink, or is no whole granule, is written as it is. */
   private async writePacked(offset: number, bytes: Uint8Array, packer: Packer): Promise<void> {
-    const { granularity, size } = this.to
+    const { granularity } = this.to
+    // Behind the end of the smaller disk there is nothing that a granule could hide.
+    const size = Math.min(this.from.size, this.to.size)
     const work: Promise<void>[] = []
     for (let start = 0; start < bytes.length; ) {
       const end = unitEnd(offset + start, granularity, offset, bytes.length)
@@ -299,7 +301,7 @@ class Copier {
   private async packOne(offset: number, granule: Uint8Array, packer: Packer, after?: Promise<void>): Promise<void> {
     let whole = granule
     if (granule.length < this.to.granularity) {
-      // The disk ends inside its last granule.
+      // One of the disks ends inside its last granule.
       whole = new Uint8Array(this.to.granularity)
       whole.set(granule)
     }

@@ -6,6 +6,7 @@ export const SUBFORMATS = {
   monolithicFlat: { type: 'FLAT', isSplit: false },
   twoGbMaxExtentSparse: { type: 'SPARSE', isSplit: true },
   twoGbMaxExtentFlat: { type: 'FLAT', isSplit: true },
+  streamOptimized: { type: 'SPARSE', isSplit: false },
   vmfs: { type: 'VMFS', isSplit: false },
 } as const
 
@@ -17,7 +18,7 @@ export const createOptions: readonly CreateOption[] = [
     name: 'subformat',
     values: Object.keys(SUBFORMATS),
     initial: 'monolithicSparse',
-    help: 'monolithicSparse: one file; Flat: a file with the bytes of the disk beside a small descriptor; twoGbMaxExtent...: pieces of 2 GiB; vmfs: flat, as ESXi has it',
+    help: 'monolithicSparse: one file; Flat: a file with the bytes of the disk beside a small descriptor; twoGbMaxExtent...: pieces of 2 GiB; streamOptimized: packed, filled once by convert; vmfs: flat, as ESXi has it',
   },
   {
     name: 'adapter_type',

@@ -12,7 +12,9 @@ import { GRAIN, MOST_EXTENTS, MOST_SPARSE, SECTOR } from './layout.ts'
 import { linkedTo } from './linkage.ts'
 import { newDescriptor } from './new-descriptor.ts'
 import { extentName, fillExtent, lastPart, makeFile, stemOf, stemsFor } from './new-extent.ts'
+import { withLongContentId } from './session.ts'
 import { layOutSparse } from './sparse-layout.ts'
+import { createStream, STREAM_GRAIN } from './stream/create-stream.ts'
 
 /** Grains that a new file may have. */
 const MOST_GRAIN = 1 << 20
@@ -46,6 +48,9 @@ export function* createVmdk(
     const descriptor = describe(image.name, plan, lines).encode()
     const { size, grainBytes, zeroedGrains } = plan
     yield* layOutSparse(image.store, { size, grainBytes, zeroedGrains, descriptor })
+  } else if (plan.subformat === 'streamOptimized') {
+    const lines = [lineOf(plan, plan.size, lastPart(image.name))]
+    yield* createStream(image.store, plan.size, withLongContentId(describe(image.name, plan, lines)).encode())
   } else {
     const lines = yield* makeExtents(image, plan, shape.replaces === true)
     yield* settle(image.store.write(0, describe(image.name, plan, lines).encode()))
@@ -58,6 +63,7 @@ function makePlan(file: string, shape: CreateShape): Plan {
   const options = new CreateOptions(file, 'vmdk', createOptions, shape.options)
   const subformat = options.text('subformat') as Subformat
   const isSparse = SUBFORMATS[subformat].type === 'SPARSE'
+  const isStream = subformat === 'streamOptimized'
   const size = roundUp(shape.size, SECTOR)
   const grainBytes = options.size('grain_size')
   const extentBytes = SUBFORMATS[subformat].isSplit ? options.size('extent_size') : Math.max(size, SECTOR)
@@ -69,7 +75,7 @@ function makePlan(file: string, shape: CreateShape): Plan {
   if (extentBytes === 0 || extentBytes % (isSparse ? grainBytes : SECTOR) !== 0) {
     if (SUBFORMATS[subformat].isSplit) options.refuse('extent_size must be a multiple of the size of grains')
   }
-  if (isSparse && Math.min(size, extentBytes) > MOST_SPARSE) {
+  if (isSparse && !isStream && Math.min(size, extentBytes) > MOST_SPARSE) {
     options.refuse(
       'a sparse file of a VMDK has less than 2 TiB',
       'Choose subformat=twoGbMaxExtentSparse or monolithicFlat.',
@@ -79,6 +85,10 @@ function makePlan(file: string, shape: CreateShape): Plan {
     options.refuse(`it would consist of more than ${MOST_EXTENTS} files`, 'Choose subformat=monolithicFlat.')
   }
   if (!isSparse && shape.parent) options.refuse('a flat disk has no place for a parent', 'Choose a sparse subformat.')
+  if (isStream && (grainBytes !== STREAM_GRAIN || zeroedGrains)) {
+    options.refuse('importers want streams with grains of 64K, and none that are marked as zero')
+  }
+  if (isStream && shape.parent) options.refuse('a stream holds a whole disk', 'Choose another subformat for a child.')
   if (!isSparse && zeroedGrains) options.refuse('a flat disk has no grains', 'Leave zeroed_grain away.')
   if (isSparse && preallocation !== 'off') options.refuse(`preallocation=${preallocation} needs a flat subformat`)
   for (const name of ['hwversion', 'toolsversion']) {

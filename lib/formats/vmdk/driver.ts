@@ -22,7 +22,7 @@ export const vmdk: FormatDriver = {
     erase: true,
     snapshots: false,
     bitmaps: false,
-    compression: [],
+    compression: ['zlib'],
     sizeUnit: 512,
     maxSize: 2 ** 46,
   },

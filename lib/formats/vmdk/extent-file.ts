@@ -1,7 +1,7 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Image } from '../../contracts/image.ts'
-import type { Json, Reservation } from '../../contracts/layer.ts'
+import type { Json, Packer, Reservation } from '../../contracts/layer.ts'
 import type { Io } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { ExtentLine } from './descriptor-line.ts'
@@ -48,6 +48,8 @@ export interface WritableExtentFile extends ExtentFile {
   hide?(parentEnd: number, signal?: AbortSignal): Io<void>
   /** Gives up all content, and has another length: the parent shows everywhere. Durable, and one step. */
   clear?(length: number): Io<void>
+  /** As `WritableLayer.packer`. */
+  readonly packer?: Packer
   /** Flushes, and leaves a file that counts as cleanly closed, and open. */
   end(): Io<void>
 }

@@ -1,6 +1,6 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
-import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
+import type { Json, Layer, LinkEditor, Packer, Reservation, WritableLayer } from '../../contracts/layer.ts'
 import { throwIfCancelled, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -139,6 +139,13 @@ export class WritableVmdkLayer extends VmdkLayer implements WritableLayer {
     return this.session.nextIdentity
   }
 
+  /** Of a disk that is one stream of packed grains; such a one has no other way to be written. */
+  get packer(): Packer | undefined {
+    const [extent, ...others] = this.parts.extents
+    const packer = extent && others.length === 0 && isWritableExtent(extent) ? extent.packer : undefined
+    return packer && { ...packer, store: (offset, packed) => this.storePacked(packer, offset, packed) }
+  }
+
   *reserve(offset: number, length: number): Io<Reservation> {
     const extent = this.writableAt(offset)
     if (!this.session.contentHasBegun) yield* this.session.beginContent()
@@ -175,6 +182,11 @@ export class WritableVmdkLayer extends VmdkLayer implements WritableLayer {
     } finally {
       yield* super.close()
     }
+  }
+
+  private *storePacked(packer: Packer, offset: number, packed: Uint8Array): Io<void> {
+    yield* this.session.beginContent()
+    yield* packer.store(offset, packed)
   }
 
   /** @throws VdiskError READ_ONLY for a part that the descriptor calls so, or that has no file */

@@ -68,8 +68,12 @@ export function newContentId(): string {
 
 /** The long id that newer programs keep besides ends with the short one. ["The Disk Database"] */
 function withContentId(descriptor: Descriptor, cid: string): Descriptor {
-  const long = descriptor.get('ddb.longContentID')
-  if (long === undefined) return descriptor.with({ CID: cid })
+  const next = descriptor.with({ CID: cid })
+  return descriptor.get('ddb.longContentID') === undefined ? next : withLongContentId(next)
+}
+
+/** The descriptor with a long content id to its short one. */
+export function withLongContentId(descriptor: Descriptor): Descriptor {
   const rest = randomGuid().replaceAll('-', '').slice(0, 24)
-  return descriptor.with({ CID: cid, 'ddb.longContentID': `${rest}${cid}` })
+  return descriptor.with({ 'ddb.longContentID': `${rest}${descriptor.cid}` })
 }

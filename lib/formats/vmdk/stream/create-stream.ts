@@ -11,6 +11,7 @@ import { endOfStream } from './stream-writer.ts'
 /** What importers expect, and VMware writes: grains of 64 KiB, from sector 128 on, and a descriptor of 20 sectors. */
 const VERSION = 3
 const GRAIN_SECTORS = 128
+export const STREAM_GRAIN = GRAIN_SECTORS * SECTOR
 const TABLE_ENTRIES = 512
 const DESCRIPTOR_SECTORS = 20
 const OVERHEAD = 128
