@@ -24,6 +24,7 @@ export { type Child, childrenOf } from './jobs/children.ts'
 export { type CompareOptions, type Comparison, compareDisks } from './jobs/compare.ts'
 export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
 export type { Copied } from './jobs/copy.ts'
+export { packings } from './jobs/fill-container.ts'
 export { type CreateOptions, type FileOptions, fileIdOf, type OpenOptions } from './jobs/images.ts'
 export { type ChainLayerInfo, describeChain, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
 export {

@@ -1,4 +1,4 @@
-import { convertDisk, drivers, formatSize, openDisk } from '../../lib/index.ts'
+import { convertDisk, drivers, formatSize, openDisk, packings } from '../../lib/index.ts'
 import {
   formatOptions,
   noteOnFolder,
@@ -11,6 +11,8 @@ import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
 
+const FORMATS = [...drivers.filter((driver) => driver.create), ...packings].map(({ name }) => name)
+
 export const command = defineCommand({
   usage: '<source> <destination>',
   describe:
@@ -21,6 +23,7 @@ export const command = defineCommand({
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --compress zstd', 'compressed'],
     ['vdisk convert leaf.avhdx leaf.qcow2 --format qcow2 --parent base.vhdx', 'only what differs from the base'],
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --no-flush', 'for a copy that can be made again'],
+    ['vdisk convert disk.vmdk machine.ova -o cpus=4,memory=8G', 'an appliance, for ESXi and other importers'],
     ['vdisk convert torn.qcow2 saved.qcow2 --format qcow2 --salvage', 'what a damaged image still holds'],
   ],
   options: (yargs) =>
@@ -30,10 +33,11 @@ export const command = defineCommand({
       .option('format', {
         alias: 'O',
         type: 'string',
-        demandOption: true,
-        choices: drivers.filter((driver) => driver.create).map(({ name }) => name),
-        describe: 'format of the new image',
+        choices: FORMATS,
+        describe:
+          'format of the new image; ova: an appliance with a streamOptimized VMDK, which a name in .ova says too',
       })
+      .option('ova', { type: 'boolean', default: false, describe: 'the same as --format ova' })
       .option('compress', { type: 'string', choices: ['zlib', 'zstd'], describe: 'compress with this method' })
       .option('flatten', { type: 'boolean', describe: 'no parent: the result holds everything' })
       .option('parent', { type: 'string', describe: 'the result is a child of this image' })
@@ -45,6 +49,7 @@ export const command = defineCommand({
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
   afterInterrupt: 'What was there before is unchanged, and nothing is left behind.',
   async run({ args, out, signal }) {
+    const format = formatOf(args)
     if (args.flatten && args.parent !== undefined) {
       throw new UsageError(
         'Cannot convert with both --parent and --flatten: they exclude each other',
@@ -57,7 +62,7 @@ export const command = defineCommand({
       const copied = await out.follow(
         convertDisk(source.chain, args.destination, {
           ...toFileOptions(args),
-          format: args.format,
+          format,
           options: toFormatOptions(args.option),
           compress: args.compress,
           parent: args.parent,
@@ -72,12 +77,12 @@ export const command = defineCommand({
       out.document({
         source: args.source,
         destination: args.destination,
-        format: args.format,
+        format,
         size: source.size,
         ...copied,
       })
       out.line(
-        `Made ${printable(args.destination)}: ${args.format}, disk of ${formatSize(source.size)}, ${formatSize(copied.written)} of data`,
+        `Made ${printable(args.destination)}: ${format}, disk of ${formatSize(source.size)}, ${formatSize(copied.written)} of data`,
       )
       return EXIT.ok
     } finally {
@@ -85,3 +90,24 @@ export const command = defineCommand({
     }
   },
 })
+
+/** What is wanted may be said by an option, or for a container by the name of the file alone. */
+function formatOf(args: { format: string | undefined; ova: boolean; destination: string }): string {
+  const { format, ova, destination } = args
+  if (ova && format !== undefined && format !== 'ova') {
+    throw new UsageError(
+      `Cannot convert with both --ova and --format ${format}: they exclude each other`,
+      'An appliance holds its disk as a streamOptimized VMDK.',
+    )
+  }
+  const found = ova
+    ? 'ova'
+    : (format ?? packings.find(({ name }) => destination.toLowerCase().endsWith(`.${name}`))?.name)
+  if (found !== undefined) return found
+  const ending = /\.a?(\w+)$/.exec(destination)?.[1] ?? ''
+  const guess = FORMATS.find((one) => one === ending || one === `a${ending}`)
+  throw new UsageError(
+    'Cannot run vdisk convert: --format is missing',
+    guess === undefined ? `Give one of: ${FORMATS.join(', ')}.` : `For this name it could be: --format ${guess}.`,
+  )
+}

@@ -1,5 +1,7 @@
 import type { Io } from '../io/io.ts'
+import type { ByteStore } from '../io/store.ts'
 import type { CheckReport } from './check-report.ts'
+import type { CreateOption } from './driver.ts'
 import type { Image, Sample } from './image.ts'
 import type { Inspector } from './inspection.ts'
 
@@ -28,6 +30,40 @@ export interface Container {
   open(image: Image, member?: string): Io<Image>
   /** Looks for everything that is wrong with what is around the images; changes nothing. */
   check?(image: Image, report: CheckReport): Io<void>
+  /** How one is made; undefined: vdisk makes none. */
+  readonly packing?: Packing
   /** Judges files of this kind that may be from anybody. */
   readonly inspector?: Inspector
+}
+
+/** How a container is made around one image. */
+export interface Packing {
+  /** what users call it where they name a format */
+  readonly name: string
+  readonly createOptions: readonly CreateOption[]
+  /** the format of the image inside, and the options that it is made with */
+  readonly format: string
+  readonly formatOptions: Readonly<Record<string, string>>
+  /**
+   * @param file path of the container
+   * @param size bytes of the disk
+   * @param options by name; unknown names are refused
+   * @throws VdiskError REFUSED
+   */
+  begin(file: string, size: number, options: ReadonlyMap<string, string>): ContainerWriter
+}
+
+/** A container that is being made: the image is written first, then all around it. */
+export interface ContainerWriter {
+  /** byte of the container at which the image begins; it goes on to the end of the file */
+  readonly imageAt: number
+  /** name of the image, as a file of its own would have it */
+  readonly imageName: string
+  /**
+   * Writes the rest. The caller makes it durable.
+   *
+   * @param store the container, which ends with the image
+   * @param modified seconds since 1970
+   */
+  finish(store: ByteStore, modified: number, signal?: AbortSignal): Io<void>
 }

@@ -2,6 +2,7 @@ import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { driverNamed } from '../chain/probe.ts'
 import { recordOf } from '../chain/record-file.ts'
+import type { Packing } from '../contracts/container.ts'
 import type { Device } from '../contracts/device.ts'
 import { isWritable, type Layer, type Packer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
@@ -11,6 +12,7 @@ import { promised } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
 import { closeAll } from './closing.ts'
 import { type Copied, copyDisk } from './copy.ts'
+import { fillContainer, packings } from './fill-container.ts'
 import { placeOfNewImage } from './image-file.ts'
 import {
   assertUnused,
@@ -52,7 +54,9 @@ export interface ConvertOptions extends FileOptions, JobOptions {
 export async function* convertDisk(source: Chain, name: string, options: ConvertOptions): Job<Copied> {
   const files = filesOf(options)
   assertFolder(name, files)
-  const driver = driverNamed(options.format, drivers, name)
+  const packing = packingOf(options)
+  if (packing) refuseInContainer(name, options)
+  const driver = driverNamed(packing?.format ?? options.format, drivers, name)
   const place = placeOfNewImage(name, driver, new Map(Object.entries(options.options ?? {})), files)
   let complete = false
   try {
@@ -72,6 +76,8 @@ async function* convertInto(source: Chain, destination: string, options: Convert
   refuseOverwriting(source, destination, existing, options)
   if (existing?.kind === 'file') assertUnused(destination, options)
   const inPlace = existing !== undefined && existing.kind !== 'file'
+  const packing = packingOf(options)
+  if (packing && inPlace) throw notAFile(destination, packing)
   const target = inPlace ? destination : `${destination}.partial`
   if (!inPlace && files.look(target)) {
     // Left behind by one that was killed; or another one is at work on it this moment.
@@ -83,7 +89,9 @@ async function* convertInto(source: Chain, destination: string, options: Convert
   const made: string[] = []
   try {
     const old = existing?.kind === 'file' ? await promised(partsOf(destination, options)) : []
-    const copied = yield* fill(source, { destination, target, existing, inPlace, made }, options)
+    const copied = packing
+      ? yield* fillContainer(source, { file: destination, target }, packing, options)
+      : yield* fill(source, { destination, target, existing, inPlace, made }, options)
     if (!inPlace) {
       // The name decides: up to here the signal is heard.
       throwIfCancelled(options.signal)
@@ -166,6 +174,33 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
   } finally {
     await closeAll([to], failure)
   }
+}
+
+/** How the container is made that is wanted instead of an image alone. */
+function packingOf({ format }: ConvertOptions): Packing | undefined {
+  return packings.find(({ name }) => name === format)
+}
+
+function notAFile(destination: string, { name }: Packing): VdiskError {
+  return new VdiskError('UNSUPPORTED', {
+    message: `Cannot convert into ${destination}: it is no file, and ${name} is written to files only`,
+    where: { file: destination },
+  })
+}
+
+function refuseInContainer(name: string, { format, parent, compress }: ConvertOptions): void {
+  const why =
+    parent !== undefined
+      ? 'what is in it has no parent'
+      : compress !== undefined
+        ? 'it is packed in its own way'
+        : undefined
+  if (why === undefined) return
+  throw new VdiskError('UNSUPPORTED', {
+    message: `Cannot convert into ${name}: it is to be ${format}, and ${why}`,
+    where: { file: name },
+    advice: 'Leave --parent and --compress out.',
+  })
 }
 
 /** What makes a format compress, where it does not always. */

@@ -1,12 +1,13 @@
 import type { Container } from '../../contracts/container.ts'
-import type { Image, Sample } from '../../contracts/image.ts'
+import type { Image } from '../../contracts/image.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import { WindowStore } from '../../io/window-store.ts'
 import { type Appliance, findDisk, memberNamed, readAppliance } from './appliance.ts'
 import { checkAppliance } from './check.ts'
-import { tarHeader } from './tar-layout.ts'
-import type { Member } from './tar-reader.ts'
+import { ovaInspector } from './inspect.ts'
+import { ovaPacking } from './packing.ts'
+import { firstMemberOf, type Member } from './tar-reader.ts'
 
 /**
  * An appliance: disks, and what machine they are for, in one archive. A disk inside is read where it lies.
@@ -19,7 +20,7 @@ export const ova: Container = {
   hasMembers: true,
 
   probe(sample) {
-    const name = firstMember(sample)
+    const name = firstMemberOf(sample.head)
     if (name === undefined) return 'no'
     const known = name.toLowerCase().endsWith('.ovf') || sample.name.toLowerCase().endsWith('.ova')
     return known ? 'yes' : 'perhaps'
@@ -32,14 +33,8 @@ export const ova: Container = {
   },
 
   check: checkAppliance,
-}
-
-/** The name in the first header; undefined: it is no archive. */
-function firstMember({ head }: Sample): string | undefined {
-  if (head.length < tarHeader.size) return undefined
-  const { magic, name } = tarHeader.decode(head)
-  if (!Buffer.from(magic).toString('latin1').startsWith('ustar')) return undefined
-  return Buffer.from(name).toString('utf8').replace(/\0.*$/s, '')
+  packing: ovaPacking,
+  inspector: ovaInspector,
 }
 
 function* inside(image: Image, appliance: Appliance, disk: Member): Io<Image> {

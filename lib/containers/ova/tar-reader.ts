@@ -75,6 +75,13 @@ export function* readArchive(store: ByteStore, signal?: AbortSignal): Io<Archive
   return { members, ended: false }
 }
 
+/** The name in the first header, as far as that tells it; undefined: it is no archive. */
+export function firstMemberOf(head: Uint8Array): string | undefined {
+  if (head.length < BLOCK) return undefined
+  const { magic, name } = tarHeader.decode(head)
+  return Buffer.from(magic).toString('latin1').startsWith('ustar') ? textOf(name) : undefined
+}
+
 function isExtra(type: string): boolean {
   return [TYPE.paxHeader, TYPE.globalHeader, TYPE.longName, TYPE.longLink].some((one) => one === type)
 }

@@ -1,7 +1,8 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { checkImage, finish, inspectImage, openDisk } from '../../../lib/index.ts'
+import { isVdiskError } from '../../../lib/errors.ts'
+import { checkImage, finish, inspectImage, judgeImage, openDisk } from '../../../lib/index.ts'
 import { applianceOf, type Disk, type Entry, ovfOf, paxOf, tarOf } from '../../support/appliances.ts'
 import { packableDisk } from '../../support/packed-disks.ts'
 import { printSeed, randomFor, randomTest } from '../../support/random.ts'
@@ -252,5 +253,61 @@ describe('the check of an appliance', () => {
     const ovf = { name: 'a.ovf', content: ovfOf([{ name: ONE.name, size: SIZE, capacity: SIZE }]) }
     const manifest = { name: 'a.mf', content: `MD5(x)= 00\nSHA256(gone)= ${'0'.repeat(64)}\n` }
     expect(await codesOf(tarOf([ovf, manifest, ONE]))).toEqual(['ODD_LINE', 'NO_DIGEST', 'NO_DIGEST', 'MEMBER_MISSING'])
+  })
+})
+
+describe('an appliance from a stranger', () => {
+  const ovf = { name: 'a.ovf', content: ovfOf([{ name: ONE.name, size: SIZE, capacity: SIZE }]) }
+
+  async function concernsOf(content: Uint8Array): Promise<string[]> {
+    const { findings } = await judgeImage(written(content))
+    return findings.map(({ code }) => code).filter((code) => code !== 'NOT_JUDGED' && code !== 'FORMAT_NOT_ALLOWED')
+  }
+
+  test('is judged as an archive, and its disk is not', async () => {
+    expect(await concernsOf(applianceOf([ONE]))).toEqual([])
+    const { verdict, findings } = await judgeImage(written(applianceOf([ONE])))
+    expect(verdict).toBe('refuse')
+    expect(findings.map(({ code }) => code)).toContain('NOT_JUDGED')
+  })
+
+  test.each<[string, Entry[], string]>([
+    ['two members of one name', [ovf, ONE, ONE], 'COPIES_DIFFER'],
+    ['a member that leads out', [ovf, { ...ONE, name: '../x' }], 'EXTERNAL_DATA'],
+    ['a link', [ovf, ONE, { name: 'l', type: '2' }], 'EXTERNAL_DATA'],
+    ['a sparse member', [ovf, { ...ONE, type: 'S' }], 'UNKNOWN_FEATURE'],
+    [
+      'a file of the host',
+      [{ name: 'a.ovf', content: ovfOf([{ name: '/etc/passwd', size: 1, capacity: 1 }]) }],
+      'EXTERNAL_DATA',
+    ],
+    ['a URL', [{ name: 'a.ovf', content: ovfOf([{ name: 'http://x/y', size: 1, capacity: 1 }]) }], 'EXTERNAL_DATA'],
+    ['a descriptor that is none', [{ name: 'a.ovf', content: '<a><b></a>' }], 'DAMAGED'],
+  ])('with %s is refused for it', async (_, entries, code) => {
+    expect(await concernsOf(tarOf(entries))).toContain(code)
+  })
+
+  test('that is cut is refused for it', async () => {
+    expect(await concernsOf(tarOf([ovf, ONE], 0))).toEqual(['TRUNCATED'])
+    expect(await concernsOf(tarOf([ovf, ONE]).subarray(0, 3000))).toEqual(['DAMAGED'])
+  })
+
+  randomTest('whatever is changed in it, ends in an answer or an error that says why', async (random) => {
+    const good = applianceOf([{ name: 'd', content: Buffer.alloc(1024, 1) }])
+    const file = written(good)
+    for (let times = 0; times < 400; times++) {
+      const damaged = Buffer.from(good)
+      for (let changes = 1 + random.below(4); changes > 0; changes--) {
+        damaged[random.below(4096)] = random.pick([0, 0xff, 0x80, 0x30, random.below(256)])
+      }
+      fs.writeFileSync(file, damaged.subarray(0, random.below(5) === 0 ? random.below(damaged.length) : damaged.length))
+      for (const work of [() => readAll(file), () => finish(checkImage(file)), () => judgeImage(file)]) {
+        try {
+          await work()
+        } catch (error) {
+          if (!isVdiskError(error)) throw error
+        }
+      }
+    }
   })
 })
