@@ -119,8 +119,14 @@ export class FolderGate implements Gate {
 
   takeOver(neighbour: string, image: Image): void {
     const own = this.files.realPath(image.name)
-    this.files.rename(this.besides(own, neighbour, image), own)
-    if (this.options.durable ?? true) this.files.flushFolder(path.dirname(own))
+    const flush = (): void => {
+      if (this.options.durable ?? true) this.files.flushFolder(path.dirname(own))
+    }
+    const from = this.besides(own, neighbour, image)
+    // What the neighbour names was made in this folder, too: those names first.
+    flush()
+    this.files.rename(from, own)
+    flush()
   }
 
   removeNeighbour(neighbour: string, image: Image): void {

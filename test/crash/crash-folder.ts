@@ -127,7 +127,24 @@ export class CrashFolder {
   image(name: string): Image {
     const neighbour = (reference: string, access: 'read' | 'write' | 'create'): Io<ByteStore> =>
       just(access === 'create' ? this.made(reference) : this.store(reference, access))
-    return { name, store: this.made(name), neighbour }
+    return {
+      name,
+      store: this.made(name),
+      neighbour,
+      takeOver: (reference) => just(this.takeOver(reference, name)),
+      removeNeighbour: (reference) => just(this.has(reference) ? this.rename([[reference, undefined]]) : undefined),
+    }
+  }
+
+  /** As the gate does it: what the file names has its names first. */
+  private takeOver(from: string, to: string): void {
+    const number = this.numberOf(from)
+    this.flushFolder(path.dirname(to))
+    this.rename([
+      [from, undefined],
+      [to, number],
+    ])
+    this.flushFolder(path.dirname(to))
   }
 }
 

@@ -1,14 +1,18 @@
+import { parallels } from '../../lib/formats/parallels/driver.ts'
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../lib/formats/raw/driver.ts'
 import { vdi } from '../../lib/formats/vdi/driver.ts'
 import { vhdx } from '../../lib/formats/vhdx/driver.ts'
 import { addExtras, CraftedImage } from '../support/crafted-qcow2.ts'
+import { withDirtyBitmap } from '../support/parallels-file.ts'
 import { FREE, vdiBytes } from '../support/vdi-file.ts'
 import type { Geometry } from './geometry.ts'
 
 const KIB = 1024
 const MIB = 1 << 20
 const SMALL = { cluster_size: '512' }
+
+const BUNDLE = { bundle: 'on', cluster_size: '4K' }
 
 const SOMEBODY_ELSE = Buffer.from('an extension of somebody else')
 
@@ -99,6 +103,30 @@ export const GEOMETRIES: readonly Geometry[] = [
     size: FULL_SECTOR * 4 * KIB,
     craft: () => vdiBytes({ ...TIGHT, type: 4, linkage: BASE, parentModified: BASE }),
     child: true,
+  },
+  { name: 'parallels', driver: parallels, options: { cluster_size: '4K' }, size: 64 * KIB + 512 },
+  {
+    name: 'parallels on sectors of 4096',
+    driver: parallels,
+    options: { cluster_size: '8K', magic: 'classic' },
+    size: 128 * KIB,
+    sector: 4096,
+  },
+  { name: 'parallels bundle', driver: parallels, options: BUNDLE, size: 64 * KIB + 512 },
+  { name: 'parallels bundle with a snapshot', driver: parallels, options: BUNDLE, size: 64 * KIB, snapshot: true },
+  {
+    name: 'parallels bundle, plain',
+    driver: parallels,
+    options: { ...BUNDLE, type: 'plain' },
+    size: 64 * KIB,
+    snapshot: true,
+  },
+  {
+    name: 'parallels with a dirty bitmap',
+    driver: parallels,
+    options: {},
+    size: 32 * KIB,
+    craft: () => withDirtyBitmap(8).bytes,
   },
   { name: 'raw', driver: raw, options: {}, size: 64 * KIB + 1 },
   { name: 'raw on sectors of 4096', driver: raw, options: {}, size: 64 * KIB, sector: 4096 },

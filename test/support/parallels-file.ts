@@ -100,6 +100,14 @@ export function bitmapFeature(
   return { magic: 0x20385fae252cb34an, data: data.bytes }
 }
 
+/** Eight clusters of 4 KiB, of which one is there, and a dirty bitmap in which bits 3 and 4 are set. @param granularity sectors for each bit */
+export function withDirtyBitmap(granularity = 1): ParallelsFile {
+  const file = new ParallelsFile({ stored: 3, bat: [1] })
+  const id = Buffer.from('00112233445566778899aabbccddeeff', 'hex')
+  file.fill(file.placeOf(3), file.clusterSize).u8(file.placeOf(3), 0b11000)
+  return file.extension(2, [bitmapFeature(64, granularity, id, [file.placeOf(3) / SECTOR])])
+}
+
 export function imageOver(store: MemoryStore): Image {
   return {
     name: 'crafted',

@@ -143,16 +143,13 @@ export class Bundle implements WritableDisk, StateTree {
     const { storages, name } = this
     const last = storages.at(-1) as Storage
     if (this.descriptor.shots.size > 1) {
-      throw refusal(
-        name,
-        'resize',
-        'its snapshots have the old size',
-        'Delete them first: vdisk snapshot delete IMAGE NAME',
-      )
+      const advice = 'Delete them first: vdisk snapshot delete IMAGE NAME'
+      throw refusal(name, 'resize', 'its snapshots have the old size', advice, 'UNSUPPORTED')
     }
     if (size % SECTOR !== 0) throw refusal(name, 'resize', 'its sectors have 512 bytes', 'Give a multiple of 512.')
     if (size <= last.start && storages.length > 1) {
-      throw refusal(name, 'resize', 'files of the split disk would have to go', 'Convert it to a smaller one.')
+      const advice = 'Convert it to a smaller one.'
+      throw refusal(name, 'resize', 'files of the split disk would have to go', advice, 'UNSUPPORTED')
     }
     // A file that holds more than the descriptor says is sound; one that holds less is not.
     if (size > this.size) yield* last.resize(size - last.start, readsEnded)

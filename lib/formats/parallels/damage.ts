@@ -24,8 +24,14 @@ export function spotIn(file: string, spot: Spot): Where {
 }
 
 /** The error of a demand that a disk, as it is, cannot meet. */
-export function refusal(name: string, what: string, why: string, advice?: string): VdiskError {
-  return new VdiskError('REFUSED', { message: `Cannot ${what} ${name}: ${why}`, where: spotIn(name, {}), advice })
+export function refusal(
+  name: string,
+  what: string,
+  why: string,
+  advice?: string,
+  code: 'REFUSED' | 'UNSUPPORTED' = 'REFUSED',
+): VdiskError {
+  return new VdiskError(code, { message: `Cannot ${what} ${name}: ${why}`, where: spotIn(name, {}), advice })
 }
 
 interface Complaint {

@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'vitest'
-import { Bitmap } from '../../../../lib/bytes/bitmap.ts'
+import type { Bitmap } from '../../../../lib/bytes/bitmap.ts'
+import { Chain } from '../../../../lib/chain/chain.ts'
 import { VdiskError } from '../../../../lib/errors.ts'
 import { parallels } from '../../../../lib/formats/parallels/driver.ts'
 import { promised } from '../../../../lib/io/io.ts'
 import { MemoryStore } from '../../../../lib/io/memory.ts'
 import {
-  bitmapFeature,
   codesOf,
   copyOf,
   imageOver,
@@ -13,6 +13,7 @@ import {
   readOf,
   repaired,
   SECTOR,
+  withDirtyBitmap,
   writing,
 } from '../../../support/parallels-file.ts'
 import { contentOf } from '../../../support/stores.ts'
@@ -203,16 +204,7 @@ describe('damage of a BAT', () => {
 })
 
 describe('a format extension', () => {
-  const ID = Buffer.from('00112233445566778899aabbccddeeff', 'hex')
   const NAME = '00112233-4455-6677-8899-aabbccddeeff'
-  /** Eight clusters of 4 KiB, a bit for each sector, in a cluster of its own. */
-  const withBitmap = (): ParallelsFile => {
-    const file = new ParallelsFile({ stored: 3, bat: [1] })
-    const bits = new Bitmap(new Uint8Array(8))
-    bits.fill(3, 5)
-    file.fill(file.placeOf(3), 4096).put(file.placeOf(3), bits.bytes)
-    return file.extension(2, [bitmapFeature(64, 1, ID, [file.placeOf(3) / SECTOR])])
-  }
 
   async function bitsOf(store: MemoryStore): Promise<number[]> {
     const layer = await promised(parallels.open(imageOver(store), 'read'))
@@ -224,7 +216,7 @@ describe('a format extension', () => {
   }
 
   test('holds dirty bitmaps, which are read, and kept true by whoever writes', async () => {
-    const store = withBitmap().store()
+    const store = withDirtyBitmap().store()
     expect(await bitsOf(store)).toEqual([3, 4])
     expect(await codesOf(store)).toEqual([])
     await writing(store, async (chain) => {
@@ -241,16 +233,15 @@ describe('a format extension', () => {
   })
 
   test('is not there while the file is in use: after a crash no bitmap says what is not so', async () => {
-    const store = withBitmap().store()
+    const store = withDirtyBitmap().store()
     const layer = await promised(parallels.open(imageOver(store), 'write'))
-    const { Chain } = await import('../../../../lib/chain/chain.ts')
     await promised(new Chain([layer]).write(0, Uint8Array.of(1)))
     expect(await bitsOf(copyOf(store))).toEqual([-1])
   })
 
   test('whose bitmap is about another size, or was left by a program that knows none, is not believed and not kept', async () => {
     for (const spoil of [(file: ParallelsFile) => file.u64(36, 63), (file: ParallelsFile) => file.u32(44, 0)]) {
-      const store = spoil(withBitmap()).store()
+      const store = spoil(withDirtyBitmap()).store()
       const layer = await promised(parallels.open(imageOver(store), 'read'))
       expect(layer.bitmaps?.list()[0]?.consistent).toBe(false)
       await expect(promised(layer.bitmaps?.read(NAME) as never)).rejects.toMatchObject({ code: 'CORRUPT' })
@@ -261,7 +252,7 @@ describe('a format extension', () => {
   })
 
   test('with a wrong checksum is told of, dropped by a repair, and keeps nobody from reading', async () => {
-    const file = withBitmap()
+    const file = withDirtyBitmap()
     const store = file.u8(file.placeOf(2) + 60, 1).store()
     expect((await readOf(store))[0]).toBe(1)
     expect(await codesOf(store)).toEqual(['EXTENSION_DAMAGED'])
