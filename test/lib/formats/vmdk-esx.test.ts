@@ -134,9 +134,13 @@ describe('a space-efficient delta (seSparse)', () => {
     ]),
   )
 
-  test('is not opened for writing', async () => {
-    const file = written('SESPARSE', 800, SMALL)
+  test.each([
+    ['SESPARSE', SMALL],
+    ['VMFSSPARSE', cowdOf(800, new Map([[5, Buffer.alloc(512, 1)]]))],
+  ] as const)('is not opened for writing, nor is any other (%s), and stays as it is', async (type, delta) => {
+    const file = written(type, 800, delta)
     expect((await refusal(() => openDisk(file, { writable: true }))).code).toBe('READ_ONLY')
+    expect(fs.readFileSync(path.join(path.dirname(file), 'disk-delta.vmdk')).equals(delta)).toBe(true)
   })
 
   test.each<[string, number, bigint, string]>([

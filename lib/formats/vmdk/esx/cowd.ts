@@ -8,6 +8,7 @@ import { openSparse } from '../extent-sparse.ts'
 import { ENTRY, ESX_MAGIC, MOST_DIRECTORY_BYTES, SECTOR } from '../layout.ts'
 import type { SparseHeader } from '../sparse-header.ts'
 import { COWD, cowdHeader } from './layout.ts'
+import { onlyRead } from './only-read.ts'
 
 const SECTION = 'ESXi Host Sparse Extents'
 
@@ -15,7 +16,7 @@ const SECTION = 'ESXi Host Sparse Extents'
  * Opens a delta disk of ESX: the same directory and tables as those of hosted products, with another header, larger tables
  * and no copies. ["ESXi Host Sparse Extent Metadata"]
  *
- * @throws VdiskError CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED
+ * @throws VdiskError CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED; READ_ONLY if it is to be written
  */
 export function* openCowd(opening: ExtentOpening): Io<ExtentFile> {
   const { image, store } = opening
@@ -25,6 +26,7 @@ export function* openCowd(opening: ExtentOpening): Io<ExtentFile> {
       section: 'The Extent Descriptions',
     })
   }
+  if (opening.access === 'write') throw onlyRead(store.name, 'ESX keeps account of their room in its own way')
   return yield* openSparse(opening, store, yield* readCowdHeader(store))
 }
 

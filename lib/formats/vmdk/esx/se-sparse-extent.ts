@@ -1,12 +1,13 @@
 import { Bitmap } from '../../../bytes/bitmap.ts'
 import type { CheckReport } from '../../../contracts/check-report.ts'
 import type { Extent } from '../../../contracts/extent.ts'
-import { VdiskError } from '../../../errors.ts'
+import type { VdiskError } from '../../../errors.ts'
 import { type Io, Pace, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
-import { badEntry, corrupt, spotIn, unsupported } from '../damage.ts'
+import { badEntry, corrupt, unsupported } from '../damage.ts'
 import type { ExtentFile, ExtentOpening } from '../extent-file.ts'
 import { SECTOR } from '../layout.ts'
+import { onlyRead } from './only-read.ts'
 import { readSeHeader } from './se-sparse-header.ts'
 import { GRAIN_BYTES, SeSparseTables } from './se-sparse-tables.ts'
 
@@ -22,7 +23,7 @@ const WINDOW = 1 << 28
 export function* openSeSparse(opening: ExtentOpening): Io<ExtentFile> {
   const { image, line, store } = opening
   if (!store) throw unsupported(image.name, 'a space-efficient part of it names no file', { structure: 'descriptor' })
-  if (opening.access === 'write') throw onlyRead(store.name)
+  if (opening.access === 'write') throw onlyRead(store.name, 'too little is known of their journal')
   const header = yield* readSeHeader(store)
   if (line.sectors * SECTOR > header.size) {
     const why = `its descriptor says that a part has ${line.sectors} sectors, the header of that ${header.size / SECTOR}`
@@ -142,12 +143,4 @@ class SeSparseExtent implements ExtentFile {
     const spot = { structure: 'grain table', index: grain, offset: this.start + grain * GRAIN_BYTES }
     return badEntry(this.store.name, `the entry of grain ${grain} ${why}`, spot)
   }
-}
-
-function onlyRead(file: string): VdiskError {
-  return new VdiskError('READ_ONLY', {
-    message: `Cannot write ${file}: space-efficient disks of ESXi are only read, since too little is known of their journal`,
-    where: spotIn(file, { structure: 'header', at: 0 }),
-    advice: 'Make a disk of it that can be written: vdisk convert IMAGE NEW.vmdk --format vmdk',
-  })
 }
