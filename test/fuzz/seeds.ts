@@ -13,9 +13,10 @@ import { diskSeeds } from './disk-seeds.ts'
 import { type Frozen, freeze } from './overlay-store.ts'
 import { qcow2Seeds } from './qcow2-seeds.ts'
 import { MAIN } from './subject.ts'
+import { vdiSeeds } from './vdi-seeds.ts'
 import { vhdxSeeds } from './vhdx-seeds.ts'
 
-export const FUZZ_FORMATS = ['qcow2', 'vhdx', 'raw'] as const
+export const FUZZ_FORMATS = ['qcow2', 'vhdx', 'vdi', 'raw'] as const
 export type FuzzFormat = (typeof FUZZ_FORMATS)[number]
 
 /** A sound image from which damaged ones are made, with the files that belong to it. */
@@ -29,6 +30,7 @@ export interface Seed {
 /** The images that fuzzing begins with. */
 export async function seedsOf(format: FuzzFormat): Promise<Seed[]> {
   if (format === 'qcow2') return await qcow2Seeds()
+  if (format === 'vdi') return await vdiSeeds()
   return format === 'vhdx' ? await vhdxSeeds() : diskSeeds()
 }
 

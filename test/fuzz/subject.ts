@@ -10,7 +10,10 @@ export const MAIN = 'image'
 /** The files of one trial: the bytes at its beginning, and as many looks at them as one likes. */
 export class Subject {
   /** Formats write a name in their own ways, `.\\name` and `/name`; here is one folder. */
-  readonly gate: Gate = { admit: (reference) => just(this.image(reference.replace(/^.*[\\/]/s, ''))) }
+  readonly gate: Gate = {
+    admit: (reference) => just(this.image(reference.replace(/^.*[\\/]/s, ''))),
+    nearby: ({ name }) => [...this.files.keys()].filter((other) => other !== name),
+  }
   private readonly stores = new Map<string, OverlayStore>()
   private readonly files: ReadonlyMap<string, Frozen>
 

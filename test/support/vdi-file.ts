@@ -36,7 +36,7 @@ export function vdiBytes(shape: VdiShape): Buffer {
   const dataAt = shape.dataAt ?? mapAt + Math.max(512, Math.ceil((entries.length * 4) / 512) * 512)
   const numbers = entries.filter((entry) => entry < ZERO)
   const stride = blockSize + blockExtra
-  const last = Math.max(-1, ...numbers.filter((number) => number < 1000))
+  const last = Math.max(-1, ...numbers.filter((number) => number < 64))
   const natural = Math.max(dataAt, mapAt + entries.length * 4, dataAt + (last + 1) * stride)
   const bytes = Buffer.alloc(Math.max(natural, shape.length ?? 0))
   bytes.write('<<< QEMU VM Virtual Disk Image >>>\n', 0, 'latin1')

@@ -102,15 +102,16 @@ export class BlockMap {
   /** What is wrong with the place that an entry names, in words; undefined: nothing. */
   complaintAbout(block: number, entry: number): string | undefined {
     const place = this.header.placeOf(entry)
-    if (place + this.usedOf(block) > this.space.end) return `points at ${place}, past the end of the file`
+    if (place + Math.max(SECTOR, this.usedOf(block)) > this.space.end)
+      return `points at ${place}, past the end of the file`
     if (place < this.header.mapEnd) return `points at ${place}, where the block map lies`
     return undefined
   }
 
-  /** Bytes of a block that the disk has: the last one may be cut. */
+  /** Bytes of a block that the disk has: the last one may be cut, and those behind it have none. */
   usedOf(block: number): number {
     const { blockSize, size } = this.header.fields
-    return Math.min(blockSize, size - block * blockSize)
+    return Math.max(0, Math.min(blockSize, size - block * blockSize))
   }
 
   /** The kind of a block's entry. */

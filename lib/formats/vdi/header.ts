@@ -1,4 +1,4 @@
-import { isPowerOfTwo, roundUp } from '../../bytes/align.ts'
+import { ceilDiv, isPowerOfTwo, roundUp } from '../../bytes/align.ts'
 import { ZERO_GUID } from '../../bytes/guid.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
@@ -124,7 +124,8 @@ export function* readHeader(file: string, store: ByteStore): Io<Header> {
     )
   }
   validate(file, fields)
-  return new Header(sector, fields)
+  // Entries behind the end of the disk are nobody's.
+  return new Header(sector, { ...fields, blockCount: ceilDiv(fields.size, fields.blockSize) })
 }
 
 /** The first version says less; what it does not say follows from it. [VDIHEADER0] */
@@ -166,4 +167,5 @@ function validate(file: string, fields: HeaderFields): void {
   if (size % SECTOR !== 0) refuse(`its disk would have ${size} bytes, which are no whole sectors`)
   if (mapAt < HEADER_AT + HEADER_LENGTH.least && version !== VERSION.first)
     refuse(`its block map lies at ${mapAt}, over the header`)
+  if (mapAt % ENTRY !== 0) refuse(`its block map lies at ${mapAt}, between two places of entries`)
 }

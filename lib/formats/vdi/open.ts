@@ -28,6 +28,7 @@ export function* openMap({ name, store }: Image): Io<BlockMap> {
 
 /** @throws VdiskError CORRUPT, UNSUPPORTED */
 function refuseWriting(file: string, header: Header): void {
+  refuseUnknown(file, header)
   if (!header.mapIsApart) {
     const spot = { structure: 'block map', at: header.fields.mapAt }
     throw corrupt(
@@ -37,7 +38,6 @@ function refuseWriting(file: string, header: Header): void {
       MEND,
     )
   }
-  refuseUnknown(file, header)
 }
 
 /** What is known well enough to be read, and not well enough to be kept true. @throws VdiskError UNSUPPORTED */

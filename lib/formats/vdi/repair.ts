@@ -1,8 +1,9 @@
 import type { Image } from '../../contracts/image.ts'
-import type { RepairReport } from '../../contracts/repair.ts'
+import type { DoubtfulRange, RepairReport } from '../../contracts/repair.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { BlockMap } from './block-map.ts'
 import { compact, copyBlock, noWait } from './compact.ts'
+import { corrupt } from './damage.ts'
 import { WritableVdiLayer } from './layer.ts'
 import { ENTRY, FREE, ZERO } from './layout.ts'
 import { adoptMap, roomForMap, writeMap } from './map-move.ts'
@@ -12,6 +13,8 @@ import { type Damaged, Space } from './space.ts'
 
 /** Damaged entries that are kept at a time; when they are mended it looks for more. */
 const KEPT = 1 << 16
+/** Copies that are made whatever else the file holds. */
+const FEW = 16
 
 interface Damage {
   readonly block: number
@@ -85,16 +88,26 @@ function* mendEntries(image: Image, report: RepairReport): Io<boolean> {
   const layer = yield* openTolerantly(image, (block, how, why) => {
     if (damages.length < KEPT) damages.push({ block, how, why })
   })
+  refuseRuin(layer, damages)
   yield* noteOwners(layer.blocks, damages, report)
   for (const damage of damages) yield* mendEntry(layer, damage, report)
   if (damages.length > 0) yield* layer.writeBack.commit()
   return damages.length > 0
 }
 
+/** Each block that shares a place gets a copy; a map that is all one place would make a file as large as its disk. */
+function refuseRuin({ name, space, blocks }: WritableVdiLayer, damages: readonly Damage[]): void {
+  const shared = damages.filter(({ how }) => how === 'shared').length
+  if (shared <= space.inUse + FEW) return
+  const why = `${shared} entries of its block map name places that others have, of ${space.inUse} that there are`
+  const spot = { structure: 'block map', at: blocks.header.fields.mapAt }
+  throw corrupt(name, why, spot, 'Its map is lost. What can be read of it: vdisk convert IMAGE COPY')
+}
+
 function* mendEntry(layer: WritableVdiLayer, { block, how, why }: Damage, report: RepairReport): Io<void> {
   const { blocks, space, allocation } = layer
   const place = { structure: 'block map', at: blocks.entryPlace(block) }
-  const doubtful = { offset: block * blocks.header.fields.blockSize, length: blocks.usedOf(block), snapshot: undefined }
+  const doubtful = rangeOf(blocks, block)
   if (how === 'misplaced') {
     const message = `the entry of block ${block} ${why}: it holds nothing now`
     report.add({ code: 'BLOCK_MISPLACED', ...place, doubtful, message })
@@ -118,8 +131,7 @@ function* noteOwners(blocks: BlockMap, damages: readonly Damage[], report: Repai
     for (let i = 0; i < count; i++) {
       // The first that names a place is its owner.
       if (!shared.delete(view.getUint32(i * ENTRY, true))) continue
-      const offset = (first + i) * blocks.header.fields.blockSize
-      const doubtful = { offset, length: blocks.usedOf(first + i), snapshot: undefined }
+      const doubtful = rangeOf(blocks, first + i)
       const message = `block ${first + i} of the disk shared its place with another one`
       report.add({
         code: 'BLOCKS_OVERLAP',
@@ -131,6 +143,12 @@ function* noteOwners(blocks: BlockMap, damages: readonly Damage[], report: Repai
     }
     return shared.size > 0
   })
+}
+
+/** What of the disk a block is; undefined for one that lies behind its end. */
+function rangeOf(blocks: BlockMap, block: number): DoubtfulRange | undefined {
+  const length = blocks.usedOf(block)
+  return length === 0 ? undefined : { offset: block * blocks.header.fields.blockSize, length, snapshot: undefined }
 }
 
 /** A map that reaches into the blocks moves to where there is room for it. */
