@@ -24,6 +24,7 @@ export const command = defineCommand({
     ['vdisk convert leaf.avhdx leaf.qcow2 --format qcow2 --parent base.vhdx', 'only what differs from the base'],
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --no-flush', 'for a copy that can be made again'],
     ['vdisk convert disk.vmdk machine.ova -o cpus=4,memory=8G', 'an appliance, for ESXi and other importers'],
+    ['vdisk convert disk.hdd then.qcow2 --format qcow2 --snapshot "before update"', 'an earlier state of the disk'],
     ['vdisk convert torn.qcow2 saved.qcow2 --format qcow2 --salvage', 'what a damaged image still holds'],
   ],
   options: (yargs) =>
@@ -46,6 +47,10 @@ export const command = defineCommand({
         default: true,
         describe: 'wait until the medium has it all; --no-flush leaves that to the system, as cp does',
       })
+      .option('snapshot', {
+        type: 'string',
+        describe: 'the state that a snapshot inside the source has, by its id or name',
+      })
       .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
   afterInterrupt: 'What was there before is unchanged, and nothing is left behind.',
   async run({ args, out, signal }) {
@@ -56,7 +61,7 @@ export const command = defineCommand({
         'With --parent the result holds what differs from that image, with --flatten everything.',
       )
     }
-    const source = await openDisk(args.source, { ...toOpenOptions(args), signal })
+    const source = await openDisk(args.source, { ...toOpenOptions(args), snapshot: args.snapshot, signal })
     try {
       for (const note of source.notes) out.note(printable(note))
       const copied = await out.follow(

@@ -8,6 +8,7 @@ import { stampOf } from '../chain/linkage.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
 import { chooseDriver, driverNamed } from '../chain/probe.ts'
 import { moveRecord, recordOf } from '../chain/record-file.ts'
+import { openAtSnapshot } from '../chain/snapshot-view.ts'
 import { containerOf, unwrapped } from '../chain/wrapped.ts'
 import { containers } from '../containers/registry.ts'
 import type { Container } from '../contracts/container.ts'
@@ -54,6 +55,8 @@ export interface OpenOptions extends FileOptions {
   readonly format?: string | undefined
   /** the format of a parent whose child does not name it */
   readonly parentFormat?: string | undefined
+  /** opens the disk as an internal snapshot has it, by id or name; for reading only */
+  readonly snapshot?: string | undefined
   /** warn: a link that does not match is a note, not an error; then the disk can only be read */
   readonly verify?: 'strict' | 'warn' | undefined
   /**
@@ -88,7 +91,7 @@ export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
     ...options,
     leaveOut: options.leaveOut ?? ((damage) => leftOut.push(damage)),
   })
-  return yield* openChain(image, {
+  const chain = yield* openChain(image, {
     drivers,
     containers,
     gate,
@@ -97,10 +100,17 @@ export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
     format: options.format,
     parentFormat: options.parentFormat,
     maxDepth: options.maxDepth,
-    // Who opened an image without salvage must not be given a layer that lacks something.
-    pool: options.salvage ? undefined : options.pool,
+    // Who opened an image without salvage must not be given a layer that lacks something; and a state is nobody else's.
+    pool: options.salvage || options.snapshot !== undefined ? undefined : options.pool,
     leftOut,
   })
+  if (options.snapshot === undefined) return chain
+  try {
+    return yield* openAtSnapshot(chain, options.snapshot)
+  } catch (error) {
+    yield* chain.close()
+    throw error
+  }
 }
 
 /** Opens an image with as many of its parents as there are, to look at. The caller closes the layers. */
@@ -400,6 +410,7 @@ function openFile(
   const file = imageFileOf(name, filesOf(options))
   const writes = access === 'write' || access === 'repair'
   if (writes && options.salvage) throw salvagedForWriting(file)
+  if (writes && options.snapshot !== undefined) throw frozen(file)
   if (options.pool) options.pool.assertFree(fileIdOf(file, options), writes ? 'write' : access, file)
   const gate = new FolderGate(file, { ...options, leaveOut: options.salvage ? options.leaveOut : undefined })
   const locks = options.locking !== false && access !== 'inspect'
@@ -417,6 +428,14 @@ function salvagedForWriting(file: string): VdiskError {
     message: `Cannot open ${file} for writing: it is opened without what is damaged in it, and writing would lose that for good`,
     where: { file },
     advice: 'Read it, or mend it first: vdisk check IMAGE --repair',
+  })
+}
+
+function frozen(file: string): VdiskError {
+  return new VdiskError('REFUSED', {
+    message: `Cannot open a snapshot of ${file} for writing: it would be none any more`,
+    where: { file },
+    advice: 'Go back to it first: vdisk snapshot revert IMAGE NAME. Or write to a copy: vdisk convert --snapshot NAME',
   })
 }
 

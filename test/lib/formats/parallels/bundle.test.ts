@@ -16,7 +16,6 @@ import {
   resizeDisk,
   revertToSnapshot,
 } from '../../../../lib/index.ts'
-import { promised } from '../../../../lib/io/io.ts'
 import { patternFor } from '../../../model/history.ts'
 import { randomTest } from '../../../support/random.ts'
 import { tempFolder } from '../../../support/temp.ts'
@@ -48,13 +47,9 @@ async function write(name: string, offset: number, length: number, fill: number)
 }
 
 async function contentOf(name: string, snapshot?: string): Promise<Buffer> {
-  await using disk = await openDisk(name)
+  await using disk = await openDisk(name, { snapshot })
   const bytes = Buffer.alloc(disk.size)
-  if (snapshot === undefined) await disk.read(0, bytes)
-  else {
-    const view = await promised(disk.chain.viewOfSnapshot(snapshot))
-    await promised(view.read(0, bytes))
-  }
+  await disk.read(0, bytes)
   return bytes
 }
 
@@ -218,6 +213,21 @@ describe('a bundle', () => {
     await createInternalSnapshot(name, 's')
     await deleteInternalSnapshot(name, 's')
     expect(digest(await contentOf(name))).toBe(digest(wanted))
+  })
+
+  test('is opened at any of its states, by GUID or name, and only to be read there', async () => {
+    const name = await bundle()
+    await write(name, 0, 1000, 1)
+    const before = await contentOf(name)
+    const { id } = await createInternalSnapshot(name, 'then')
+    await write(name, 0, 1000, 2)
+    for (const state of [id, `{${id.toUpperCase()}}`, 'then']) {
+      expect(digest(await contentOf(name, state))).toBe(digest(before))
+    }
+    await expect(openDisk(name, { snapshot: 'never' })).rejects.toMatchObject({ code: 'NOT_FOUND' })
+    await expect(openDisk(name, { snapshot: id, writable: true })).rejects.toMatchObject({ code: 'REFUSED' })
+    // Nothing is left open by those.
+    await write(name, 0, 1000, 3)
   })
 
   test('tells what it is made of', async () => {
