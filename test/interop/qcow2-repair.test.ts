@@ -116,8 +116,11 @@ const DAMAGES: readonly ((tables: Tables, random: Random, entries: Entries) => v
   (tables, random, { l2 }) => tables.change(random.pick(l2), (value) => value ^ 0x3800_0000_0000n),
   (tables, random, { l2 }) => tables.change(random.pick(l2), (value) => value ^ (1n << 63n)),
   (tables, random, { l2 }) => {
-    const other = tables.bytes.readBigUInt64BE(random.pick(l2))
-    tables.change(random.pick(l2), () => other)
+    // Both in one table: if the one that is right were lost with a table of its own, nothing would tell of the other.
+    const from = random.pick(l2)
+    const beside = l2.filter((place) => Math.floor(place / tables.cluster) === Math.floor(from / tables.cluster))
+    const other = tables.bytes.readBigUInt64BE(from)
+    tables.change(random.pick(beside), () => other)
   },
   (tables, random, { l1 }) => tables.change(random.pick(l1), (value) => value | (1n << 40n)),
   (tables, random, { blocks }) => {
