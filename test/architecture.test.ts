@@ -17,10 +17,11 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   [/^lib\/partitions\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/inspection\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/undo\//, [/^lib\/(io|bytes)\//, /^lib\/errors\.ts$/]],
+  [/^lib\/tracking\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [
     /^lib\/jobs\//,
     [
-      /^lib\/(chain|partitions|inspection|undo|contracts|io|bytes)\//,
+      /^lib\/(chain|tracking|partitions|inspection|undo|contracts|io|bytes)\//,
       /^lib\/errors\.ts$/,
       /^lib\/(formats|containers)\/registry\.ts$/,
     ],
@@ -33,7 +34,7 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
 /** What of Node the inner rooms may use: only stores, the gate and jobs touch files; formats and the waist never do. */
 const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/errors\.ts$/, []],
-  [/^lib\/bytes\//, ['node:crypto']],
+  [/^lib\/bytes\//, ['node:crypto', 'node:zlib']],
   [/^lib\/io\//, ['node:fs', 'node:module', 'node:path', 'node:worker_threads', 'node:zlib']],
   [/^lib\/contracts\//, []],
   [/^lib\/formats\//, ['node:zlib']],
@@ -41,6 +42,7 @@ const BUILT_IN: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^lib\/partitions\//, []],
   [/^lib\/inspection\//, []],
   [/^lib\/undo\//, ['node:path']],
+  [/^lib\/tracking\//, []],
   [/^lib\/chain\/gate\.ts$/, ['node:fs', 'node:path']],
   [/^lib\/chain\/record-file\.ts$/, ['node:path']],
   [/^lib\/chain\//, ['node:crypto']],

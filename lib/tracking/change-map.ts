@@ -1,0 +1,580 @@
+import { ceilDiv } from '../bytes/align.ts'
+import { randomGuid } from '../bytes/guid.ts'
+import type { Witness } from '../contracts/witness.ts'
+import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
+import { type Io, settle, Turns } from '../io/io.ts'
+import type { ByteStore, FileStamp } from '../io/store.ts'
+import { type Bond, bondOf, type Subject } from './binding.ts'
+import { CounterTable } from './counter-table.ts'
+import { IntentMap } from './intent-map.ts'
+import { COUNTERS, LIMIT, REGION } from './layout.ts'
+import { type Consumer, type Facts, NO_IDENTITY, type Shrink, Superblock } from './superblock.ts'
+import type { Token } from './token.ts'
+
+/** Regions armed beyond a stream that has reached the one before them. */
+const AHEAD = 15
+
+/** Regions that are armed at most before those that rest are given up: a crash reports them all. */
+const ARMED = 4096
+
+/** Pages of counters that wait for the medium at most. */
+const WAITING = 4096
+
+/** Milliseconds between two foldings of a disk that is written to. */
+const REST = 5000
+
+/** How long flushes are left alone after one of them was used to fold, in multiples of what that took. */
+const QUIET = 20
+
+/** What `begin` tells of a change that is not recorded. */
+const UNTRACKED = 0
+
+/** Regions named by intents that a reader takes over into memory. */
+const RECOVERED = 1 << 16
+
+interface Region {
+  /** its intent is on the medium */
+  durable: boolean
+  /** changes that have begun and not ended */
+  underWay: number
+  /** changed since the last folding began */
+  touched: boolean
+}
+
+export interface ChangeMapOptions {
+  /** the sidecar; closed with the map */
+  readonly store: ByteStore
+  /** the image's file as it is when all of it is closed */
+  readonly stampOf: () => FileStamp | undefined
+  /** who the content is by now */
+  readonly contentOf: () => Uint8Array
+  /** Removes the sidecar for good: what cannot be written must not be believed later. */
+  readonly remove: () => void
+  /** default: the clock of this machine, in milliseconds */
+  readonly now?: () => number
+}
+
+/** What changed, or that it cannot be said. */
+export interface Answer {
+  /** why all of the disk counts as changed; undefined: it does not */
+  readonly full: string | undefined
+  /** bytes */
+  readonly size: number
+  readonly granularity: number
+}
+
+/**
+ * Which parts of a disk changed since when: for each granule the epoch of its last possible change.
+ *
+ * Order [docs/tracking-sidecar.md]: the intent of a region is durable before the first change in it can be on the medium;
+ * counters are in memory from before a change until a folding makes them durable, and only then intents fall. So of any
+ * change that a crash leaves on the medium either the counter is there or the intent of its region. A checkpoint makes the
+ * next epoch durable, and a change that was under way meanwhile counts in both.
+ */
+export class ChangeMap implements Witness {
+  private readonly superblock: Superblock
+  private readonly counters: CounterTable
+  private readonly intents: IntentMap
+  private readonly options: ChangeMapOptions
+  private readonly granularity: number
+  private readonly regions = new Map<number, Region>()
+  private readonly unarmed = new Set<number>()
+  private readonly turns = new Turns()
+  private readonly now: () => number
+  private size: number
+  private epoch: number
+  private folded: number
+  private quietUntil = 0
+  private untrackedUnderWay = 0
+  /** called when the last change ends that is not recorded */
+  private drained: (() => void) | undefined
+  /** the sidecar could not even be marked, and is gone */
+  private removed = false
+  /** changes are not recorded any more, for this reason */
+  private lost: string | undefined
+
+  private constructor(superblock: Superblock, intents: IntentMap, size: number, options: ChangeMapOptions) {
+    const { facts } = superblock
+    this.superblock = superblock
+    this.intents = intents
+    this.counters = new CounterTable(options.store, facts.epoch)
+    this.options = options
+    this.granularity = facts.granularity
+    this.epoch = facts.epoch
+    this.size = size
+    this.now = options.now ?? Date.now
+    this.folded = this.now()
+  }
+
+  /** Makes a sidecar in a store that is empty. */
+  static *create(
+    store: ByteStore,
+    subject: Subject,
+    { granularity, required, at }: { granularity: number; required: boolean; at: number },
+  ): Io<void> {
+    assertTrackable(store.name, subject.size)
+    const own = store.stamp?.()
+    yield* Superblock.new(store, {
+      trackId: randomGuid(),
+      granularity,
+      state: 'clean',
+      epoch: 1,
+      firstEpoch: 1,
+      shrinks: [],
+      diskSize: subject.size,
+      began: at,
+      stamp: subject.stamp,
+      content: subject.content,
+      next: NO_IDENTITY,
+      own: { inode: own?.inode ?? 0n, born: own?.born ?? 0n },
+      consumers: [],
+      required,
+      reason: 'tracking has begun since',
+    }).write({})
+  }
+
+  /**
+   * Opens a sidecar for a disk that is open for writing: from now on it must be told of every change.
+   *
+   * @throws VdiskError CORRUPT, UNSUPPORTED, IO, NO_SPACE
+   */
+  static *open(subject: Subject, options: ChangeMapOptions): Io<ChangeMap> {
+    const superblock = yield* Superblock.open(options.store)
+    const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
+    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), subject.size, options)
+    yield* map.begun(bond, subject)
+    return map
+  }
+
+  /** Opens a sidecar to ask it, while nobody writes to the disk. Nothing is changed. */
+  static *view(subject: Subject, options: ChangeMapOptions): Io<ChangeMap> {
+    const superblock = yield* Superblock.open(options.store)
+    const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
+    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), subject.size, options)
+    if (bond.kind === 'broken') map.lost = bond.why
+    else yield* map.recover(false)
+    return map
+  }
+
+  get facts(): Facts {
+    return this.superblock.facts
+  }
+
+  /** Why changes are not recorded; undefined: they are. */
+  get problem(): string | undefined {
+    return this.lost
+  }
+
+  /** Regions that a crash would report, in bytes. */
+  get armed(): number {
+    return this.regions.size * REGION
+  }
+
+  *begin(offset: number, length: number): Io<number> {
+    if (length === 0) return UNTRACKED
+    if (this.lost !== undefined) return this.untracked()
+    const first = Math.floor(offset / REGION)
+    const last = Math.floor((offset + length - 1) / REGION)
+    let durable = true
+    for (let number = first; number <= last; number++) {
+      const region = this.regionOf(number)
+      region.underWay++
+      region.touched = true
+      durable &&= region.durable
+    }
+    const { epoch } = this
+    try {
+      if (!durable) yield* this.arm()
+      yield* this.stamp(offset, length, epoch)
+      if (this.counters.waiting > WAITING || (durable && this.now() - this.folded > REST)) yield* this.fold()
+      return epoch
+    } catch (error) {
+      this.leave(first, last)
+      yield* this.failed(error)
+      return this.untracked()
+    }
+  }
+
+  *end(offset: number, length: number, begun: number): Io<void> {
+    if (length === 0) return
+    if (begun === UNTRACKED) {
+      if (--this.untrackedUnderWay === 0) this.drained?.()
+      return
+    }
+    const first = Math.floor(offset / REGION)
+    const last = Math.floor((offset + length - 1) / REGION)
+    try {
+      // Whoever read the disk after the checkpoint may have seen it before this change.
+      if (begun !== this.epoch && this.lost === undefined) {
+        for (let number = first; number <= last; number++) this.regionOf(number).touched = true
+        yield* this.stamp(offset, length, this.epoch)
+      }
+    } catch (error) {
+      // The change is made, so it is too late to refuse it.
+      yield* this.lose(unwritable(error))
+    } finally {
+      this.leave(first, last)
+    }
+  }
+
+  *resizing(size: number): Io<void> {
+    if (this.lost !== undefined) return
+    if (size > LIMIT.disk) return yield* this.lose('the disk became larger than can be tracked')
+    try {
+      const { shrinks } = this.superblock.facts
+      if (size < this.size) yield* this.write({ shrinks: withShrink(shrinks, { epoch: this.epoch, size }) })
+      this.size = size
+    } catch (error) {
+      yield* this.failed(error)
+    }
+  }
+
+  *flushed(): Io<void> {
+    const began = this.now()
+    if (this.lost !== undefined || began < this.quietUntil) return
+    try {
+      yield* this.fold()
+      // Whoever finds the image like this knows that nobody has written since.
+      const rests = [...this.regions.values()].every(({ underWay }) => underWay === 0)
+      if (rests) yield* this.write({ stamp: this.options.stampOf(), content: this.options.contentOf() })
+      const ended = this.now()
+      this.quietUntil = ended + QUIET * (ended - began)
+    } catch (error) {
+      yield* this.failed(error)
+    }
+  }
+
+  /**
+   * A moment to which whoever asks later can refer: what was changed before it is not reported again.
+   *
+   * @param consumer whose token is to be remembered
+   * @throws VdiskError LIMIT_EXCEEDED for one consumer too many; IO, NO_SPACE
+   */
+  *checkpoint(consumer?: string): Io<Token> {
+    return yield* this.turns.take(() => this.checkpointNow(consumer))
+  }
+
+  /** Remembers where a consumer stands, durably. */
+  *adopt(name: string, token: Token): Io<void> {
+    yield* this.write({ consumers: withConsumer(this.superblock.facts.consumers, this.standing(name, token)) })
+  }
+
+  *forget(name: string): Io<void> {
+    yield* this.write({ consumers: this.superblock.facts.consumers.filter((one) => one.name !== name) })
+  }
+
+  /** The token a consumer was given last; undefined: there is none that is still good for anything. */
+  tokenOf(name: string): Token | undefined {
+    const { consumers, firstEpoch, trackId } = this.superblock.facts
+    const known = consumers.find((one) => one.name === name)
+    return known && known.epoch >= firstEpoch ? { trackId, epoch: known.epoch, size: known.size } : undefined
+  }
+
+  /**
+   * Tells each range that may have changed since a token, in order; or, where that cannot be said, why all of the disk counts.
+   *
+   * @param visit gets bytes on the disk
+   */
+  *changes(token: Token | undefined, visit: (offset: number, length: number) => void): Io<Answer> {
+    const { granularity, size } = this
+    const full = this.reasonForAll(token)
+    if (full !== undefined || token === undefined) {
+      if (size > 0) visit(0, size)
+      return { full, size, granularity }
+    }
+    const end = Math.min(size, this.unchangedSize(token))
+    const granules = Math.floor(end / granularity)
+    let from = 0
+    let to = 0
+    const add = (first: number, next: number): void => {
+      if (first === to) to = next
+      else {
+        if (to > from) visit(from * granularity, (to - from) * granularity)
+        from = first
+        to = next
+      }
+    }
+    yield* this.counters.walk(0, ceilDiv(granules, COUNTERS), token.epoch, ({ number, counters }) => {
+      const first = number * COUNTERS
+      const count = Math.min(COUNTERS, granules - first)
+      for (let i = 0; i < count; i++) if ((counters[i] as number) > token.epoch) add(first + i, first + i + 1)
+    })
+    // The last granule may be cut short; it, and what is behind, by bytes.
+    const rest = granules * granularity
+    const tail = end === size ? yield* this.tailChanged(granules, token) : true
+    const restEnd = tail ? size : rest
+    if (to > from && to * granularity === rest && restEnd > rest)
+      visit(from * granularity, restEnd - from * granularity)
+    else {
+      if (to > from) visit(from * granularity, (to - from) * granularity)
+      if (restEnd > rest) visit(rest, restEnd - rest)
+    }
+    return { full, size, granularity }
+  }
+
+  /** What was recorded up to now counts for nothing: whoever asks next is told that all may have changed. Durable. */
+  *lose(reason: string): Io<void> {
+    yield* this.turns.take(() => this.loseNow(reason))
+  }
+
+  *close(): Io<void> {
+    const { store, stampOf, contentOf } = this.options
+    try {
+      if (this.lost !== undefined) return
+      yield* this.fold(true)
+      yield* this.intents.write(true)
+      const stamp = stampOf()
+      yield* this.write({ state: 'clean', stamp, content: contentOf(), next: NO_IDENTITY, diskSize: this.size })
+    } catch (error) {
+      // The medium says "open", or what it said before: both are true.
+      if (!isVdiskError(error)) throw error
+    } finally {
+      yield* settle(store.close())
+    }
+  }
+
+  private *begun(bond: Bond, subject: Subject): Io<void> {
+    const { facts } = this.superblock
+    const session = { state: 'open', stamp: subject.stamp, content: subject.content, next: subject.next } as const
+    if (bond.kind === 'broken') {
+      yield* this.write({ ...session, ...anew(facts, bond.why, this.now()), diskSize: this.size })
+      this.epoch = this.superblock.facts.epoch
+      return
+    }
+    // Those intents stay on the medium until they are folded, so nothing is lost if this session is cut short, too.
+    yield* this.recover(true)
+    yield* this.write({ ...session, diskSize: this.size })
+  }
+
+  /** What the intents name counts as changed now. @param mayWrite counters go to the medium where they become many */
+  private *recover(mayWrite: boolean): Io<void> {
+    let count = 0
+    for (const number of this.intents.regions()) {
+      const offset = number * REGION
+      if (offset >= this.size) continue
+      if (++count > RECOVERED && !mayWrite) {
+        this.lost = 'its writer was cut short, and more of the record of changes was lost than can be named'
+        return
+      }
+      yield* this.stamp(offset, Math.min(REGION, this.size - offset), this.epoch)
+      if (mayWrite) this.regions.set(number, { durable: true, underWay: 0, touched: false })
+      if (mayWrite && this.counters.waiting > WAITING) yield* this.counters.write()
+    }
+  }
+
+  private *checkpointNow(consumer: string | undefined): Io<Token> {
+    if (this.lost !== undefined) yield* this.beginAnew(this.lost)
+    if (this.epoch >= LIMIT.epoch - 1) yield* this.beginAnew('its epochs were used up')
+    const { trackId, consumers } = this.superblock.facts
+    const token = { trackId, epoch: this.epoch, size: this.size }
+    const known = consumer === undefined ? consumers : withConsumer(consumers, this.standing(consumer, token))
+    yield* this.superblock.write({ epoch: this.epoch + 1, consumers: known })
+    this.epoch++
+    return token
+  }
+
+  /** After changes that were not recorded: from here on they are again, and none of those is under way any more. */
+  private *beginAnew(reason: string): Io<void> {
+    if (this.removed) {
+      const { name } = this.options.store
+      throw new VdiskError('REFUSED', {
+        message: `Cannot go on with ${name}: it is gone, since ${reason}`,
+        where: { file: name },
+        advice: 'When the disk is closed, begin anew: vdisk track enable IMAGE',
+      })
+    }
+    yield* this.superblock.write({ ...anew(this.superblock.facts, reason, this.now()), state: 'open' })
+    this.epoch = this.superblock.facts.epoch
+    this.lost = undefined
+    if (this.untrackedUnderWay > 0) {
+      yield new Promise<void>((resolve) => {
+        this.drained = resolve
+      })
+    }
+    this.drained = undefined
+  }
+
+  private *loseNow(reason: string): Io<void> {
+    if (this.lost !== undefined) return
+    const { epoch } = this.superblock.facts
+    const next = { epoch: epoch + 1, firstEpoch: epoch + 1 }
+    try {
+      yield* this.superblock.write({ state: 'lost', trackId: randomGuid(), ...next, shrinks: [], reason })
+    } catch (error) {
+      if (!isVdiskError(error)) throw error
+      this.options.remove()
+      this.removed = true
+    }
+    // Not before: until then every change is recorded, or fails.
+    this.lost = reason
+  }
+
+  private untracked(): number {
+    this.untrackedUnderWay++
+    return UNTRACKED
+  }
+
+  private standing(name: string, { epoch, size }: Token): Consumer {
+    return { name, epoch, size, at: this.now() }
+  }
+
+  private *write(facts: Partial<Facts>): Io<void> {
+    yield* this.turns.take(() => this.superblock.write(facts))
+  }
+
+  private regionOf(number: number): Region {
+    let region = this.regions.get(number)
+    if (!region) {
+      region = { durable: false, underWay: 0, touched: false }
+      this.regions.set(number, region)
+      this.unarmed.add(number)
+    }
+    return region
+  }
+
+  private leave(first: number, last: number): void {
+    for (let number = first; number <= last; number++) {
+      const region = this.regions.get(number)
+      if (region) region.underWay--
+    }
+  }
+
+  /** Makes the intents of all regions durable that wait for it: whoever comes first does it for all. */
+  private *arm(): Io<void> {
+    yield* this.turns.take(() => this.armNow())
+    if (this.regions.size > ARMED) yield* this.fold()
+  }
+
+  private *armNow(): Io<void> {
+    if (this.unarmed.size === 0) return
+    const last = Math.floor(Math.max(0, this.size - 1) / REGION)
+    for (const number of [...this.unarmed]) {
+      // A stream comes from the region before, and goes on.
+      if (!this.regions.get(number - 1)?.durable || this.regions.has(number + 1)) continue
+      for (let next = number + 1; next <= Math.min(last, number + AHEAD) && !this.regions.has(next); next++)
+        this.regionOf(next)
+    }
+    const numbers = [...this.unarmed]
+    for (const number of numbers) this.intents.set(number)
+    yield* this.intents.write()
+    for (const number of numbers) {
+      this.unarmed.delete(number)
+      const region = this.regions.get(number)
+      if (region) region.durable = true
+    }
+  }
+
+  private *stamp(offset: number, length: number, epoch: number): Io<void> {
+    const end = ceilDiv(offset + length, this.granularity)
+    for (let granule = Math.floor(offset / this.granularity); granule < end; ) {
+      const number = Math.floor(granule / COUNTERS)
+      const from = granule - number * COUNTERS
+      const to = Math.min(COUNTERS, from + end - granule)
+      const page = this.counters.peek(number) ?? (yield* this.counters.load(number))
+      this.counters.stamp(page, from, to, epoch)
+      granule += to - from
+    }
+  }
+
+  /**
+   * Makes counters durable, then gives up the regions that rest: no change is under way in them, and none has been since the
+   * folding before. @param all those, too, that rest only since this one began
+   */
+  private *fold(all = false): Io<void> {
+    yield* this.turns.take(() => this.foldNow(all))
+  }
+
+  private *foldNow(all: boolean): Io<void> {
+    this.folded = this.now()
+    const resting: number[] = []
+    for (const [number, region] of this.regions) {
+      if (region.durable && (all || !region.touched)) resting.push(number)
+      region.touched = false
+    }
+    yield* this.counters.write()
+    yield* settle(this.options.store.flush())
+    for (const number of resting) {
+      const region = this.regions.get(number) as Region
+      if (region.touched || region.underWay > 0) continue
+      this.regions.delete(number)
+      this.intents.clear(number)
+    }
+    this.folded = this.now()
+  }
+
+  /** What could not be recorded: it is not written either, or nothing that was recorded counts any more. */
+  private *failed(error: unknown): Io<void> {
+    if (!isVdiskError(error)) throw error
+    if (!this.superblock.facts.required) return yield* this.lose(unwritable(error))
+    throw new VdiskError(error.code, {
+      message: `Cannot write: the change could not be recorded, and tracking is required (${error.message})`,
+      where: error.where,
+      advice: 'Make room, or go on without a record: vdisk track enable IMAGE --anew --best-effort',
+      cause: error,
+    })
+  }
+
+  private reasonForAll(token: Token | undefined): string | undefined {
+    const { trackId, epoch, reason } = this.superblock.facts
+    if (this.lost !== undefined) return this.lost
+    if (!token) return 'no token was given'
+    if (token.trackId !== trackId) return `the token is from before tracking began anew, or of another disk: ${reason}`
+    if (token.epoch >= epoch) return 'the token is from a later state of the disk than this one'
+    return undefined
+  }
+
+  /** Bytes of the disk that no change of its size can have touched since a token. */
+  private unchangedSize({ epoch, size }: Token): number {
+    let least = size
+    for (const shrink of this.superblock.facts.shrinks) if (shrink.epoch > epoch) least = Math.min(least, shrink.size)
+    return least
+  }
+
+  private *tailChanged(granule: number, token: Token): Io<boolean> {
+    if (granule * this.granularity >= this.size) return false
+    const page = yield* this.counters.load(Math.floor(granule / COUNTERS))
+    return (page.counters[granule % COUNTERS] as number) > token.epoch
+  }
+}
+
+function* intentsOf(store: ByteStore, bond: Bond, { size }: Subject): Io<IntentMap> {
+  // Of a sidecar that was closed, or that tells nothing, intents on the medium are left over.
+  return yield* IntentMap.open(store, ceilDiv(size, REGION), bond.kind === 'interrupted')
+}
+
+function unwritable(error: unknown): string {
+  return `the record of changes could not be written: ${messageOf(error)}`
+}
+
+/** What a sidecar says that begins anew beside the same disk. */
+function anew(facts: Facts, reason: string, at: number): Partial<Facts> {
+  const epoch = facts.epoch + 1
+  return { trackId: randomGuid(), epoch, firstEpoch: epoch, shrinks: [], began: at, reason }
+}
+
+/** @throws VdiskError LIMIT_EXCEEDED */
+function withConsumer(consumers: readonly Consumer[], consumer: Consumer): Consumer[] {
+  const others = consumers.filter(({ name }) => name !== consumer.name)
+  if (others.length < LIMIT.consumers) return [...others, consumer]
+  throw new VdiskError('LIMIT_EXCEEDED', {
+    message: `Cannot remember ${consumer.name}: there are ${LIMIT.consumers} consumers already`,
+    advice: 'Forget one that is gone: vdisk track disable IMAGE --consumer NAME',
+  })
+}
+
+/** An earlier shrinking counts for fewer tokens than a later one, so it need only be kept where it went further. */
+function withShrink(shrinks: readonly Shrink[], shrink: Shrink): Shrink[] {
+  const kept = [...shrinks.filter(({ size }) => size < shrink.size), shrink]
+  if (kept.length <= LIMIT.shrinks) return kept
+  const [first, second, ...rest] = kept as [Shrink, Shrink, ...Shrink[]]
+  return [{ epoch: second.epoch, size: Math.min(first.size, second.size) }, ...rest]
+}
+
+/** @throws VdiskError LIMIT_EXCEEDED */
+export function assertTrackable(name: string, size: number): void {
+  if (size <= LIMIT.disk) return
+  throw new VdiskError('LIMIT_EXCEEDED', {
+    message: `Cannot track changes of ${name}: its disk has ${size} bytes, and at most ${LIMIT.disk} can be tracked`,
+    where: { file: name },
+  })
+}
