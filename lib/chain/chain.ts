@@ -2,6 +2,7 @@ import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { Extent, ResolvedExtent } from '../contracts/extent.ts'
 import { isWritable, type Layer, type Reservation, type WritableLayer } from '../contracts/layer.ts'
+import type { Witness } from '../contracts/witness.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
@@ -61,6 +62,7 @@ export class Chain implements Device {
   /** what this is a view of: its layers are that one's to close */
   private readonly whole: Chain | undefined
   private closed = false
+  private attending: Witness | undefined
 
   /** @param whole for a view: the chain that has the layers */
   constructor(layers: readonly Layer[], options: ChainOptions = {}, whole?: Chain) {
@@ -87,6 +89,25 @@ export class Chain implements Device {
 
   get granularity(): number {
     return this.top.granularity
+  }
+
+  /** Who is told of every change. */
+  get witness(): Witness | undefined {
+    return this.attending
+  }
+
+  /**
+   * From now on a witness hears of every change before it happens. The chain closes it, after everything else.
+   *
+   * @param open gives it, while nothing is under way that it would not hear of
+   */
+  *attend(open: () => Io<Witness>): Io<void> {
+    const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
+    try {
+      this.attending = yield* open()
+    } finally {
+      claim.release()
+    }
   }
 
   /** The disk as it was when layer `depth` was the top; read-only. It closes nothing, and ends with this chain. */
@@ -166,6 +187,7 @@ export class Chain implements Device {
       // From here on the layer may put other bytes where a packed granule was.
       unpacked.forget(top.store)
     })
+    if (this.witness) yield* this.witness.flushed()
   }
 
   /** Changes the size of the disk; what is new reads as zero, even where a parent has more. @param signal ends it while the old size stands */
@@ -189,6 +211,7 @@ export class Chain implements Device {
 
   private *resizeClaimed(top: WritableLayer, size: number, signal: AbortSignal | undefined): Io<void> {
     const parentSize = this.layers.at(-2)?.size ?? 0
+    if (this.witness) yield* this.witness.resizing(size)
     // The layer can make whole granules zero; the last one may show the parent, or share its place with a snapshot,
     // until its end is written.
     const last = roundDown(top.size, top.granularity)
@@ -226,6 +249,7 @@ export class Chain implements Device {
         failure ??= error
       }
     }
+    if (this.witness) yield* this.witness.close()
     if (failure) throw failure
   }
 
@@ -264,7 +288,7 @@ export class Chain implements Device {
     try {
       // The disk may have become smaller while this waited.
       this.assertRange(offset, length)
-      return yield* work(top)
+      return this.witness ? yield* attended(this.witness, offset, length, () => work(top)) : yield* work(top)
     } finally {
       claim.release()
     }
@@ -400,6 +424,16 @@ export class Chain implements Device {
       message: `Cannot reach ${length} bytes at ${offset} of ${this.name}: the disk has ${this.size}`,
       where: { file: this.name, offset },
     })
+  }
+}
+
+/** A change of which a witness is told. */
+function* attended<T>(witness: Witness, offset: number, length: number, work: () => Io<T>): Io<T> {
+  const begun = yield* witness.begin(offset, length)
+  try {
+    return yield* work()
+  } finally {
+    yield* witness.end(offset, length, begun)
   }
 }
 

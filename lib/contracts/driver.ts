@@ -49,6 +49,8 @@ export interface FormatDriver {
   /** usual endings of file names, with the dot */
   readonly extensions: readonly string[]
   readonly supports: Supports
+  /** By the format's rules every program that writes changes the identity of the content, so that no other's writes go unnoticed. */
+  readonly noticesWriters?: boolean
   /** An image may be a folder: the file in it that stands for the image, which is the one that is probed and opened. */
   readonly folderEntry?: string
   /** Whether an image with these options is made as a folder; undefined: never. */

@@ -54,6 +54,8 @@ export class HostFile implements FileStore {
   readonly isDevice: boolean
   private poison: VdiskError | undefined
   private closed = false
+  /** of a file that was written to and is closed */
+  private lastStamp: FileStamp | undefined
   private hastening = false
   /** until when, by `performance.now()`, writes may take long */
   private crowdedUntil = 0
@@ -193,6 +195,8 @@ export class HostFile implements FileStore {
   /** Closing again does nothing: the number of a closed descriptor may be another file's by then. */
   close(): void {
     if (this.closed) return
+    // While it is still locked: so that nobody else's write is taken for ours.
+    if (this.writable) this.lastStamp = this.stamp()
     this.closed = true
     try {
       fs.closeSync(this.fd)
@@ -272,6 +276,7 @@ export class HostFile implements FileStore {
   }
 
   stamp(): FileStamp {
+    if (this.closed && this.lastStamp) return this.lastStamp
     const stat = this.attempt('look at', 0, () => fs.fstatSync(this.fd, { bigint: true }))
     const { mtimeNs: modified, ctimeNs: changed, birthtimeNs: born, ino: inode } = stat
     return { size: Number(stat.size), modified, inode, born, changed }

@@ -81,7 +81,7 @@ export interface ByteStore {
     length: number,
     sparse?: boolean,
   ): Awaitable<number | undefined>
-  /** The stamp by which a later visitor sees whether the file was written since. */
+  /** The stamp by which a later visitor sees whether the file was written since. Of a file that was open for writing it can be asked after closing, too. */
   stamp?(): FileStamp
   /** Sets the time of the last change, durably, to a whole second: such a time can be written down exactly. */
   restamp?(seconds: number): void

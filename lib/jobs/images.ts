@@ -21,7 +21,9 @@ import type { FileStore, Files } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
+import type { FileStamp } from '../io/store.ts'
 import { imageFileOf, ownFilesOf, placeOfNewImage } from './image-file.ts'
+import { attendTracking } from './tracked-disk.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
 export interface FileOptions {
@@ -83,14 +85,35 @@ export interface CreateOptions extends FileOptions {
   readonly finalName?: string | undefined
 }
 
-/** Opens an image of this machine with all its parents. */
+/** Opens an image of this machine with all its parents. What is written to it is tracked, if it is to be. */
 export function* openImage(file: string, options: OpenOptions = {}): Io<Chain> {
+  let before: FileStamp | undefined
+  const chain = yield* openUntracked(file, options, (stamp) => {
+    before = stamp
+  })
+  if (!chain.writable || options.snapshot !== undefined) return chain
+  try {
+    yield* attendTracking(chain, file, before, options)
+    return chain
+  } catch (error) {
+    yield* chain.close()
+    throw error
+  }
+}
+
+/** As `openImage`, for those who do not change what the disk holds. @param before is told the stamp of the image's file before its driver sees it */
+export function* openUntracked(
+  file: string,
+  options: OpenOptions,
+  before?: (stamp: FileStamp | undefined) => void,
+): Io<Chain> {
   const access = options.writable ? 'write' : 'read'
   const leftOut: VdiskError[] = []
   const { image, gate } = openFile(file, access, {
     ...options,
     leaveOut: options.leaveOut ?? ((damage) => leftOut.push(damage)),
   })
+  before?.(image.store.stamp?.())
   const chain = yield* openChain(image, {
     drivers,
     containers,

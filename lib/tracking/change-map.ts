@@ -448,7 +448,8 @@ export class ChangeMap implements Witness {
   private *armNow(): Io<void> {
     if (this.unarmed.size === 0) return
     const last = Math.floor(Math.max(0, this.size - 1) / REGION)
-    for (const number of [...this.unarmed]) {
+    const waiting = [...this.unarmed]
+    for (const number of waiting) {
       // A stream comes from the region before, and goes on.
       if (!this.regions.get(number - 1)?.durable || this.regions.has(number + 1)) continue
       for (let next = number + 1; next <= Math.min(last, number + AHEAD) && !this.regions.has(next); next++)

@@ -26,6 +26,8 @@ export const qcow2: FormatDriver = {
     // 56 bits of host offset; QEMU stops at 2^63 of guest, our numbers at 2^53.
     maxSize: 2 ** 53 - 512,
   },
+  // Whoever does not know the linkage extension clears its bit. ["Header", autoclear_features]
+  noticesWriters: true,
   createOptions,
 
   probe({ head }) {

@@ -26,6 +26,8 @@ export const vhdx: FormatDriver = {
     sizeUnit: 512,
     maxSize: LIMIT.diskBytes,
   },
+  // [MS-VHDX 2.2.2, DataWriteGuid]
+  noticesWriters: true,
   createOptions,
 
   probe({ head }) {

@@ -1,0 +1,140 @@
+import { execFileSync } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { createDisk, openDisk, resizeDisk } from '../../../lib/index.ts'
+import {
+  type ChangedExtent,
+  changesSince,
+  checkpoint,
+  disableTracking,
+  enableTracking,
+  trackingStatus,
+} from '../../../lib/jobs/tracking.ts'
+import { describeWithPeers } from '../../support/peers.ts'
+import { refusal } from '../../support/refusal.ts'
+import { scratchFolder } from '../../support/temp.ts'
+
+const MiB = 1 << 20
+const SIZE = 64 * MiB
+
+async function made(format: string): Promise<string> {
+  const file = path.join(scratchFolder(), `disk.${format}`)
+  await (await createDisk(file, { format, size: SIZE })).close()
+  return file
+}
+
+const open = (file: string) => openDisk(file, { writable: true, format: file.slice(file.lastIndexOf('.') + 1) })
+
+async function write(file: string, offset: number, length: number, byte = 0xab): Promise<void> {
+  await using disk = await open(file)
+  await disk.write(offset, new Uint8Array(length).fill(byte))
+}
+
+async function changed(
+  file: string,
+  since: string | undefined,
+): Promise<{ full: string | undefined; extents: ChangedExtent[] }> {
+  const extents: ChangedExtent[] = []
+  const format = file.slice(file.lastIndexOf('.') + 1)
+  const { full } = await changesSince(file, since, { format, visit: (extent) => extents.push(extent) })
+  return { full, extents }
+}
+
+const ALL = [{ offset: 0, length: SIZE }]
+
+describe.each(['raw', 'qcow2', 'vhdx', 'vmdk', 'vdi'])('a tracked disk of %s', (format) => {
+  const at = async (): Promise<{ file: string; first: string }> => {
+    const file = await made(format)
+    return { file, first: await enableTracking(file, { format }) }
+  }
+
+  test('tells what was written since', async () => {
+    const { file, first } = await at()
+    expect(await changed(file, first)).toEqual({ full: undefined, extents: [] })
+    await write(file, 5 * MiB, 100)
+    expect((await changed(file, first)).extents).toEqual([{ offset: 5 * MiB, length: 65536 }])
+    const second = await checkpoint(file, { format })
+    expect((await changed(file, second)).extents).toEqual([])
+    await write(file, SIZE - 10, 10)
+    expect(await changed(file, second)).toEqual({ full: undefined, extents: [{ offset: SIZE - 65536, length: 65536 }] })
+    expect((await changed(file, first)).extents).toHaveLength(2)
+  })
+
+  test('tells what it became larger and smaller by', async () => {
+    const { file, first } = await at()
+    await resizeDisk(file, SIZE + 10 * MiB, { format })
+    expect((await changed(file, first)).extents).toEqual([{ offset: SIZE, length: 10 * MiB }])
+    const second = await checkpoint(file, { format })
+    await resizeDisk(file, SIZE, { format, shrink: true })
+    await resizeDisk(file, SIZE + 10 * MiB, { format })
+    expect((await changed(file, second)).extents).toEqual([{ offset: SIZE, length: 10 * MiB }])
+  })
+
+  test('counts as changed all over once another program wrote to it', async () => {
+    const { file, first } = await at()
+    await write(file, 0, 100)
+    fs.utimesSync(file, new Date(), new Date())
+    const { full, extents } = await changed(file, first)
+    expect(full).toContain('another program')
+    expect(extents).toEqual(ALL)
+    // From the next writer on, changes count again; but no older token does.
+    const second = await checkpoint(file, { format })
+    await write(file, MiB, 100)
+    expect((await changed(file, second)).extents).toEqual([{ offset: MiB, length: 65536 }])
+    expect((await changed(file, first)).full).toContain('tracking began anew')
+  })
+
+  test('a token of another disk, of the future, or of nothing', async () => {
+    const { file, first } = await at()
+    const other = await at()
+    expect((await changed(file, other.first)).full).toContain('of another disk')
+    const sidecar = `${fs.realpathSync(file)}.vdisk-track`
+    const old = fs.readFileSync(sidecar)
+    const future = await checkpoint(file, { format })
+    fs.writeFileSync(sidecar, old)
+    expect((await changed(file, future)).full).toContain('later state')
+    const error = await refusal(() => changed(file, first.replace(/.$/, 'x')))
+    expect(error.code).toBe('REFUSED')
+  })
+
+  test('a sidecar that is older than the disk, of another one, or damaged tells nothing', async () => {
+    const { file, first } = await at()
+    const sidecar = `${fs.realpathSync(file)}.vdisk-track`
+    const old = fs.readFileSync(sidecar)
+    await write(file, 0, 100)
+    const now = fs.readFileSync(sidecar)
+    fs.writeFileSync(sidecar, old)
+    expect((await changed(file, first)).full).toContain('another program wrote')
+    fs.rmSync(sidecar)
+    fs.writeFileSync(sidecar, now)
+    expect((await changed(file, first)).full).toContain('copy')
+    fs.writeFileSync(sidecar, Buffer.alloc(8192))
+    expect((await refusal(() => changed(file, first))).code).toBe('CORRUPT')
+    // A disk can be written to all the same.
+    await write(file, 0, 100)
+    fs.rmSync(sidecar)
+    expect((await refusal(() => changed(file, first))).code).toBe('NOT_FOUND')
+  })
+
+  test('is enabled once, unless it is to begin anew, and disabled', async () => {
+    const { file, first } = await at()
+    expect((await refusal(() => enableTracking(file, { format }))).code).toBe('REFUSED')
+    await enableTracking(file, { format, anew: true })
+    expect((await changed(file, first)).full).toBeDefined()
+    expect(await trackingStatus(file, { format })).toMatchObject({ granularity: 65536, size: SIZE, problem: undefined })
+    await disableTracking(file, { format })
+    expect((await refusal(() => trackingStatus(file, { format }))).code).toBe('NOT_FOUND')
+    expect(fs.readdirSync(path.dirname(file)).filter((name) => name.includes('vdisk-track'))).toEqual([])
+  })
+})
+
+describeWithPeers(['qemu-io'], 'a disk that QEMU wrote to', () => {
+  test.each(['raw', 'qcow2', 'vhdx', 'vmdk', 'vdi'])('%s counts as changed all over', async (format) => {
+    const file = await made(format)
+    const first = await enableTracking(file, { format })
+    await write(file, 0, 100)
+    execFileSync('qemu-io', ['-f', format, '-c', 'write -P 7 3M 64k', file])
+    expect(await changed(file, first)).toMatchObject({ full: expect.stringContaining('another program'), extents: ALL })
+  })
+})
