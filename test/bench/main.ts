@@ -1,4 +1,5 @@
 import { engine } from './engine.ts'
+import { conversions, reads } from './formats.ts'
 import { hasPeer, printTable, rows } from './harness.ts'
 import { check, convert, info, large, merge } from './tools.ts'
 import { firstWrites } from './writes.ts'
@@ -9,6 +10,8 @@ const BENCHES: Record<string, { run: () => Promise<void>; peer?: string }> = {
   info: { run: info },
   large: { run: large },
   convert: { run: convert, peer: 'qemu-img' },
+  conversions: { run: conversions, peer: 'qemu-img' },
+  reads: { run: reads, peer: 'qemu-img' },
   merge: { run: merge, peer: 'qemu-img' },
   check: { run: check, peer: 'qemu-img' },
 }

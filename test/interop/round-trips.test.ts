@@ -6,6 +6,7 @@ import { checkImage, convertDisk, createDisk, finish, inspectImage, openDisk } f
 import { patternFor } from '../model/history.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { expectSameBytes } from '../support/qemu.ts'
+import { QEMU_FORMATS } from '../support/qemu-formats.ts'
 import { scratchFolder } from '../support/temp.ts'
 
 // Any format to any other, and what other programs read of it. A format that comes into the registry is tried by itself.
@@ -15,17 +16,6 @@ const PAIRS = FORMATS.flatMap((from) => FORMATS.map((to) => [from.name, to.name]
 
 /** Bytes: less than any granule, no multiple of one, and some of all. */
 const SIZES = [512, 1536, (1 << 20) + 512, (5 << 20) - 512]
-
-/** What QEMU calls the formats that it reads. */
-const QEMU: Readonly<Record<string, string>> = {
-  qcow2: 'qcow2',
-  vhdx: 'vhdx',
-  vhd: 'vpc',
-  vmdk: 'vmdk',
-  vdi: 'vdi',
-  parallels: 'parallels',
-  raw: 'raw',
-}
 
 function unitOf(format: string): number {
   return drivers.find(({ name }) => name === format)?.supports.sizeUnit as number
@@ -96,7 +86,7 @@ describe.each(FORMATS.filter(({ supports }) => supports.sizeUnit > 1).map(({ nam
 })
 
 describeWithPeers(['qemu-img'], 'QEMU', () => {
-  const known = FORMATS.map(({ name }) => name).filter((name) => name in QEMU)
+  const known = FORMATS.map(({ name }) => name).filter((name) => name in QEMU_FORMATS)
 
   test.each(known.flatMap((format) => SIZES.map((size) => [format, size] as const)))(
     'reads a %s of %d bytes as we do',
@@ -106,7 +96,7 @@ describeWithPeers(['qemu-img'], 'QEMU', () => {
       const content = contentOf(size)
       fs.writeFileSync(one, content)
       await convert(one, 'raw', two, format)
-      runPeer('qemu-img', ['convert', '-f', QEMU[format] as string, '-O', 'raw', two, out])
+      runPeer('qemu-img', ['convert', '-f', QEMU_FORMATS[format] as string, '-O', 'raw', two, out])
       const found = fs.readFileSync(out)
       expectSameBytes(found.subarray(0, size), content, format)
       expect(found.subarray(size).every((byte) => byte === 0)).toBe(true)
@@ -118,7 +108,7 @@ describeWithPeers(['qemu-img'], 'QEMU', () => {
     const [one, two] = [path.join(folder, 'one'), path.join(folder, 'two')]
     const content = contentOf((3 << 20) + 512)
     fs.writeFileSync(one, content)
-    runPeer('qemu-img', ['convert', '-f', 'raw', '-O', QEMU[format] as string, one, two])
+    runPeer('qemu-img', ['convert', '-f', 'raw', '-O', QEMU_FORMATS[format] as string, one, two])
     const found = await read(two, format)
     expectSameBytes(found.subarray(0, content.length), content, format)
     expect(found.subarray(content.length).every((byte) => byte === 0)).toBe(true)
