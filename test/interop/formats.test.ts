@@ -126,7 +126,10 @@ const PROOFS: Record<Ability, (driver: FormatDriver, file: string, content: Buff
 
   async snapshots({ name: format }, file, content) {
     await createInternalSnapshot(file, 'before', { format })
-    await PROOFS.discard(driverOf(format), file, content)
+    {
+      await using disk = await openDisk(file, { writable: true, format })
+      await disk.erase(0, SIZE)
+    }
     expect((await listSnapshots(file, { format })).map(({ name }) => name)).toEqual(['before'])
     await revertToSnapshot(file, 'before', { format })
     expectSameBytes(await bytesOf(file, format), content, format)
@@ -136,6 +139,11 @@ const PROOFS: Record<Ability, (driver: FormatDriver, file: string, content: Buff
     // What is in them is shown where other programs make them.
     expect((await inspectImage(file, { format })).bitmaps).toEqual([])
   },
+}
+
+/** Ways of making an image that an ability needs. */
+const OPTIONS: Partial<Record<Ability, Readonly<Record<string, Readonly<Record<string, string>>>>>> = {
+  snapshots: { parallels: { bundle: 'on' } },
 }
 
 const MADE = drivers.filter(isMade)
@@ -148,7 +156,7 @@ test.each(CLAIMED)('%s: %s', async (format, ability) => {
   const content = Buffer.alloc(SIZE)
   for (const offset of [0, MIB + 513, 3 * MIB - 1]) content.set(patternFor(offset, 100_000, offset % 251), offset)
   {
-    await using disk = await createDisk(file, { format, size: SIZE })
+    await using disk = await createDisk(file, { format, size: SIZE, options: OPTIONS[ability]?.[format] })
     for (const offset of [0, MIB + 513, 3 * MIB - 1])
       await disk.write(offset, content.subarray(offset, offset + 100_000))
   }

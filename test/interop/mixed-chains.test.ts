@@ -77,6 +77,15 @@ class Shelf {
   }
 }
 
+/** Writes where its last byte is, and leaves that as it was: but who could know? */
+function scribble(file: string): void {
+  const descriptor = fs.openSync(file, 'r+')
+  const [at, byte] = [fs.fstatSync(descriptor).size - 1, Buffer.alloc(1)]
+  fs.readSync(descriptor, byte, 0, 1, at)
+  fs.writeSync(descriptor, byte, 0, 1, at)
+  fs.closeSync(descriptor)
+}
+
 /** What a disk reads as after these writes, one layer over the other. */
 function contentOf(...layers: (keyof typeof WRITTEN)[]): Buffer {
   const bytes = Buffer.alloc(SIZE)
@@ -108,9 +117,16 @@ describe.each(PAIRS)('a %s over a %s', (childFormat, parentFormat) => {
     expect(['holds', undefined]).toContain(child?.linkRecord?.state)
   })
 
-  test('is found out when its parent is written to: by us, and past all formats', async () => {
+  test('is told from one whose parent was written to', async () => {
     const made = await shelf()
     await made.write('base', [[2_000_000, 1000]], 9)
+    expect(await refusal(() => made.read('child'))).toMatchObject({ code: 'PARENT_MISMATCH' })
+  })
+
+  // Programs that write a VHDX give it another identity; what is written past the format they cannot know.
+  test.skipIf(parentFormat === 'vhdx')('is told from one whose parent was written to past its format', async () => {
+    const made = await shelf()
+    scribble(made.at('base'))
     expect(await refusal(() => made.read('child'))).toMatchObject({ code: 'PARENT_MISMATCH' })
   })
 
@@ -153,3 +169,16 @@ describe.each(PAIRS)('a %s over a %s', (childFormat, parentFormat) => {
     expect(made.names().filter((name) => name.includes('partial'))).toEqual([])
   })
 })
+
+test.each(CHILDREN.map(({ name }) => name))(
+  'a %s over a flat VMDK is told from one whose extent was edited as a raw disk',
+  async (format) => {
+    const folder = scratchFolder()
+    const [base, child] = [path.join(folder, 'base.vmdk'), path.join(folder, 'child')]
+    await (await createDisk(base, { format: 'vmdk', size: SIZE, options: { subformat: 'monolithicFlat' } })).close()
+    await (await createDisk(child, { format, parent: base, parentFormat: 'vmdk' })).close()
+    await (await openDisk(child)).close()
+    scribble(path.join(folder, 'base-flat.vmdk'))
+    expect(await refusal(() => openDisk(child))).toMatchObject({ code: 'PARENT_MISMATCH' })
+  },
+)

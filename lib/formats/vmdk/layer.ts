@@ -6,7 +6,7 @@ import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { type ExtentFile, isWritableExtent, type WritableExtentFile } from './extent-file.ts'
 import { linkEditor } from './link-editor.ts'
-import { mergedMarkOf, parentLinkOf } from './linkage.ts'
+import { contentIdentity, mergedMarkOf, parentLinkOf } from './linkage.ts'
 import type { VmdkParts } from './parts.ts'
 import { clearImage, resizeImage } from './resize.ts'
 import { Session } from './session.ts'
@@ -47,7 +47,7 @@ export class VmdkLayer implements Layer {
 
   get identity(): Identity | undefined {
     const { cid } = this.parts.descriptor
-    return cid === undefined ? undefined : { kind: 'cid', value: cid, current: true }
+    return cid === undefined ? undefined : contentIdentity(cid)
   }
 
   get parent(): ParentLink | undefined {

@@ -17,8 +17,8 @@ import { NO_PARENT } from './layout.ts'
  * What a descriptor says of its parent. ["The Header", parentCID and parentFileNameHint]
  *
  * `parentCID` is the CID that the parent had when the child was made. Keys of ours in the disk database, which other
- * programs keep and do not read, hold what the format cannot say: `ddb.vdisk.link` a second CID that is accepted while
- * the child is merged into its parent, or all that is known of a parent of another format; `ddb.vdisk.merged` where
+ * programs keep and do not read, hold what the format cannot say: `ddb.vdisk.link` the parent's format, size, stamp and
+ * sample, and a second identity that is accepted while the child is merged into it; `ddb.vdisk.merged` where
  * the content went; `ddb.vdisk.replaced` what was expected before a user accepted another parent. Over a parent of
  * another format, `parentCID` is made of its identity; only vdisk opens such a child.
  */
@@ -32,7 +32,7 @@ interface StoredLink {
   /** also accepted, while a merge is under way */
   readonly next: Identity | undefined
   readonly merging: boolean
-  /** of a parent of another format */
+  /** undefined: of before anything was known of a VMDK parent but its id */
   readonly record: ParentRecord | undefined
 }
 
@@ -47,7 +47,7 @@ export function parentLinkOf(descriptor: Descriptor): ParentLink | undefined {
   const link = linkIn(descriptor)
   // A note that does not fit the id is older than that: another program has linked the child since.
   if (!link || cidOfParent(link) !== parentCid) {
-    return { ...common, format: 'vmdk', expects: [cidIdentity(parentCid)], record: undefined, merging: false }
+    return { ...common, format: 'vmdk', expects: [contentIdentity(parentCid)], record: undefined, merging: false }
   }
   const expects = [link.identity, link.next].filter((one) => one !== undefined)
   return { ...common, format: link.format, expects, record: link.record, merging: link.merging }
@@ -70,7 +70,7 @@ export function linkedTo(descriptor: Descriptor, parent: NewParent): Descriptor 
   return descriptor.with({
     parentCID: cidOfParent(link),
     parentFileNameHint: parent.path,
-    [KEY.link]: isVmdk ? undefined : encodeLink(link),
+    [KEY.link]: encodeLink(link),
     [KEY.replaced]: parent.replaces && escaped(JSON.stringify(encodeIdentity(parent.replaces))),
   })
 }
@@ -100,11 +100,11 @@ export function endMerge(
   const link = storedLinkOf(descriptor)
   const isAsBefore = link.identity !== undefined && link.identity.value === parent?.identity?.value
   const identity = isAsBefore ? link.identity : (link.next ?? link.identity)
-  const record = link.format === 'vmdk' ? undefined : (parent?.record ?? link.record)
+  const record = parent?.record ?? link.record
   const ended: StoredLink = { format: link.format, identity, next: undefined, merging: false, record }
   return descriptor.with({
     parentCID: cidOfParent(ended),
-    [KEY.link]: link.format === 'vmdk' ? undefined : encodeLink(ended),
+    [KEY.link]: encodeLink(ended),
     [KEY.merged]: escaped(JSON.stringify({ into: mark.into, at: mark.at })),
   })
 }
@@ -171,8 +171,9 @@ function escaped(json: string): string {
     .replace(/[^\x20-\x7e]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
-function cidIdentity(value: string): Identity {
-  return { kind: 'cid', value, current: true }
+/** Whoever edits a flat extent as the raw disk that it is leaves the content id as it was; so does who crashes before it is written. */
+export function contentIdentity(cid: string): Identity {
+  return { kind: 'cid', value: cid, current: true, weak: true }
 }
 
 function refuseName(descriptor: Descriptor, path: string): void {

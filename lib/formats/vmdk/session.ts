@@ -3,6 +3,7 @@ import type { Identity } from '../../contracts/identity.ts'
 import { type Io, Turns } from '../../io/io.ts'
 import type { Descriptor } from './descriptor.ts'
 import { NO_PARENT } from './layout.ts'
+import { contentIdentity } from './linkage.ts'
 import type { VmdkParts } from './parts.ts'
 
 /** `CID` of a disk that VMware made and nobody has written to. */
@@ -31,7 +32,7 @@ export class Session {
 
   /** What the identity will be from the first change of content on. */
   get nextIdentity(): Identity {
-    return { kind: 'cid', value: this.cid, current: true }
+    return contentIdentity(this.cid)
   }
 
   /** Before a change of what the guest sees: content or size. */
