@@ -238,16 +238,32 @@ describe('what is beside an image', () => {
     }
   })
 
-  test('is stale once the image itself names another parent, whoever wrote that', async () => {
-    const { at, record, read, content } = await scene('qcow2')
-    const before = fs.readFileSync(record)
-    fs.copyFileSync(at('base'), at('other'))
-    await relink(at('child'), at('other'), { acceptModified: true })
-    fs.writeFileSync(record, before)
-    // Of the two lines the one that fits the image holds; the record of before has none.
-    const { linkRecord } = await inspectImage(at('child'))
-    if (linkRecord?.state === 'holds') expectSameBytes(await read('child'), content, 'child')
-    else expect(await refusal(() => read('child'))).toMatchObject({ code: 'PARENT_MISSING' })
+  test('is stale once another image lies in the place of the one it was written for', async () => {
+    const { at, write, read } = await scene('raw')
+    await (await createDisk(at('other'), { format: 'raw', size: SIZE })).close()
+    fs.writeFileSync(at('other'), patternFor(0, SIZE, 7))
+    const over = { format: 'forgetful', parent: at('other'), parentFormat: 'raw' }
+    await (await createDisk(at('stranger'), over)).close()
+    await write('stranger', 0, 8)
+    fs.copyFileSync(at('stranger'), at('child'))
+    expect(await refusal(() => read('child'))).toMatchObject({ code: 'PARENT_MISSING' })
+    expect((await inspectImage(at('child'))).linkRecord?.state).toBe('stale')
+    // With its own record it is whole again.
+    fs.copyFileSync(at('stranger.vdisk-link'), at('child.vdisk-link'))
+    expectSameBytes(await read('child'), await read('stranger'), 'child')
+  })
+
+  test('holds with the line that fits, where several are in it', async () => {
+    const { at, record, read, content } = await scene('raw')
+    const before = fs.readFileSync(at('child'))
+    fs.writeFileSync(at('other'), patternFor(0, SIZE, 7))
+    await relink(at('child'), at('other'), { parentFormat: 'raw', acceptModified: true })
+    expect((await inspectImage(at('child'))).parent?.references).toEqual(['other'])
+    // As if the change of the image had never become durable.
+    fs.writeFileSync(at('child'), before)
+    expect((await inspectImage(at('child'))).parent?.references).toEqual(['base'])
+    expectSameBytes(await read('child'), content, 'child')
+    expect(fs.readFileSync(record, 'utf8').trimEnd().split('\n').length).toBe(3)
   })
 
   test('keeps the last states of the link, and does not grow for ever', async () => {
