@@ -1,11 +1,11 @@
 import { roundUp } from '../bytes/align.ts'
-import { crc32c } from '../bytes/crc32c.ts'
+import { crc32c, crc32cWithin } from '../bytes/crc32c.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import { batchOf, recordOf } from './batch.ts'
 import { corruptJournal } from './damage.ts'
-import { batchHeader, checksumOf, header, KIND, LIMIT, MAGIC, MAX_WORDS, SECTOR, VERSION } from './layout.ts'
+import { batchHeader, header, KIND, LIMIT, MAGIC, MAX_WORDS, SECTOR, VERSION } from './layout.ts'
 import type { Past } from './past.ts'
 import { type JournalState, Reading } from './records.ts'
 
@@ -66,7 +66,7 @@ function* readHeader(store: ByteStore, size: number): Io<Head> {
   if (size >= SECTOR) yield* settle(store.read(0, bytes))
   const { magic, version, checksum, id, words, wordsLength, begun, batches } = header.decode(bytes)
   if (magic !== MAGIC.header) throw corruptJournal(store.name, 'it is none', 0)
-  if (checksum !== checksumOf(bytes, header.offsetOf('checksum'))) {
+  if (checksum !== crc32cWithin(bytes, header.offsetOf('checksum'))) {
     throw corruptJournal(store.name, 'its header is damaged', 0)
   }
   if (version !== VERSION) {
@@ -90,7 +90,7 @@ function* readBatch(
   yield* settle(store.read(at, bytes))
   const head = batchHeader.decode(bytes)
   const next = head.magic === MAGIC.batch && head.id === id && head.number === number
-  if (!next || head.checksum !== checksumOf(bytes, batchHeader.offsetOf('checksum'))) return undefined
+  if (!next || head.checksum !== crc32cWithin(bytes, batchHeader.offsetOf('checksum'))) return undefined
   if (head.bodyLength > LIMIT.body || at + batchHeader.size + head.bodyLength > size) return undefined
   const body = new Uint8Array(head.bodyLength)
   yield* settle(store.read(at + batchHeader.size, body))

@@ -1,4 +1,4 @@
-import { crc32c } from '../bytes/crc32c.ts'
+import { crc32cWithin } from '../bytes/crc32c.ts'
 import { ascii, bits64, bytes, guid, struct, u16, u32, u64 } from '../bytes/struct.ts'
 
 /** The undo journal of an image, `IMAGE.vdisk-undo`. [docs/undo-journal.md] */
@@ -92,13 +92,6 @@ export const KIND = {
 
 /** The same structure with its checksum in place. */
 export function sealed(encoded: Uint8Array, checksumAt: number): Uint8Array {
-  new DataView(encoded.buffer, encoded.byteOffset).setUint32(checksumAt, checksumOf(encoded, checksumAt))
+  new DataView(encoded.buffer, encoded.byteOffset).setUint32(checksumAt, crc32cWithin(encoded, checksumAt))
   return encoded
-}
-
-/** CRC-32C of a structure that holds it at `checksumAt`, where it counts as 0. */
-export function checksumOf(encoded: Uint8Array, checksumAt: number): number {
-  const copy = encoded.slice()
-  copy.fill(0, checksumAt, checksumAt + 4)
-  return crc32c(copy)
 }

@@ -1,4 +1,4 @@
-import { crc32c } from '../../bytes/crc32c.ts'
+import { crc32cWithin } from '../../bytes/crc32c.ts'
 import { normalizeGuid, randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import { bits64, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
@@ -286,7 +286,5 @@ function isReadable(data: Uint8Array): boolean {
 }
 
 function checksumOf(data: Uint8Array): number {
-  const copy = Uint8Array.from(data)
-  layout.patch(copy, { checksum: 0 })
-  return crc32c(copy)
+  return crc32cWithin(data, layout.offsetOf('checksum'))
 }

@@ -1,8 +1,9 @@
+import { roundUp } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import { isVdiskError, type VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
-import type { ByteStore } from '../../io/store.ts'
+import type { ByteStore, Segment } from '../../io/store.ts'
 import { type Page, TableCache } from '../../io/table-cache.ts'
 import { corrupt } from './damage.ts'
 import type { Geometry } from './geometry.ts'
@@ -127,15 +128,19 @@ export class Bat {
     if (end <= first) return
     const { at: batAt } = this.regions.bat
     const { pageSize } = this.tables
-    const bytes = new Uint8Array(Math.min(STRIDE, (end - first) * BAT_ENTRY + pageSize))
+    let bytes = new Uint8Array(0)
     for (let index = first; index < end; ) {
       const at = batAt + index * BAT_ENTRY
-      const empty = yield* this.emptyRun(at, batAt + end * BAT_ENTRY)
-      if (empty >= pageSize) {
-        index += Math.floor(empty / BAT_ENTRY)
+      const run = yield* this.runAt(at, batAt + end * BAT_ENTRY)
+      if (run.kind === 'hole' && run.length >= pageSize) {
+        index += Math.floor(run.length / BAT_ENTRY)
         continue
       }
-      const part = bytes.subarray(0, Math.min(bytes.length - (at % pageSize), (end - index) * BAT_ENTRY))
+      // Data is read by whole pages as far as it goes: the hole behind it is passed over in the next round.
+      const known = run.kind === 'hole' ? STRIDE : roundUp(at + run.length, pageSize) - at
+      const length = Math.min(known, STRIDE - (at % pageSize), (end - index) * BAT_ENTRY)
+      if (bytes.length < length) bytes = new Uint8Array(length)
+      const part = bytes.subarray(0, length)
       yield* settle(this.view.read(at, part))
       for (let page = at - (at % pageSize); page < at + part.length; page += pageSize) {
         const cached = this.tables.peek(page)
@@ -192,11 +197,12 @@ export class Bat {
     return geometry.blocksBelow(ended || !holesCount ? last : end) - block
   }
 
-  /** Bytes of table from `at` on, before `end`, that neither the file has room for nor memory a page of. */
-  private *emptyRun(at: number, end: number): Io<number> {
-    if (!this.view.segment || at >= (yield* settle(this.view.size()))) return 0
+  /** Bytes of table from `at` on, before `end`: a hole where neither the file has room for them nor memory a page of them. */
+  private *runAt(at: number, end: number): Io<Segment> {
+    if (!this.view.segment || at >= (yield* settle(this.view.size()))) return { kind: 'data', length: end - at }
     const segment = yield* settle(this.view.segment(at))
-    return segment.kind === 'data' ? 0 : this.tables.nextHeld(at, Math.min(end, at + segment.length)) - at
+    if (segment.kind === 'data') return segment
+    return { kind: 'hole', length: this.tables.nextHeld(at, Math.min(end, at + segment.length)) - at }
   }
 
   private mapBlocks(page: Page, within: number, block: number, start: number, length: number): Extent {

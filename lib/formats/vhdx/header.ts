@@ -1,4 +1,4 @@
-import { crc32c } from '../../bytes/crc32c.ts'
+import { crc32c, crc32cWithin } from '../../bytes/crc32c.ts'
 import { ZERO_GUID } from '../../bytes/guid.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
@@ -176,7 +176,8 @@ export function* readHeaderCopies(store: ByteStore): Io<HeaderCopy[]> {
     const bytes = new Uint8Array(layout.size)
     yield* settle(store.read(at, bytes))
     const fields = layout.decode(bytes)
-    const isValid = fields.signature === SIGNATURE && fields.checksum === checksumOf(bytes)
+    const isValid =
+      fields.signature === SIGNATURE && fields.checksum === crc32cWithin(bytes, layout.offsetOf('checksum'))
     copies.push({ slot, fields, bytes, isValid })
   }
   return copies
@@ -232,11 +233,4 @@ export function* hasSignature(store: ByteStore): Io<boolean> {
   const signature = new Uint8Array(Math.min(FILE_SIGNATURE.length, yield* settle(store.size())))
   yield* settle(store.read(0, signature))
   return Buffer.from(signature).toString('latin1') === FILE_SIGNATURE
-}
-
-/** With the checksum field taken as 0. */
-function checksumOf(bytes: Uint8Array): number {
-  const copy = Uint8Array.from(bytes)
-  layout.patch(copy, { checksum: 0 })
-  return crc32c(copy)
 }

@@ -91,6 +91,7 @@ export const logEntryHeader = struct(
 
 /** Descriptors have 32 bytes each; their sectors hold 128, the first one two less for the header. [2.3.1] */
 export const LOG_DESCRIPTOR = 32
+export const LOG_ENTRY = 0x65676f6c // "loge" [2.3.1.1]
 export const ZERO_DESCRIPTOR = 0x6f72657a // "zero" [2.3.1.2]
 export const DATA_DESCRIPTOR = 0x63736564 // "desc" [2.3.1.3]
 export const DATA_SECTOR = 0x61746164 // "data" [2.3.1.4]

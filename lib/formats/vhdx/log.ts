@@ -1,4 +1,4 @@
-import { crc32c } from '../../bytes/crc32c.ts'
+import { crc32c, crc32cWithin } from '../../bytes/crc32c.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { corrupt, leaveOut, type Reader, tooLarge } from './damage.ts'
@@ -10,6 +10,7 @@ import {
   LEADING,
   LIMIT,
   LOG_DESCRIPTOR,
+  LOG_ENTRY,
   LOG_SECTOR,
   LOGGED_FROM,
   logEntryHeader,
@@ -190,10 +191,9 @@ class Log {
   /** Everything that is cheap to check comes before the checksum, so that a hostile log costs little. */
   private validEntry(at: number): Entry | undefined {
     const { bytes, headers } = this
-    const sector = bytes.subarray(at, at + LOG_SECTOR)
-    const fields = logEntryHeader.decode(sector)
-    if (fields.signature !== 'loge' || fields.logGuid !== headers.logGuid || fields.sequenceNumber === 0n)
-      return undefined
+    if (this.view.getUint32(at, true) !== LOG_ENTRY) return undefined
+    const fields = logEntryHeader.decode(bytes.subarray(at, at + LOG_SECTOR))
+    if (fields.logGuid !== headers.logGuid || fields.sequenceNumber === 0n) return undefined
     const { entryLength: length, tail, sequenceNumber, descriptorCount } = fields
     if (length === 0 || length % LOG_SECTOR !== 0 || length > bytes.length) return undefined
     if (tail % LOG_SECTOR !== 0 || tail >= bytes.length) return undefined
@@ -237,12 +237,14 @@ class Log {
         section: '2.3.1',
       })
     }
-    const first = this.bytes.slice(entry.at, entry.at + LOG_SECTOR)
-    logEntryHeader.patch(first, { checksum: 0 })
+    const first = this.bytes.subarray(entry.at, entry.at + LOG_SECTOR)
     const rest = entry.length - LOG_SECTOR
     const start = entry.at + LOG_SECTOR
     const toEnd = Math.min(rest, this.bytes.length - start)
-    const sum = crc32c(this.bytes.subarray(start, start + toEnd), crc32c(first))
+    const sum = crc32c(
+      this.bytes.subarray(start, start + toEnd),
+      crc32cWithin(first, logEntryHeader.offsetOf('checksum')),
+    )
     return crc32c(this.bytes.subarray(0, rest - toEnd), sum)
   }
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { isPowerOfTwo, join64, roundDown, roundUp } from '../../../lib/bytes/align.ts'
 import { Bitmap } from '../../../lib/bytes/bitmap.ts'
 import { crc32 } from '../../../lib/bytes/crc32.ts'
-import { crc32c } from '../../../lib/bytes/crc32c.ts'
+import { crc32c, crc32cWithin } from '../../../lib/bytes/crc32c.ts'
 import {
   guidFromBytes,
   guidFromMixedEndian,
@@ -33,6 +33,42 @@ describe('CRC-32C', () => {
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(200), (data, cut) => {
         const at = Math.min(cut, data.length)
         expect(crc32c(data.subarray(at), crc32c(data.subarray(0, at)))).toBe(crc32c(data))
+      }),
+    )
+  })
+})
+
+describe('CRC-32C of what is mostly zeros', () => {
+  /** Bit by bit, as the standard defines it. */
+  function slowly(data: Uint8Array): number {
+    let crc = 0xffffffff
+    for (const byte of data) {
+      crc ^= byte
+      for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0)
+    }
+    return ~crc >>> 0
+  }
+
+  test('is that of the definition, wherever something stands among the zeros', () => {
+    const islands = fc.array(fc.tuple(fc.nat(9000), fc.uint8Array({ minLength: 1, maxLength: 40 })), { maxLength: 4 })
+    fc.assert(
+      fc.property(fc.nat(9000), fc.nat(7), islands, (length, shift, written) => {
+        // Away from the begin of its memory: no word may have to be aligned.
+        const data = new Uint8Array(shift + length).subarray(shift)
+        for (const [at, bytes] of written) data.set(bytes.subarray(0, Math.max(0, length - at)), Math.min(at, length))
+        expect(crc32c(data)).toBe(slowly(data))
+      }),
+    )
+  })
+
+  test('counts its own place as zeros, and leaves the bytes as they are', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 4, maxLength: 5000 }), fc.nat(5000), (data, place) => {
+        const at = place % (data.length - 3)
+        const before = data.slice()
+        const cleared = data.slice().fill(0, at, at + 4)
+        expect(crc32cWithin(data, at)).toBe(crc32c(cleared))
+        expect(data).toEqual(before)
       }),
     )
   })

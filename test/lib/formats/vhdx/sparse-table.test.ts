@@ -94,4 +94,24 @@ describe('a BAT that lies mostly in holes of the file', () => {
       `the sector bitmap of chunk 11 is not there, but block ${BLOCKS - 1} needs it`,
     ])
   })
+
+  test('is read where the file has room for it, and nowhere else', async () => {
+    const file = await VhdxFile.make(SIZE)
+    const layer = await file.write()
+    for (const block of [0, 20_000, BLOCKS - 1])
+      await promised(new Chain([layer]).write(block * MIB, Buffer.alloc(512, 1)))
+    await promised(layer.close())
+    const again = await file.read()
+    const { at, length } = again.structure.bat.regions.bat
+    const { store } = file
+    let bytes = 0
+    const read = store.read.bind(store)
+    store.read = (place, target) => {
+      if (place >= at && place < at + length) bytes += target.length
+      return read(place, target)
+    }
+    expect((await checkLayer(vhdx, again)).findings).toEqual([])
+    // Three places of the table hold an entry each; a file in memory takes room by 64 KiB.
+    expect(bytes).toBe(3 * 65536)
+  })
 })
