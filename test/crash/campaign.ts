@@ -1,7 +1,9 @@
+import { NumberSet } from '../../lib/bytes/number-set.ts'
 import { Random } from '../support/random.ts'
 import { choicesFor, liedChoices } from './choices.ts'
 import { CrashFolder, type Entry, type Medium } from './crash-folder.ts'
 import { type Choice, CrashStates } from './crash-state.ts'
+import { mixed } from './fingerprint.ts'
 import { describeCrash, formatReproducer, type Reproducer } from './reproducer.ts'
 import type { Played, Scene } from './scene.ts'
 import { withSeededGuids } from './seeded-guids.ts'
@@ -18,6 +20,8 @@ export interface Effort {
   readonly perRecovery: number
   /** ends after the sequence that brings the distinct states to this number */
   readonly states: number
+  /** of all sequences, taken in turns by so many, those of one of them: counted from 0 */
+  readonly part?: { readonly number: number; readonly of: number }
 }
 
 export interface Figures {
@@ -68,39 +72,51 @@ export function describeFigures({ sequences, states, distinct, double, lied }: F
  * Puts a scene through crashes: all sequences of its operations up to a length, shorter ones first. Of each sequence
  * the crashes in its last operation are tried, for those before it are those of a shorter one.
  *
- * @param met hashes of states; shared, they are counted once
+ * @param figures of this campaign alone
+ * @param contents gets the fingerprints of the distinct states
  * @throws CrashFailure for the first that is wrong, made as small as it can be
  */
 export async function campaign(
   scene: Scene,
   effort: Effort,
   figures: Figures = noFigures(),
-  met: Set<string> = new Set(),
+  contents: NumberSet = new NumberSet(),
 ): Promise<Figures> {
-  const random = new Random(effort.seed)
-  const goal = figures.distinct + effort.states
-  for (const operations of sequences(scene.operations, effort.length, random)) {
-    await crashSequence(scene, operations, effort, { figures, met, random })
-    if (figures.distinct >= goal) break
+  const { seed, length, part = { number: 0, of: 1 } } = effort
+  const random = new Random(seed + part.number)
+  const progress = { figures, contents, examined: new NumberSet(), random }
+  let turn = 0
+  for (const operations of sequences(scene.operations, length, new Random(seed))) {
+    if (turn++ % part.of !== part.number) continue
+    await crashSequence(scene, operations, effort, progress)
+    figures.distinct = contents.size
+    if (contents.size >= effort.states) break
   }
   return figures
 }
 
 /** All sequences, the short ones first; those of one length as chance has it, so that a part of them is a fair sample. */
-export function sequences(operations: readonly string[], length: number, random: Random): string[][] {
-  let longest: string[][] = [[]]
-  const all: string[][] = []
-  for (let i = 0; i < length; i++) {
-    longest = longest.flatMap((sequence) => operations.map((name) => [...sequence, name]))
-    const order = longest.map((sequence) => ({ sequence, place: random.fraction() }))
-    all.push(...order.sort((a, b) => a.place - b.place).map(({ sequence }) => sequence))
+function* sequences(operations: readonly string[], longest: number, random: Random): Generator<readonly string[]> {
+  for (let length = 1; length <= longest; length++) {
+    const numbers = Uint32Array.from({ length: operations.length ** length }, (_, i) => i)
+    for (let left = numbers.length; left > 0; left--) {
+      const place = random.below(left)
+      const number = numbers[place] as number
+      numbers[place] = numbers[left - 1] as number
+      yield Array.from({ length }, (_, i) => {
+        const digit = Math.floor(number / operations.length ** i) % operations.length
+        return operations[digit] as string
+      })
+    }
   }
-  return all
 }
 
 interface Progress {
   readonly figures: Figures
-  readonly met: Set<string>
+  /** fingerprints of what was met */
+  readonly contents: NumberSet
+  /** the same, together with what had been promised */
+  readonly examined: NumberSet
   readonly random: Random
 }
 
@@ -125,7 +141,7 @@ async function crashSequence(
   )
   for (const crash of [...tried, ...lied]) {
     const { medium, hash } = states.after(crash)
-    if (!isNew(scene, played, hash, crash, progress)) continue
+    if (!isNew(played, hash, crash, progress)) continue
     figures.states++
     if (crash.liedFlushes) figures.lied++
     const reproducer = { seed: effort.seed, scene: scene.name, operations, crash }
@@ -150,7 +166,7 @@ async function crashRecovery(
   const all = [...choicesFor(recovery.log, 1, scene.sector, random)]
   for (const again of sample(all, effort.perRecovery, random)) {
     const { medium, hash } = states.after(again)
-    if (!isNew(scene, played, hash, reproducer.crash, progress)) continue
+    if (!isNew(played, hash, reproducer.crash, progress)) continue
     figures.states++
     figures.double++
     await examined(scene, played, medium, { ...reproducer, again }, figures.states % THOROUGH === 0)
@@ -161,13 +177,11 @@ async function crashRecovery(
  * Whether this content was not met before, or only where less had been promised: then it is looked at again. It counts
  * as another state only if its content is another one.
  */
-function isNew(scene: Scene, played: Played, hash: string, { end, liedFlushes }: Choice, progress: Progress): boolean {
-  const { figures, met } = progress
-  const content = `${scene.name} ${hash}`
-  const key = `${content} ${liedFlushes ? 'lied' : played.promisedAt(end)}`
-  if (met.has(key)) return false
-  if (!met.has(content)) figures.distinct++
-  met.add(key).add(content)
+function isNew(played: Played, hash: number, { end, liedFlushes }: Choice, { contents, examined }: Progress): boolean {
+  const key = mixed(hash, liedFlushes ? 0 : 1 + played.promisedAt(end))
+  if (examined.has(key)) return false
+  examined.add(key)
+  contents.add(hash)
   return true
 }
 
@@ -180,11 +194,21 @@ async function examined(
 ): Promise<{ log: readonly Entry[]; recovered: number }> {
   const folder = new CrashFolder(medium)
   try {
-    const recovered = await played.examine(folder, reproducer.crash, thorough)
+    const recovered = await examineSeeded(played, folder, reproducer, thorough)
     return { log: folder.log, recovered }
   } catch (error) {
     throw await shrink(scene, new CrashFailure(reproducer, played.log, error))
   }
+}
+
+/** Opens what a crash has left, and goes on; the random numbers are others than those before the crash, and the same each time. */
+export async function examineSeeded(
+  played: Played,
+  folder: CrashFolder,
+  { seed, crash }: Pick<Reproducer, 'seed' | 'crash'>,
+  thorough: boolean,
+): Promise<number> {
+  return await withSeededGuids(new Random(~seed), () => played.examine(folder, crash, thorough))
 }
 
 /** Plays operations in which all that is random is decided by the seed. */

@@ -1,5 +1,6 @@
 import type { Entry, Medium } from './crash-folder.ts'
-import { PagedFile, pageHash } from './paged-file.ts'
+import { mixed, pageHash, summed, textHash } from './fingerprint.ts'
+import { PagedFile } from './paged-file.ts'
 
 /**
  * What a crash leaves of a log.
@@ -68,6 +69,7 @@ export class CrashStates {
   private certain: Medium
   private applied = new Set<number>()
   private certainHash = 0
+  private readonly nameHashes = new Map<string, number>()
 
   /** @param sector bytes that a medium writes whole or not at all, 512 or 4096 */
   constructor(start: Medium, log: readonly Entry[], sector: number) {
@@ -78,7 +80,7 @@ export class CrashStates {
   }
 
   /** The medium after a crash, and a number that tells it from others. */
-  after(choice: Choice): { medium: Medium; hash: string } {
+  after(choice: Choice): { medium: Medium; hash: number } {
     const pending = pendingAt(this.log, choice.end, choice.liedFlushes)
     this.settle(choice.end, new Set(pending))
     const medium = this.certain.fork()
@@ -106,7 +108,7 @@ export class CrashStates {
     if (changed) this.certainHash = contentHash(this.certain)
   }
 
-  private hashOf(medium: Medium): string {
+  private hashOf(medium: Medium): number {
     let hash = this.certainHash
     for (const [number, file] of medium.files) {
       const below = this.certain.files.get(number)
@@ -115,18 +117,26 @@ export class CrashStates {
         hash += pageHash(place, bytes) - pageHash(place, below?.page(page))
       }
     }
-    const names = [...medium.names].map(([name, number]) => `${name}=${number}:${medium.files.get(number)?.size}`)
-    return `${((hash % MODULUS) + MODULUS) % MODULUS} ${names.sort().join(' ')}`
+    for (const [name, number] of medium.names) {
+      hash += mixed(mixed(this.nameHash(name), number), (medium.files.get(number) as PagedFile).size)
+    }
+    return summed(hash)
+  }
+
+  private nameHash(name: string): number {
+    const known = this.nameHashes.get(name)
+    if (known !== undefined) return known
+    const hash = textHash(name)
+    this.nameHashes.set(name, hash)
+    return hash
   }
 }
-
-const MODULUS = 2 ** 52
 
 /** Of what differs from the start. */
 function contentHash(medium: Medium): number {
   let hash = 0
   for (const [number, file] of medium.files) {
-    for (const [page, bytes] of file.changed) hash = (hash + pageHash(number * 2 ** 22 + page, bytes)) % MODULUS
+    for (const [page, bytes] of file.changed) hash = summed(hash + pageHash(number * 2 ** 22 + page, bytes))
   }
   return hash
 }

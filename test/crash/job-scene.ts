@@ -30,13 +30,13 @@ async function play(kind: Kind, begun: CrashFolder, shelf: Shelf, operations: re
     folder.mark(name)
     await doJob(desk, name)
   }
+  const touched = truth.touched(({ disks }) => disks.values())
   return {
     log: folder.log,
     begins,
     promisedAt: (end) => truth.promisedAt(end),
     examine(crashed, crash, thorough) {
       const { end, liedFlushes } = crash
-      const touched = truth.touched(({ disks }) => disks.values())
       // Where flushes lie nothing is promised but that what is found can be told.
       const possible = liedFlushes === undefined ? truth.possibleAt(end) : undefined
       return examineShelf(kind, crashed, {

@@ -3,7 +3,7 @@ import { CheckReport } from '../../lib/contracts/check-report.ts'
 import type { FormatDriver } from '../../lib/contracts/driver.ts'
 import type { Layer, StoredBitmaps } from '../../lib/contracts/layer.ts'
 import { VdiskError } from '../../lib/errors.ts'
-import { promised } from '../../lib/io/io.ts'
+import { type Io, promised } from '../../lib/io/io.ts'
 import { patternFor } from '../model/history.ts'
 import type { CrashFolder } from './crash-folder.ts'
 import { type Geometry, NAMES } from './geometry.ts'
@@ -169,30 +169,38 @@ function overlay(pages: Map<number, Uint8Array>, offset: number, source: Uint8Ar
 }
 
 /** Reads the pages that are worth it; of all others it looks whether the image has anything there. */
-async function look(chain: Chain, touched: ReadonlySet<number>): Promise<Found> {
+function look(chain: Chain, touched: ReadonlySet<number>): Promise<Found> {
+  return promised(looking(chain, touched))
+}
+
+function* looking(chain: Chain, touched: ReadonlySet<number>): Io<Found> {
   const top = chain.layers.at(-1) as Layer
   const snapshots = new Map<string, ReadonlyMap<number, Uint8Array>>()
   for (const { id, name } of top.snapshots?.list() ?? []) {
-    snapshots.set(name, await pagesOf(await promised(chain.viewOfSnapshot(id)), touched))
+    snapshots.set(name, yield* pagesOf(yield* chain.viewOfSnapshot(id), touched))
   }
-  return { size: chain.size, linked: chain.layers.length > 1, pages: await pagesOf(chain, touched), snapshots }
+  return { size: chain.size, linked: chain.layers.length > 1, pages: yield* pagesOf(chain, touched), snapshots }
 }
 
-async function pagesOf(chain: Chain, touched: ReadonlySet<number>): Promise<Map<number, Uint8Array>> {
+function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Uint8Array>> {
   const pages = new Map<number, Uint8Array>()
-  const read = async (number: number): Promise<void> => {
-    const page = new Uint8Array(Math.min(PAGE, chain.size - number * PAGE))
-    await promised(chain.read(number * PAGE, page))
-    pages.set(number, page)
+  const memory = new Uint8Array(touched.size * PAGE)
+  for (const number of touched) {
+    const length = Math.min(PAGE, chain.size - number * PAGE)
+    if (length > 0) pages.set(number, memory.subarray(pages.size * PAGE, pages.size * PAGE + length))
   }
-  for (const number of touched) if (number * PAGE < chain.size) await read(number)
+  for (const [number, page] of pages) yield* chain.read(number * PAGE, page)
   for (let number = 0; number * PAGE < chain.size; ) {
     if (pages.has(number)) {
       number++
       continue
     }
-    const extent = await promised(chain.map(number * PAGE, chain.size - number * PAGE))
-    if (extent.kind !== 'zero') await read(number)
+    const extent = yield* chain.map(number * PAGE, chain.size - number * PAGE)
+    if (extent.kind !== 'zero') {
+      const page = new Uint8Array(Math.min(PAGE, chain.size - number * PAGE))
+      yield* chain.read(number * PAGE, page)
+      pages.set(number, page)
+    }
     number += Math.max(1, Math.floor(extent.length / PAGE))
   }
   return pages

@@ -56,6 +56,7 @@ async function play(geometry: Geometry, beginning: Beginning, operations: readon
     await operate(use, name)
   }
   const baseNumber = folder.medium.names.get(NAMES.base)
+  const touched = truth.touched(({ disk, snapshots }) => [disk, ...snapshots.values()])
   if (folder.log.some((entry) => 'file' in entry && entry.file === baseNumber)) throw new Error('the base was written')
   return {
     log: folder.log,
@@ -64,7 +65,6 @@ async function play(geometry: Geometry, beginning: Beginning, operations: readon
     examine(crashed, { end, liedFlushes }, thorough) {
       const lied = liedFlushes !== undefined
       const possible = lied ? truth.everything() : truth.possibleAt(end)
-      const touched = truth.touched(({ disk, snapshots }) => [disk, ...snapshots.values()])
       return examineLayer(geometry, beginning, crashed, { possible, touched, lied, reopens: thorough })
     },
   }

@@ -20,7 +20,8 @@ export class PagedFile {
   modified: bigint
 
   constructor(below?: PagedFile) {
-    this.below = below
+    // Of forks that changed nothing none is asked.
+    this.below = below?.own.size === 0 ? below.below : below
     this.length = below?.length ?? 0
     this.modified = below?.modified ?? 0n
   }
@@ -101,27 +102,24 @@ export class PagedFile {
   private ownPage(number: number): Uint8Array {
     const present = this.own.get(number)
     if (present !== undefined && present !== HOLE) return present
-    const page = (present ?? this.below?.page(number) ?? HOLE).slice()
+    const page = copyOf(present ?? this.below?.page(number) ?? HOLE)
     this.own.set(number, page)
     return page
   }
 }
 
-/** 52 bits that a page's content and place decide; 0 for zeros, so that a hole and zeros are the same. */
-export function pageHash(place: number, page: Uint8Array | undefined): number {
-  if (page === undefined) return 0
-  const words = new Uint32Array(page.buffer, page.byteOffset, PAGE / 4)
-  let [a, b] = [0, 0]
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i] as number
-    if (word === 0) continue
-    a = Math.imul(a ^ Math.imul(word ^ i, 0x9e3779b1), 0x85ebca6b)
-    a ^= a >>> 15
-    b = Math.imul(b + Math.imul(word + i * 0x27d4eb2f, 0xc2b2ae35), 0x165667b1)
-    b ^= b >>> 13
+/** Pages that share a piece of memory: a piece for each would keep the collector of garbage busy. */
+const TOGETHER = 16
+let piece = new Uint8Array(0)
+let left = 0
+
+function copyOf(page: Uint8Array): Uint8Array {
+  if (left === 0) {
+    piece = new Uint8Array(TOGETHER * PAGE)
+    left = TOGETHER
   }
-  if (a === 0 && b === 0) return 0
-  a = Math.imul(a ^ place, 0x2c1b3c6d)
-  b = Math.imul(b + place, 0x297a2d39)
-  return ((a ^ (a >>> 16)) >>> 0) * 2 ** 20 + ((b ^ (b >>> 12)) & 0xfffff)
+  left--
+  const copy = piece.subarray(left * PAGE, (left + 1) * PAGE)
+  copy.set(page)
+  return copy
 }

@@ -1,5 +1,5 @@
 import { Random } from '../support/random.ts'
-import { CrashFailure, playSeeded } from './campaign.ts'
+import { CrashFailure, examineSeeded, playSeeded } from './campaign.ts'
 import { choicesFor } from './choices.ts'
 import { CrashFolder, type Medium } from './crash-folder.ts'
 import { type Choice, CrashStates, pendingAt } from './crash-state.ts'
@@ -28,18 +28,18 @@ class Replay {
   /** @returns the failure; undefined: nothing is wrong after this crash */
   async crash(reproducer: Reproducer): Promise<CrashFailure | undefined> {
     try {
-      await this.played.examine(new CrashFolder(await this.mediumAfter(reproducer)), reproducer.crash, true)
+      await examineSeeded(this.played, new CrashFolder(await this.mediumAfter(reproducer)), reproducer, true)
       return undefined
     } catch (error) {
       return new CrashFailure(reproducer, this.played.log, error)
     }
   }
 
-  private async mediumAfter({ crash, again }: Reproducer): Promise<Medium> {
+  private async mediumAfter({ seed, crash, again }: Reproducer): Promise<Medium> {
     const { medium } = this.states.after(crash)
     if (!again) return medium
     const first = new CrashFolder(medium)
-    const recovered = await this.played.examine(first, crash, true)
+    const recovered = await examineSeeded(this.played, first, { seed, crash }, true)
     return new CrashStates(medium, first.log.slice(0, recovered), this.scene.sector).after(again).medium
   }
 }
