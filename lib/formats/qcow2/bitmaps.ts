@@ -120,7 +120,7 @@ export class Bitmaps implements StoredBitmaps {
 
   /** The disk will have another size: every bitmap that can be trusted goes into memory, to be stored anew. */
   *beginResize(): Io<void> {
-    yield* this.take(this.entries.filter((entry) => this.isConsistent(entry) && !entry.bits))
+    yield* this.take(this.entries.filter((entry) => this.isConsistent(entry)))
   }
 
   /** Fits the bitmaps in memory to the disk's new size; new bits are clear, as QEMU has them. */
@@ -129,8 +129,8 @@ export class Bitmaps implements StoredBitmaps {
       const before = entry.bits as Bitmap
       const after = Bitmap.empty(ceilDiv(this.header.size, 2 ** entry.granularityBits))
       after.bytes.set(before.bytes.subarray(0, after.bytes.length))
-      const shared = Math.min(before.length, after.length)
-      if (after.bytes.length * 8 > shared) after.fill(shared, after.bytes.length * 8, false)
+      // Bits that one of the two has not are clear, those of its last byte too.
+      after.fill(Math.min(before.length, after.length), after.bytes.length * 8, false)
       entry.bits = after
     }
   }
@@ -290,13 +290,11 @@ export class Bitmaps implements StoredBitmaps {
     const old = yield* this.readTable(entry)
     let table = old
     if (size !== entry.tableSize) {
-      const place = yield* room.refcounts.allocate(Math.max(1, ceilDiv(size * 8, clusterSize)), true)
-      table = new RootTable(place.at, new Uint8Array(roundUp(Math.max(1, size * 8), clusterSize)))
+      table = yield* this.emptyTable(size, room)
       if (entry.tableSize > 0) {
         room.refcounts.release(entry.tableOffset, entry.tableSize * 8)
         this.places.removeRange(entry.tableOffset)
       }
-      this.places.addRange(place.at, table.bytes.length)
     }
     for (let i = 0; i < Math.max(size, old.length); i++) {
       const at = i < old.length ? old.offset(i) : 0
@@ -319,6 +317,15 @@ export class Bitmaps implements StoredBitmaps {
     return table
   }
 
+  /** A place for so many entries; the bitmap of an empty disk has none, and no place. */
+  private *emptyTable(entries: number, { refcounts }: BitmapRoom): Io<RootTable> {
+    if (entries === 0) return new RootTable(0, new Uint8Array(0))
+    const bytes = new Uint8Array(roundUp(entries * 8, this.header.clusterSize))
+    const { at } = yield* refcounts.allocate(bytes.length / this.header.clusterSize, true)
+    this.places.addRange(at, bytes.length)
+    return new RootTable(at, bytes)
+  }
+
   private *writeEntry(entry: StoredBitmap): Io<void> {
     const head = new Uint8Array(bitmapEntry.size)
     bitmapEntry.patch(head, { tableOffset: entry.tableOffset, tableSize: entry.tableSize })
@@ -337,7 +344,6 @@ export class Bitmaps implements StoredBitmaps {
 /** Whether all of `count` bits (at most those of `part`) are equal, and how. */
 function uniformBits(part: Uint8Array, count: number): 'set' | 'clear' | undefined {
   const bits = new Bitmap(part, Math.min(count, part.length * 8))
-  if (bits.length === 0) return 'clear'
   if (bits.runEnd(0, bits.length) !== bits.length) return undefined
   return bits.has(0) ? 'set' : 'clear'
 }
