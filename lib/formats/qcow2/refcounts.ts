@@ -178,10 +178,6 @@ export class Refcounts {
     }
   }
 
-  get hasChanges(): boolean {
-    return this.cache.changedBytes > 0 || this.root.hasChanges || this.hasNewBlocks
-  }
-
   /** Clusters up to here are in use from now on. */
   private growTo(end: number): void {
     if (end > LIMIT.fileBytes) throw this.full(end)

@@ -139,7 +139,7 @@ export function* setCopiedFlags(
         const single = (yield* countOf(host / clusterSize)) === 1
         if (single === ((high & COPIED) !== 0)) continue
         // Counting may have waited: the page is asked for again, and changed before the next wait.
-        const now = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))
+        const now = yield* mapping.loadTable(at, index)
         now.view.setUint32(within, (single ? high | COPIED : high & ~COPIED) >>> 0)
         mapping.tables.touch(now, within, 4)
       }

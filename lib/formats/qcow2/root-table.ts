@@ -44,10 +44,6 @@ export class RootTable {
     this.changed.add(Math.floor(index / SECTOR_ENTRIES))
   }
 
-  get hasChanges(): boolean {
-    return this.changed.size > 0
-  }
-
   /** The changed sectors as they are now, which count as written from here on. */
   take(): { at: number; bytes: Uint8Array }[] {
     const sectors = [...this.changed].sort((a, b) => a - b)

@@ -64,7 +64,7 @@ function* readEntries(header: Header, store: ByteStore, snapshots: Snapshot[]): 
       // The file may end right behind the last entry, before what pads it to eight bytes.
       const entry = new Uint8Array(roundUp(length, 8))
       entry.set(rest.subarray(0, length))
-      snapshots.push(decodeEntry(header, entry, index, fileSize))
+      snapshots.push(decodeEntry(header, entry, fileSize))
       at += entry.length
       continue
     }
@@ -83,9 +83,8 @@ function entryLength(header: Header, bytes: Uint8Array, index: number): number |
 }
 
 /** @param fileSize what an L1 table has to lie within */
-export function decodeEntry(header: Header, bytes: Uint8Array, index: number, fileSize: number): Snapshot {
+export function decodeEntry(header: Header, bytes: Uint8Array, fileSize: number): Snapshot {
   const fields = snapshotEntry.decode(bytes)
-  if (fields.extraDataSize > LIMIT.snapshotExtraBytes) throw badEntry(header, index, 'its extra data is too large')
   const extra = new Uint8Array(snapshotExtra.size)
   extra.set(bytes.subarray(snapshotEntry.size, snapshotEntry.size + Math.min(fields.extraDataSize, extra.length)))
   const { vmStateSize, diskSize } = snapshotExtra.decode(extra)

@@ -244,7 +244,7 @@ export class Snapshots implements InternalSnapshots {
       milliseconds: Date.now(),
       diskSize: this.header.size,
     })
-    const snapshot = decodeEntry(this.header, bytes, 0, mapping.space.end)
+    const snapshot = decodeEntry(this.header, bytes, mapping.space.end)
     return { snapshot, at: yield* this.writeTable(layer, [...this.snapshots, snapshot], take) }
   }
 

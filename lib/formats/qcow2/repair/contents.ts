@@ -198,7 +198,7 @@ function* mendOne(work: RepairWork, root: Root, index: number, { entry, flaw }: 
     message: `an entry ${why}: ${mended.done}`,
   })
   // The change may have waited: the page is asked for again, and changed before the next wait.
-  const page = mapping.tables.peek(at) ?? (yield* mapping.loadTable(at, index))
+  const page = yield* mapping.loadTable(at, index)
   encode(page.view, at - page.at, mended, extended)
   mapping.tables.touch(page, at - page.at, l2EntrySize)
 }

@@ -152,7 +152,7 @@ export class Survey {
       const at = table.offset(i)
       if (at === 0) continue
       if (data.has(at / clusterSize) || (yield* this.isHeld(at))) {
-        if (tableSize > 0) this.work.mapping.places.removeRange(tableOffset)
+        this.work.mapping.places.removeRange(tableOffset)
         return `its data at ${at} lies where something else does`
       }
       data.add(at / clusterSize)
