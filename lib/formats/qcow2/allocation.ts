@@ -99,17 +99,13 @@ export class Allocation {
   }
 
   /** Maps clusters to places that are already counted: for images made with all metadata in place. */
-  *setMapped(offset: number, at: number, clusters: number, zero: boolean): Io<void> {
+  *setMapped(offset: number, at: number, clusters: number): Io<void> {
     for (let done = 0; done < clusters; ) {
       const place = yield* this.ownEntry(offset / this.clusterSize + done)
       const fits = (place.page.bytes.length - place.within) / this.header.l2EntrySize
       for (let i = 0; i < fits && done < clusters; i++, done++) {
         const host = at + done * this.clusterSize
-        this.write(
-          place.page,
-          place.within + i * this.header.l2EntrySize,
-          mappedEntry(host, this.header.extendedL2, zero),
-        )
+        this.write(place.page, place.within + i * this.header.l2EntrySize, mappedEntry(host, this.header.extendedL2))
       }
     }
   }
@@ -413,11 +409,11 @@ function maskOf(first: number, last: number): number {
   return mask >>> 0
 }
 
-function mappedEntry(host: number, extended: boolean, zero: boolean): Entry {
+function mappedEntry(host: number, extended: boolean): Entry {
   return {
     high: (COPIED | Math.floor(host / TWO_32)) >>> 0,
-    low: (host % TWO_32) | (zero && !extended ? READS_AS_ZERO : 0),
-    zero: extended && zero ? ALL_SUBCLUSTERS : 0,
-    allocated: extended && !zero ? ALL_SUBCLUSTERS : 0,
+    low: host % TWO_32,
+    zero: 0,
+    allocated: extended ? ALL_SUBCLUSTERS : 0,
   }
 }

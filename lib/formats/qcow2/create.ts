@@ -199,7 +199,7 @@ function* preallocate(layer: WritableQcow2Layer, how: string): Io<void> {
     const { dataStore } = mapping
     if (how === 'falloc') yield* settle(dataStore.allocate?.(run.at, run.count * clusterSize))
     if (how === 'full') yield* writeZeros(dataStore, run.at, run.count * clusterSize, pace)
-    yield* layer.allocation.setMapped(done * clusterSize, run.at, run.count, false)
+    yield* layer.allocation.setMapped(done * clusterSize, run.at, run.count)
     done += run.count
     yield* layer.relieve()
   }

@@ -150,9 +150,6 @@ function* inspectTables(file: BoundedStore, inspection: Inspection): Io<void> {
   const header = yield* inspection.attempt(() => Header.read(file))
   if (!header) return
   const place = { structure: 'snapshot table', at: header.snapshotsOffset, section: 'Snapshots' }
-  if (header.snapshotsOffset % header.clusterSize !== 0) {
-    inspection.add('DAMAGED', place, 'It does not lie at the beginning of a cluster.')
-  }
   if (header.snapshotCount > MANY) inspection.add('TOO_MANY', place, `It has ${header.snapshotCount} snapshots.`)
   else if (header.snapshotCount > 0) {
     inspection.add('HIDDEN_STATES', place, `It holds ${header.snapshotCount} older states of the disk.`)

@@ -38,7 +38,7 @@ describe('a table of reference counts', () => {
     await promised((await promised(create(folder.image('a'), { size: 4 * MIB, parent: undefined, options }))).close())
     // Nobody counts what lies behind: only the file is so long that its end cannot be counted in a table of 8 MiB.
     const { store } = folder.image('a')
-    store.truncate(33 * GIB)
+    await store.truncate(33 * GIB)
     const chain = new Chain([await promised(qcow2.open(folder.image('a'), 'write'))])
     let written = 0
     const failure = await refusal(async () => {

@@ -163,6 +163,22 @@ export const qcow2Rules: readonly Rule[] = [
     }),
     finds: ['TRAILING_DATA'],
   },
+  {
+    title: 'bytes behind the last cluster, counted by bits',
+    file: image((i) => {
+      i.header('refcountOrder', 0).fill(PLACE.refcountBlock, 0).bytes.writeUInt8(0x7f, i.at(PLACE.refcountBlock))
+      // A byte of counts tells of eight clusters: what begins behind them is certainly not counted.
+      i.bytes = Buffer.concat([i.bytes, Buffer.alloc(2 * i.cluster, 7)])
+    }),
+    finds: ['TRAILING_DATA'],
+  },
+  { title: 'no counts at all', file: image((i) => i.u64(i.at(PLACE.refcountTable), 0)), finds: [] },
+  { title: 'counts outside the file', file: image((i) => i.u64(i.at(PLACE.refcountTable), 2 ** 30)), finds: [] },
+  {
+    title: 'a snapshot whose entry is larger than any',
+    file: image((i) => i.u32(i.at(addExtras(i).snapshotTable) + 36, 5000)),
+    finds: ['DAMAGED', 'HIDDEN_STATES'],
+  },
   { title: 'zeros behind the last cluster', file: image((i) => i.count(i.grow(1), 0)), finds: [] },
   { title: 'a header that is cut off', file: () => cut(40), finds: ['TRUNCATED'] },
 ]
