@@ -28,6 +28,8 @@ const LITERAL_TABLE = 0x300
 const MOST_LITERAL_TABLES = 1 << 4
 
 const EVEN = 1024
+/** The bits of a range of which one must be set. */
+const TOP = 0xff000000
 
 /** The next state after a literal. ["State machine"] */
 const AFTER_LITERAL = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 4, 5]
@@ -51,6 +53,7 @@ export class LzmaDecoder {
   private done = 0
   private source: Uint8Array = new Uint8Array(0)
   private at = 0
+  // Unsigned, in the 32 bits of signed numbers: those are no objects of their own.
   private range = 0
   private code = 0
 
@@ -102,8 +105,8 @@ export class LzmaDecoder {
     if (end > this.target.length) throw tooLong()
     this.source = packed
     this.at = 5
-    this.range = 0xffffffff
-    this.code = new DataView(packed.buffer, packed.byteOffset).getUint32(1)
+    this.range = -1
+    this.code = new DataView(packed.buffer, packed.byteOffset).getInt32(1)
     while (this.done < end) this.decodeOne(end)
     if (this.at !== packed.length || this.code !== 0)
       throw new RangeError('its LZMA chunk does not end where it should')
@@ -200,7 +203,8 @@ export class LzmaDecoder {
     const { target, done } = this
     const from = done - this.rep0 - 1
     if (length > end - done) throw tooLong()
-    for (let i = 0; i < length; i++) target[done + i] = target[from + i] as number
+    if (length <= this.rep0) target.copyWithin(done, from, from + length)
+    else for (let i = 0; i < length; i++) target[done + i] = target[from + i] as number
     this.done = done + length
   }
 
@@ -230,36 +234,36 @@ export class LzmaDecoder {
   private direct(bits: number): number {
     let value = 0
     for (let i = 0; i < bits; i++) {
-      this.range = this.range >>> 1
-      const bit = this.code >= this.range ? 1 : 0
-      if (bit) this.code -= this.range
+      this.range >>>= 1
+      const bit = this.code >>> 0 >= this.range ? 1 : 0
+      if (bit) this.code = (this.code - this.range) | 0
       value = value * 2 + bit
-      if (this.range < 0x1000000) this.refill()
+      if ((this.range & TOP) === 0) this.refill()
     }
     return value
   }
 
   private bit(index: number): number {
     const probability = this.probabilities[index] as number
-    const bound = (this.range >>> 11) * probability
+    const bound = Math.imul(this.range >>> 11, probability)
     let bit = 0
-    if (this.code < bound) {
+    if (this.code >>> 0 < bound >>> 0) {
       this.range = bound
       this.probabilities[index] = probability + ((2048 - probability) >>> 5)
     } else {
-      this.range -= bound
-      this.code -= bound
+      this.range = (this.range - bound) | 0
+      this.code = (this.code - bound) | 0
       this.probabilities[index] = probability - (probability >>> 5)
       bit = 1
     }
-    if (this.range < 0x1000000) this.refill()
+    if ((this.range & TOP) === 0) this.refill()
     return bit
   }
 
   private refill(): void {
-    this.range = (this.range << 8) >>> 0
+    this.range <<= 8
     // Past the end zeros are read; where the chunk ends is compared when it is decoded.
-    this.code = ((this.code << 8) | (this.source[this.at++] ?? 0)) >>> 0
+    this.code = (this.code << 8) | (this.source[this.at++] ?? 0)
   }
 }
 

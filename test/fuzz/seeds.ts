@@ -9,6 +9,7 @@ import { patternFor } from '../model/history.ts'
 import { MemoryFolder } from '../support/memory-image.ts'
 import type { Random } from '../support/random.ts'
 import type { Anatomy } from './anatomy.ts'
+import { asifSeeds, dmgSeeds, sparseBundleSeeds, sparseImageSeeds } from './apple-seeds.ts'
 import { diskSeeds } from './disk-seeds.ts'
 import { type Frozen, freeze } from './overlay-store.ts'
 import { qcow2Seeds } from './qcow2-seeds.ts'
@@ -16,7 +17,7 @@ import { MAIN } from './subject.ts'
 import { vdiSeeds } from './vdi-seeds.ts'
 import { vhdxSeeds } from './vhdx-seeds.ts'
 
-export const FUZZ_FORMATS = ['qcow2', 'vhdx', 'vdi', 'raw'] as const
+export const FUZZ_FORMATS = ['qcow2', 'vhdx', 'vdi', 'dmg', 'sparseimage', 'sparsebundle', 'asif', 'raw'] as const
 export type FuzzFormat = (typeof FUZZ_FORMATS)[number]
 
 /** A sound image from which damaged ones are made, with the files that belong to it. */
@@ -27,11 +28,20 @@ export interface Seed {
   anatomy(store: ByteStore, random: Random): Anatomy
 }
 
+const SEEDS: Readonly<Record<FuzzFormat, () => Seed[] | Promise<Seed[]>>> = {
+  qcow2: qcow2Seeds,
+  vhdx: vhdxSeeds,
+  vdi: vdiSeeds,
+  dmg: dmgSeeds,
+  sparseimage: sparseImageSeeds,
+  sparsebundle: sparseBundleSeeds,
+  asif: asifSeeds,
+  raw: diskSeeds,
+}
+
 /** The images that fuzzing begins with. */
 export async function seedsOf(format: FuzzFormat): Promise<Seed[]> {
-  if (format === 'qcow2') return await qcow2Seeds()
-  if (format === 'vdi') return await vdiSeeds()
-  return format === 'vhdx' ? await vhdxSeeds() : diskSeeds()
+  return await SEEDS[format]()
 }
 
 /** How an image of ours is made. */

@@ -22,7 +22,7 @@ export const LIMIT = {
   /** runs of one image; programs make them of 256 KiB or more */
   runs: 1 << 18,
   /** bytes of one packed run, packed and unpacked: programs make them of 1 MiB at most */
-  runBytes: 64 << 20,
+  runBytes: 16 << 20,
   diskBytes: 2 ** 53 - SECTOR,
 } as const
 

@@ -48,7 +48,7 @@ function* listed(image: Image, { listAt, listLength }: Trailer, end: number): Io
   if (!Array.isArray(tables)) throw damaged(file, 'property list', 'its property list has no tables')
   return tables.map((table: PlistValue) => {
     const entry = table instanceof Map ? (table as ReadonlyMap<string, PlistValue>) : undefined
-    const [name, data] = [entry?.get('Name'), entry?.get('Data')]
+    const [name, data] = [entry?.get('Name') || entry?.get('CFName'), entry?.get('Data')]
     if (!(data instanceof Uint8Array)) throw damaged(file, 'property list', 'a table in its property list has no data')
     return { name: typeof name === 'string' ? name : '', bytes: data }
   })
