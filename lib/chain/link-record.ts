@@ -109,7 +109,8 @@ export function* addLine(file: SideFile, binding: Binding, link: RecordedLink): 
 /** Adds a line, durably; where there are many, those that nothing needs are dropped. */
 export function* addEncoded(file: SideFile, line: string): Io<void> {
   const text = yield* textOf(file)
-  if (text === undefined || text === UNREADABLE) return yield* file.replace(Buffer.from(line))
+  if (text === undefined) return yield* file.append(Buffer.from(line))
+  if (text === UNREADABLE) return yield* file.replace(Buffer.from(line))
   if (text.length + line.length > FULL) return yield* file.replace(Buffer.from(kept(text, line) + line))
   // What was cut short by a crash stays a line by itself.
   yield* file.append(Buffer.from(text === '' || text.endsWith('\n') ? line : `\n${line}`))

@@ -1,8 +1,9 @@
 import path from 'node:path'
 import type { SideFile } from '../contracts/image.ts'
 import { VdiskError } from '../errors.ts'
-import type { Files } from '../io/files.ts'
+import type { Files, OpenFileOptions } from '../io/files.ts'
 import { type Io, settle } from '../io/io.ts'
+import { removeLeftovers } from '../io/leftovers.ts'
 import { addEncoded, lastLine } from './link-record.ts'
 
 /** The linkage record of an image lies beside it. @param image absolute, without symbolic links */
@@ -47,31 +48,34 @@ export class RecordFile implements SideFile {
   }
 
   *append(bytes: Uint8Array): Io<void> {
-    if (!this.files.look(this.name)) {
-      yield* this.replace(bytes)
-      return
+    const { name, files, durable } = this
+    const isNew = files.look(name) === undefined
+    yield* this.writeTo(name, isNew ? 'new' : undefined, bytes)
+    if (isNew && durable) files.flushFolder(path.dirname(name))
+  }
+
+  *replace(bytes: Uint8Array): Io<void> {
+    const { name, files, durable } = this
+    const fresh = `${name}.partial`
+    try {
+      yield* this.writeTo(fresh, 'replace', bytes)
+      files.rename(fresh, name)
+    } catch (error) {
+      removeLeftovers(files, [fresh], error)
     }
-    const store = this.files.open(this.name, { write: true, noFollow: true, durable: this.durable })
+    if (durable) files.flushFolder(path.dirname(name))
+  }
+
+  /** Adds bytes to the end of a file, durably. */
+  private *writeTo(file: string, create: OpenFileOptions['create'], bytes: Uint8Array): Io<void> {
+    const how = create === undefined ? {} : { create }
+    const store = this.files.open(file, { write: true, noFollow: true, durable: this.durable, ...how })
     try {
       yield* settle(store.write(yield* settle(store.size()), bytes))
       yield* settle(store.flush())
     } finally {
       store.close()
     }
-  }
-
-  *replace(bytes: Uint8Array): Io<void> {
-    const { name, files, durable } = this
-    const fresh = `${name}.partial`
-    const store = files.open(fresh, { write: true, noFollow: true, create: 'replace', durable })
-    try {
-      yield* settle(store.write(0, bytes))
-      yield* settle(store.flush())
-    } finally {
-      store.close()
-    }
-    files.rename(fresh, name)
-    if (durable) files.flushFolder(path.dirname(name))
   }
 
   remove(): void {

@@ -10,9 +10,11 @@ import {
   finish,
   inspectChain,
   inspectImage,
+  LayerPool,
   mergeImage,
   openDisk,
   relink,
+  undoImage,
 } from '../../../lib/index.ts'
 import { patternFor } from '../../model/history.ts'
 import { expectSameBytes } from '../../support/qemu.ts'
@@ -280,6 +282,45 @@ describe('what is beside an image', () => {
     await relink(at('child'), at('base'), { parentFormat: 'raw' })
     expectSameBytes(await read('child'), content, 'child')
   })
+})
+
+describe('a change of the link that can be undone', () => {
+  test('is undone in the record, too', async () => {
+    const { at, record, read, content } = await scene('raw')
+    const before = [fs.readFileSync(at('child')), fs.readFileSync(record)]
+    fs.writeFileSync(at('other'), patternFor(0, SIZE, 7))
+    await relink(at('child'), at('other'), { parentFormat: 'raw', acceptModified: true, undo: true })
+    expect((await inspectImage(at('child'))).parent?.references).toEqual(['other'])
+    await undoImage(at('child'))
+    expect(
+      [fs.readFileSync(at('child')), fs.readFileSync(record)].map((one, i) => one.equals(before[i] as Buffer)),
+    ).toEqual([true, true])
+    expectSameBytes(await read('child'), content, 'child')
+  })
+
+  test('may make the record', async () => {
+    const { at, record, read, content } = await scene('raw')
+    fs.rmSync(record)
+    await relink(at('child'), at('base'), { parentFormat: 'raw', acceptModified: true, undo: true })
+    expectSameBytes(await read('child'), content, 'child')
+    expect(fs.readdirSync(at('.')).filter((name) => name.includes('partial'))).toEqual([])
+  })
+})
+
+test('who shares layers is given another one when the record beside it is another', async () => {
+  const { at, record } = await scene('raw')
+  fs.copyFileSync(at('base'), at('copy'))
+  const pool = new LayerPool()
+  await using first = await openDisk(at('child'), { pool })
+  await using same = await openDisk(at('child'), { pool })
+  fs.writeFileSync(
+    record,
+    rewritten(record, (fields) => ({ ...fields, path: 'copy' })),
+  )
+  await using second = await openDisk(at('child'), { pool })
+  const tops = [first, same, second].map(({ chain }) => chain.layers.at(-1))
+  expect([tops[0] === tops[1], tops[0] === tops[2]]).toEqual([true, false])
+  expect([first, second].map(({ chain }) => path.basename(chain.layers[0]?.name ?? ''))).toEqual(['base', 'copy'])
 })
 
 describe('what a time does not tell', () => {
