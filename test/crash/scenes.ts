@@ -4,7 +4,13 @@ import { jobScene } from './job-scene.ts'
 import { layerScene } from './layer-scene.ts'
 import type { Scene } from './scene.ts'
 
-const SMALL = { qcow2: { cluster_size: '512' }, vhdx: { block_size: '1M' }, vdi: { block_size: '4K' } }
+const SMALL = {
+  qcow2: { cluster_size: '512' },
+  vhdx: { block_size: '1M' },
+  vdi: { block_size: '4K' },
+  vhd: { block_size: '4K' },
+  vmdk: { grain_size: '4K' },
+}
 
 /** Chains that jobs work on: what the base is, and what is laid over it. */
 const JOBS: readonly (Kind & { readonly name: string })[] = [
@@ -13,6 +19,9 @@ const JOBS: readonly (Kind & { readonly name: string })[] = [
   // Their links need the linkage record.
   { name: 'vdi jobs', base: 'vdi', layer: 'vdi', options: SMALL, size: 64 << 10, granule: 4096 },
   { name: 'raw below vdi jobs', base: 'raw', layer: 'vdi', options: SMALL, size: 64 << 10, granule: 4096 },
+  { name: 'vhd jobs', base: 'vhd', layer: 'vhd', options: SMALL, size: 64 << 10, granule: 4096 },
+  { name: 'vmdk jobs', base: 'vmdk', layer: 'vmdk', options: SMALL, size: 64 << 10, granule: 4096 },
+  { name: 'vdi below vmdk jobs', base: 'vdi', layer: 'vmdk', options: SMALL, size: 64 << 10, granule: 4096 },
   { name: 'raw jobs', base: 'raw', layer: 'qcow2', options: SMALL, size: 64 << 10, granule: 4096 },
 ]
 
