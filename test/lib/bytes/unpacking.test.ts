@@ -63,6 +63,15 @@ describeWithPeers(['xz'], 'xz', () => {
     }
   })
 
+  test.each(['crc32', 'crc64', 'sha256'])('compares the check of a block: %s', (check) => {
+    const content = packableDisk(randomFor(check), 5000)
+    const packed = packedBy('xz', [`--check=${check}`], content)
+    const indexLength = (packed.readUInt32LE(packed.length - 8) + 1) * 4
+    const last = packed.length - 12 - indexLength - 1
+    packed[last] = (packed[last] as number) ^ 1
+    expect(() => unxz(packed, content.length)).toThrow('checksum')
+  })
+
   test('refuses other filters by name', () => {
     const packed = packedBy('xz', ['--x86', '--lzma2'], new Uint8Array(1000))
     expect(() => unxz(packed, 1000)).toThrow('x86')
