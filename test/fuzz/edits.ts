@@ -1,16 +1,17 @@
 import { crc32 } from '../../lib/bytes/crc32.ts'
 import { crc32c } from '../../lib/bytes/crc32c.ts'
 import { guidFromMixedEndian } from '../../lib/bytes/guid.ts'
+import { md5 } from '../../lib/bytes/md5.ts'
 import type { ByteStore } from '../../lib/io/store.ts'
 import { logEntry } from '../support/vhdx-file.ts'
 
-/** A checksum in a file: over `length` bytes at `at`; if its own four bytes, little-endian, lie there, they count as zero. */
+/** A checksum in a file: over `length` bytes at `at`; if its own bytes, four and little-endian for a CRC, lie there, they count as zero. */
 export interface Sum {
   readonly at: number
   readonly length: number
   /** bytes from the start of the file */
   readonly sumAt: number
-  readonly kind: 'crc32' | 'crc32c'
+  readonly kind: 'crc32' | 'crc32c' | 'md5'
 }
 
 /** One update that a log entry asks for; data is derived from `seed`, or is what lies at `like` in the file. */
@@ -73,8 +74,12 @@ function applyEdit(store: ByteStore, edit: Edit): void {
 }
 
 function applySum(store: ByteStore, { at, length, sumAt, kind }: Sum): void {
-  if (Math.max(at + length, sumAt + 4) > (store.size() as number)) return
+  if (Math.max(at + length, sumAt + (kind === 'md5' ? 16 : 4)) > (store.size() as number)) return
   const bytes = bytesOf(store, at, length)
+  if (kind === 'md5') {
+    void store.write(sumAt, md5(bytes))
+    return
+  }
   if (sumAt >= at && sumAt + 4 <= at + length) bytes.fill(0, sumAt - at, sumAt - at + 4)
   const sum = Buffer.alloc(4)
   sum.writeUInt32LE(kind === 'crc32' ? crc32(bytes) : crc32c(bytes))

@@ -12,12 +12,23 @@ import type { Anatomy } from './anatomy.ts'
 import { asifSeeds, dmgSeeds, sparseBundleSeeds, sparseImageSeeds } from './apple-seeds.ts'
 import { diskSeeds } from './disk-seeds.ts'
 import { type Frozen, freeze } from './overlay-store.ts'
+import { parallelsSeeds } from './parallels-seeds.ts'
 import { qcow2Seeds } from './qcow2-seeds.ts'
 import { MAIN } from './subject.ts'
 import { vdiSeeds } from './vdi-seeds.ts'
 import { vhdxSeeds } from './vhdx-seeds.ts'
 
-export const FUZZ_FORMATS = ['qcow2', 'vhdx', 'vdi', 'dmg', 'sparseimage', 'sparsebundle', 'asif', 'raw'] as const
+export const FUZZ_FORMATS = [
+  'qcow2',
+  'vhdx',
+  'vdi',
+  'parallels',
+  'dmg',
+  'sparseimage',
+  'sparsebundle',
+  'asif',
+  'raw',
+] as const
 export type FuzzFormat = (typeof FUZZ_FORMATS)[number]
 
 /** A sound image from which damaged ones are made, with the files that belong to it. */
@@ -32,6 +43,7 @@ const SEEDS: Readonly<Record<FuzzFormat, () => Seed[] | Promise<Seed[]>>> = {
   qcow2: qcow2Seeds,
   vhdx: vhdxSeeds,
   vdi: vdiSeeds,
+  parallels: parallelsSeeds,
   dmg: dmgSeeds,
   sparseimage: sparseImageSeeds,
   sparsebundle: sparseBundleSeeds,

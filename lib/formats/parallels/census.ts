@@ -39,6 +39,11 @@ export class Census {
     return this.bits.length < LIMIT.counted
   }
 
+  /** Whether no cluster was claimed. */
+  get isUnused(): boolean {
+    return this.bits.count() === 0
+  }
+
   /** Takes a cluster that is no entry's. @returns what is wrong with it */
   claim(place: number): EntryFault | undefined {
     const { header } = this.bat
@@ -82,8 +87,8 @@ export class Census {
   private judge(cluster: number, place: number): EntryFault | undefined {
     const { clusterSize, size } = this.bat.header
     const fault = this.claim(place)
-    // Its room is counted, and who grows the disk clears it; no guest sees it.
-    if (cluster * clusterSize >= size) return 'stale'
+    // Its room is counted, and who grows the disk clears it; no guest sees it. Where it cannot be, writers must not go.
+    if (cluster * clusterSize >= size) return fault ?? 'stale'
     if (fault === undefined && place + this.bat.usedOf(cluster) > this.fileEnd) return 'past end'
     return fault
   }

@@ -5,7 +5,7 @@ import type { ByteStore } from '../../io/store.ts'
 import { entryPlace } from './bat.ts'
 import { Census, type EntryFault, type FaultyEntry } from './census.ts'
 import { Extension } from './extension.ts'
-import { IN_USE } from './layout.ts'
+import { IN_USE, SECTOR } from './layout.ts'
 import type { ExpandingPart } from './part.ts'
 
 /** The stable word for each fault, and what is said of it. */
@@ -64,6 +64,16 @@ export function* checkExpanding(part: ExpandingPart, whole: CheckReport, member?
     },
     (done, total) => report.advance(done, total),
   )
+  if (header.isEmpty && !census.isUnused) {
+    report.add({
+      code: 'EMPTY_WITH_CLUSTERS',
+      severity: 'error',
+      structure: 'header',
+      at: 52,
+      message:
+        'it is marked as empty, but its BAT names clusters: what they hold is not shown, and nobody should write',
+    })
+  }
   // Clusters of features that are not known are nobody else's business.
   if (extension === 'opaque' || !census.isWhole || header.isOpened) return
   for (const { at, length } of census.unused()) {
@@ -117,8 +127,8 @@ function checkHeader({ bat: { header } }: ExpandingPart, report: Pick<CheckRepor
   } else if (inUse !== IN_USE.closed && inUse !== IN_USE.unknown && !isPrintable(inUse)) {
     note('IN_USE_INVALID', 44, `it is marked with 0x${inUse.toString(16)}, which does not say whether it was closed`)
   }
-  if (header.kind === 'extended' && (dataAt === 0 || header.dataAt % header.clusterSize !== 0)) {
-    note('DATA_MISALIGNED', 48, `its data begins at ${header.dataAt}, which is no multiple of the cluster size`)
+  if (header.kind === 'extended' && (dataAt === 0 || header.dataAt !== dataAt * SECTOR)) {
+    note('DATA_MISALIGNED', 48, `its data begins at ${dataAt * SECTOR}, which is no place that its BAT could name`)
   }
   if (header.isEmpty) note('MARKED_EMPTY', 52, 'it is marked as empty, so it reads as zero whatever its BAT says')
 }

@@ -21,10 +21,13 @@ export class Header {
   /** bytes in the file that one unit of a BAT entry stands for */
   readonly unit: number
   private values: HeaderFields
+  /** as it stands in the file: fields that mean nothing may hold anything */
+  private bytes: Uint8Array
 
-  constructor(file: string, kind: Kind, values: HeaderFields) {
+  private constructor(file: string, kind: Kind, bytes: Uint8Array, values: HeaderFields) {
     this.file = file
     this.kind = kind
+    this.bytes = bytes
     this.values = values
     this.clusterSize = values.clusterSectors * SECTOR
     this.unit = kind === 'classic' ? SECTOR : this.clusterSize
@@ -52,7 +55,7 @@ export class Header {
     refuseImpossible(file, values)
     // The upper half is for the newer magic alone.
     if (kind === 'classic') values.sectors %= TWO_32
-    const header = new Header(file, kind, values)
+    const header = new Header(file, kind, bytes.slice(0, headerLayout.size), values)
     header.refuseDisagreement(length)
     return header
   }
@@ -73,8 +76,8 @@ export class Header {
 
   /** bytes in the file: where clusters begin */
   get dataAt(): number {
-    // The specification demands a place of extended images; where it is missing, the next that could be is meant.
-    return this.values.dataAt * SECTOR || roundUp(this.batEnd, this.unit)
+    // The specification demands a place that entries can name; where there is none, the next that could be is meant.
+    return roundUp(this.values.dataAt * SECTOR || this.batEnd, this.unit)
   }
 
   /** The image is to be taken for clear, whatever its BAT says. */
@@ -98,15 +101,19 @@ export class Header {
 
   /** The bytes of the header with other values; they count once `accept` says that they are written. */
   withValues(changed: Partial<HeaderFields>): Uint8Array {
-    return headerLayout.encode({ ...this.values, ...changed })
+    const bytes = this.bytes.slice()
+    headerLayout.patch(bytes, changed)
+    return bytes
   }
 
   accept(changed: Partial<HeaderFields>): void {
+    this.bytes = this.withValues(changed)
     this.values = { ...this.values, ...changed }
   }
 
   private refuseDisagreement(length: number): void {
-    const { entryCount, clusterSize, size, batEnd, dataAt, file } = this
+    const { entryCount, clusterSize, size, batEnd, file } = this
+    const dataAt = this.values.dataAt * SECTOR
     if (size > entryCount * clusterSize) {
       const why = `its ${entryCount} clusters of ${clusterSize} bytes do not hold its disk of ${size} bytes`
       throw corrupt(file, why, spotOf('header', 32))
@@ -119,7 +126,8 @@ export class Header {
         'Copy it again.',
       )
     }
-    if (dataAt < batEnd) throw corrupt(file, `its data begins at ${dataAt}, before its BAT ends`, spotOf('header', 48))
+    if (dataAt !== 0 && dataAt < batEnd)
+      throw corrupt(file, `its data begins at ${dataAt}, before its BAT ends`, spotOf('header', 48))
   }
 }
 

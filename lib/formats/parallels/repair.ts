@@ -48,10 +48,12 @@ class Repair {
   *run(): Io<void> {
     const { header, wasOpened } = this
     const extension = yield* this.extension()
-    for (;;) {
+    for (let before = Number.POSITIVE_INFINITY; ; ) {
       const { faults, census } = yield* this.survey(extension)
-      const mended = this.all ? yield* this.mendEntries(faults) : false
-      if (mended) continue
+      // What was mended may show what else is wrong; if there is no less of it, more would not help.
+      const helps = faults.length === AT_ONCE || faults.length < before
+      before = faults.length
+      if (this.all && helps && (yield* this.mendEntries(faults))) continue
       // Clusters that two name, or that features have which are not known, must not be given back.
       const isCertain = faults.every(({ fault }) => fault === 'stale') && extension !== 'unknown'
       if (isCertain && census.isWhole) yield* this.giveBack(census)
@@ -104,7 +106,11 @@ class Repair {
     for (const found of faults) {
       const { fault, cluster, place } = found
       const size = yield* settle(store.size())
-      if (fault === 'shared' || (fault === 'misaligned' && place < size)) {
+      const isBehind = cluster * header.clusterSize >= header.size
+      if (isBehind) {
+        this.tell(found, 'the disk ends before it: it names no place now')
+        entries.push({ cluster, place: 0 })
+      } else if (fault === 'shared' || (fault === 'misaligned' && place < size)) {
         const owner = owners.get(place)
         this.tell(found, `it lay ${ENTRY_FAULTS[fault].text}: it gets a copy of its own`)
         if (owner !== undefined) this.tell({ ...found, cluster: owner }, `cluster ${cluster} had the same place`)
