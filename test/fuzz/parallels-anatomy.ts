@@ -71,7 +71,7 @@ function special(
 
 /** A descriptor is text: what stands between its tags is exchanged, doubled, or taken away. */
 export function descriptorAnatomy(store: ByteStore): Anatomy {
-  const size = store.size() as number
+  const size = Math.min(store.size() as number, 1 << 16)
   const text = Buffer.from(bytesOf(store, 0, size)).toString('latin1')
   const values = [...text.matchAll(/>([^<>\s][^<>]*)</g)].map(({ index, 1: value }) => ({
     at: index + 1,
@@ -85,6 +85,7 @@ export function descriptorAnatomy(store: ByteStore): Anatomy {
     parts: [...values, ...lines],
     sums: [],
     special(by) {
+      if (values.length === 0 || lines.length === 0) return []
       const [from, to] = [by.pick(values), by.pick(values)]
       if (by.chance(0.3)) {
         const line = by.pick(lines)
