@@ -8,6 +8,7 @@ const CAPACITY = 8 << 20
 interface Granule {
   readonly store: ByteStore
   readonly at: number
+  readonly storedLength: number
   readonly bytes: Uint8Array
   used: boolean
 }
@@ -48,21 +49,25 @@ export class UnpackedCache {
     for (const granule of this.ofStores.get(store)?.values() ?? []) this.drop(granule)
   }
 
-  private find({ store, at }: Packed): Uint8Array | undefined {
+  /** Of a damaged image two granules may begin at one place: what one unpacks to is nothing to the other. */
+  private find({ store, at, storedLength, length }: Packed): Uint8Array | undefined {
     const granule = this.ofStores.get(store)?.get(at)
-    if (granule) granule.used = true
-    return granule?.bytes
+    if (granule?.storedLength !== storedLength || granule.bytes.length !== length) return undefined
+    granule.used = true
+    return granule.bytes
   }
 
-  private keep({ store, at }: Packed, bytes: Uint8Array): Uint8Array {
+  private keep({ store, at, storedLength }: Packed, bytes: Uint8Array): Uint8Array {
     if (bytes.length > this.capacity) return bytes
+    const other = this.ofStores.get(store)?.get(at)
+    if (other) this.drop(other)
     this.makeRoom(bytes.length)
     let ofStore = this.ofStores.get(store)
     if (!ofStore) {
       ofStore = new Map()
       this.ofStores.set(store, ofStore)
     }
-    const granule = { store, at, bytes, used: false }
+    const granule = { store, at, storedLength, bytes, used: false }
     ofStore.set(at, granule)
     this.granules.add(granule)
     this.bytes += bytes.length

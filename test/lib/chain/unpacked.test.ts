@@ -72,6 +72,19 @@ describe('unpacked granules', () => {
     expect([new Set(both).size, cache.held]).toEqual([1, LENGTH])
   })
 
+  test('that begin at one place and are of other lengths are told apart, and only one is kept', () => {
+    const cache = new UnpackedCache(4 * LENGTH)
+    const { at } = granulesOf(memory())
+    const long = at(1)
+    const short: Packed = { ...long, length: 512, unpack: (stored) => new Uint8Array(512).fill(stored[0] as number) }
+    for (const packed of [long, short, long, short]) {
+      expect(runSync(cache.unpack(packed)).length).toBe(packed.length)
+      expect(cache.held).toBe(packed.length)
+    }
+    cache.forget(long.store)
+    expect(cache.held).toBe(0)
+  })
+
   test('of one store can be forgotten, and those of others stay', () => {
     const cache = new UnpackedCache(8 * LENGTH)
     const [one, other] = [memory(), memory()]

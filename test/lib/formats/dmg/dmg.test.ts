@@ -270,6 +270,19 @@ describe('damage that a check tells', () => {
     expect(await codesOf(written(image))).toContain('RUNS_CROSS')
   })
 
+  test('two packed runs at the same place: neither reads as the other', async () => {
+    const image = new CraftedDmg()
+      .part('all')
+      .zlib(new Uint8Array(SECTOR).fill(1))
+      .zlib(new Uint8Array(8 * SECTOR).fill(2))
+    const [first, second] = [image.table(0).run(0), image.table(0).run(1)]
+    second.at = first.at
+    second.storedLength = first.storedLength
+    await using disk = await openDisk(written(image.end()))
+    await disk.read(0, new Uint8Array(SECTOR))
+    expect(await refusal(() => disk.read(SECTOR, new Uint8Array(8 * SECTOR)))).toMatchObject({ code: 'CORRUPT' })
+  })
+
   test('a part whose content is not what its checksum says is told: no other tool on this system looks', async () => {
     const image = sound()
     image.data[image.table(1).run(0).at + 100] = 0x55 ^ (image.data[image.table(1).run(0).at + 100] as number)
