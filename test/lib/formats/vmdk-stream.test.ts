@@ -3,11 +3,14 @@ import path from 'node:path'
 import zlib from 'node:zlib'
 import { describe, expect, test } from 'vitest'
 import type { Image } from '../../../lib/contracts/image.ts'
+import { isVdiskError } from '../../../lib/errors.ts'
+import type { ExtentFile } from '../../../lib/formats/vmdk/extent-file.ts'
 import { openParts } from '../../../lib/formats/vmdk/open.ts'
 import { createStream } from '../../../lib/formats/vmdk/stream/create-stream.ts'
 import type { WritableStreamExtent } from '../../../lib/formats/vmdk/stream/writable-stream-extent.ts'
 import { checkImage, finish, openDisk } from '../../../lib/index.ts'
 import { promised } from '../../../lib/io/io.ts'
+import { CrashedFile } from '../../crash/crashed-file.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { printSeed, type Random, randomFor, randomTest } from '../../support/random.ts'
 import { refusal } from '../../support/refusal.ts'
@@ -97,6 +100,26 @@ describe('a stream of packed grains', () => {
   test('that is a child shows its parent where it holds nothing, and without it nothing', async () => {
     const file = written(streamOf({ ...WISH, parentCid: '11111111' }).bytes)
     expect((await refusal(() => openDisk(file))).code).toBe('PARENT_MISSING')
+  })
+})
+
+describe('a stream of another kind is refused', () => {
+  test.each<[string, number, number, string]>([
+    ['of a later version', 4, 4, 'UNSUPPORTED'],
+    ['packed without markers', 8, 0x10001, 'UNSUPPORTED'],
+    ['of markers without packing', 8, 0x20001, 'UNSUPPORTED'],
+    ['packed by an unknown method', 76, 0x020a, 'UNSUPPORTED'],
+    ['of grains that no memory should hold', 20, 1 << 21, 'LIMIT_EXCEEDED'],
+    ['of grains that cannot be', 20, 100, 'CORRUPT'],
+    ['of a disk beyond all bounds', 16, 2 ** 30, 'LIMIT_EXCEEDED'],
+  ])('%s', async (_, at, value, code) => {
+    const made = streamOf(WISH)
+    const file = written(
+      changed(made, (copy) => {
+        for (const header of [0, made.footerAt]) copy.writeUInt32LE(value, header + at)
+      }),
+    )
+    expect((await refusal(() => openDisk(file))).code).toBe(code)
   })
 })
 
@@ -277,5 +300,54 @@ describe('a stream that is written', () => {
     const noise = randomFor('noise').bytes(GRAIN)
     const file = written(bytesOf(await make(new Map([[3, noise]]))))
     expect((await readGrain(file, 3)).equals(noise)).toBe(true)
+  })
+
+  randomTest('is whole after a crash at any moment, or says that it is not', async (random) => {
+    const empty = new MemoryFolder().image('disk.vmdk')
+    await promised(createStream(empty.store, CAPACITY * 512, text))
+    const scratch = new CrashedFile(bytesOf(empty))
+    const extent = await opened(scratch.folder.image('a'))
+    /** where each flush had ended, and what was durable then */
+    const acknowledged: { length: number; grains: Set<number> }[] = [{ length: 0, grains: new Set() }]
+    const written: number[] = []
+    for (const [index, [grain, content]] of [...GRAINS].entries()) {
+      await promised(extent.packer.store(grain * GRAIN, (await extent.packer.pack(content)) as Uint8Array))
+      written.push(grain)
+      if (index === 2) {
+        await promised(extent.flush())
+        acknowledged.push({ length: scratch.length, grains: new Set(written) })
+      }
+    }
+    await promised(extent.end())
+    acknowledged.push({ length: scratch.length, grains: new Set(written) })
+    const outcomes = { whole: 0, refused: 0 }
+    for (let end = 0; end <= scratch.length; end++) {
+      for (const kept of ['all', 'none', ...Array.from({ length: 12 }, () => random)] as const) {
+        const crashed = scratch.after(end, kept).image('a')
+        const promise = acknowledged.findLast(({ length }) => length <= end)?.grains ?? new Set()
+        try {
+          const { extents } = await promised(openParts(crashed, 'read'))
+          for (const [grain, content] of GRAINS) {
+            const found = await promised((extents[0] as ExtentFile).map(grain * GRAIN, 1))
+            if (found.kind !== 'packed') {
+              expect(promise.has(grain), `grain ${grain}, crash before ${end}`).toBe(false)
+              continue
+            }
+            const stored = new Uint8Array(found.packed.storedLength)
+            await crashed.store.read(found.packed.at, stored)
+            expect(Buffer.compare(found.packed.unpack(stored), content.subarray(0, found.packed.length))).toBe(0)
+          }
+          outcomes.whole++
+        } catch (error) {
+          if (!isVdiskError(error, 'CORRUPT')) throw error
+          outcomes.refused++
+        }
+      }
+    }
+    // At rest it is never refused.
+    const { extents } = await promised(openParts(scratch.after(scratch.length, 'none').image('a'), 'read'))
+    expect((await promised((extents[0] as ExtentFile).map(0, 1))).kind).toBe('packed')
+    expect(outcomes.whole).toBeGreaterThan(20)
+    expect(outcomes.refused).toBeGreaterThan(20)
   })
 })

@@ -30,6 +30,9 @@ export interface GrainPlace {
   readonly length: number
 }
 
+/** Bytes of a grain: all of it is in memory while any of it is read. Writers make them of 64 KiB. */
+export const LARGEST_GRAIN = 4 << 20
+
 /** Bytes that a packed grain can have at most, marker and all, whoever packed it: above it is no longer packed. */
 export function mostStored(grainBytes: number): number {
   return 2 * grainBytes + SECTOR
@@ -58,7 +61,8 @@ function unpackGrain({ store, at, sector, grainBytes, length }: GrainPlace, stor
   let grain: Uint8Array = stored
   try {
     const packed = stored.subarray(GRAIN_MARKER_BYTES, GRAIN_MARKER_BYTES + size)
-    grain = zlib.inflateSync(packed, { maxOutputLength: grainBytes })
+    // A little more than a grain: then zlib makes one piece of it, and not many that are put together.
+    grain = zlib.inflateSync(packed, { maxOutputLength: grainBytes, chunkSize: grainBytes + SECTOR })
   } catch {
     fail(`the grain of sector ${sector} does not unpack: its stream is damaged`)
   }

@@ -2,15 +2,16 @@ import type { CheckReport } from '../../../contracts/check-report.ts'
 import type { Extent } from '../../../contracts/extent.ts'
 import { type Io, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
-import { badEntry, corrupt, unsupported } from '../damage.ts'
+import { badEntry, corrupt, tooLarge, unsupported } from '../damage.ts'
 import type { ExtentFile, ExtentOpening } from '../extent-file.ts'
 import { FLAG, GRAIN_ENTRY, SECTOR } from '../layout.ts'
 import { checkStream } from './check-stream.ts'
-import { mostStored, packedGrain } from './grain-codec.ts'
+import { LARGEST_GRAIN, mostStored, packedGrain } from './grain-codec.ts'
 import type { GrainMap } from './grain-map.ts'
 import type { StreamFile } from './stream-file.ts'
 
 const SECTION = 'Stream-Optimized Compressed Sparse Extents'
+const HEADER = { structure: 'header', at: 0, section: SECTION }
 
 /** A part of the disk that is a stream of packed grains. To find one, its table is looked at and nothing else. */
 export class StreamExtent implements ExtentFile {
@@ -24,7 +25,7 @@ export class StreamExtent implements ExtentFile {
   private readonly silent: 'parent' | 'zero'
   private readonly closes: boolean
 
-  /** @throws VdiskError UNSUPPORTED for streams of another kind, CORRUPT where it is shorter than the descriptor says */
+  /** @throws VdiskError UNSUPPORTED for streams of another kind, LIMIT_EXCEEDED, CORRUPT where it is shorter than the descriptor says */
   constructor({ image, start, line, isOwnFile, hasParent }: ExtentOpening, file: StreamFile) {
     const { store, header, grains } = file
     this.start = start
@@ -110,7 +111,10 @@ export class StreamExtent implements ExtentFile {
 
 function assertPacked({ store, header }: StreamFile): void {
   const { flags, compression } = header.fields
+  if (header.grainBytes > LARGEST_GRAIN) {
+    throw tooLarge(store.name, `its packed grains have ${header.grainBytes} bytes, more than ${LARGEST_GRAIN}`, HEADER)
+  }
   if ((flags & FLAG.compressed) !== 0 && (flags & FLAG.markers) !== 0 && compression === 1) return
   const why = 'it is packed without the marks by which grains are told from each other'
-  throw unsupported(store.name, why, { structure: 'header', at: 0, section: SECTION })
+  throw unsupported(store.name, why, HEADER)
 }

@@ -17,8 +17,8 @@ const SECTION = 'Stream-Optimized Compressed Sparse Extents'
  * table that table, and at the end the directory, the footer and the marker of the end.
  * ["Stream-Optimized Compressed Sparse Extents"]
  *
- * What ends the stream is written by `end`, and written over by whatever grain follows. Until then, and after a crash
- * before it is durable, the file has no footer, and is refused.
+ * What ends the stream is written by `end`, behind grains that are durable by then, and cut off again, durably, before
+ * another grain. So a file that has a footer is whole; without one, as after a crash, it is refused.
  */
 export class StreamWriter {
   private readonly store: ByteStore
@@ -56,7 +56,7 @@ export class StreamWriter {
     const { entries } = this.grains
     if (this.last >= 0 && Math.floor(grain / entries) !== Math.floor(this.last / entries)) yield* this.closeTable()
     this.assertRoom(GRAIN_MARKER_BYTES + packed.length)
-    this.ended = false
+    if (this.ended) yield* this.cutEnd()
     this.last = grain
     this.grains.note(grain, this.at / SECTOR)
     yield* this.append(storedGrain((grain * this.header.grainBytes) / SECTOR, packed))
@@ -72,6 +72,13 @@ export class StreamWriter {
     yield* settle(this.store.write(this.at, tail))
     yield* settle(this.store.truncate(this.at + tail.length))
     this.ended = true
+  }
+
+  /** Takes away what ends the stream: half of it under grains would be worse than none. */
+  private *cutEnd(): Io<void> {
+    yield* settle(this.store.truncate(this.at))
+    yield* settle(this.store.flush())
+    this.ended = false
   }
 
   /** Writes what is gathered. */
