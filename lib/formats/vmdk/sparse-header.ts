@@ -22,6 +22,9 @@ const SECTION = 'Hosted Sparse Extents'
 /** From the end: marker, footer, marker that ends the stream. ["Stream-Optimized Compressed Sparse Extents"] */
 const FOOTER_FROM_END = 2 * SECTOR
 
+/** What says how all the rest is to be read. */
+const DECISIVE = ['version', 'flags', 'grainSize', 'entriesPerTable', 'compression'] as const
+
 /** What the header of a hosted sparse extent says, in bytes. ["Hosted Sparse Extents"] */
 export interface SparseHeader {
   readonly fields: ReturnType<typeof sparseHeader.decode>
@@ -57,6 +60,9 @@ export function* readSparseHeader(reader: Reader, store: ByteStore): Io<SparseHe
   const at = (yield* settle(store.size())) - FOOTER_FROM_END
   const footer = at > 0 ? yield* fieldsAt(name, store, at) : undefined
   if (footer?.magic === SPARSE_MAGIC && footer.directoryOffset !== DIRECTORY_AT_END) {
+    if (DECISIVE.some((field) => footer[field] !== fields[field])) {
+      throw corrupt(name, 'its header and its footer are of two different disks', spot(at))
+    }
     // The footer repeats the header; where the descriptor is, only the header knows for certain.
     const { descriptorOffset, descriptorSize } = fields
     return judgeHeader(name, { ...footer, descriptorOffset, descriptorSize }, at)
@@ -135,6 +141,9 @@ function refuseDamage(file: string, fields: SparseHeader['fields'], at: number):
   if (!TABLE_ENTRIES.includes(entriesPerTable)) damaged(`tables of ${entriesPerTable} entries cannot be`)
   if (!Number.isSafeInteger(capacity * SECTOR))
     throw tooLarge(file, `a disk of ${capacity} sectors cannot be`, spot(at))
+  if (compression !== 0 && (flags & FLAG.compressed) === 0) {
+    damaged('it names a method of packing, and says that nothing is packed')
+  }
   if (compression > 1) throw unsupported(file, `it is packed by the unknown method ${compression}`, spot(at))
 }
 

@@ -10,6 +10,8 @@ import type { GrainMap } from './grain-map.ts'
 
 /** Bytes that are gathered before they are written. */
 const BATCH = 1 << 20
+/** The footer and the marker of the end, which is all zeros. */
+const FOOTER_FROM_END = 2 * SECTOR
 const SECTION = 'Stream-Optimized Compressed Sparse Extents'
 
 /**
@@ -17,8 +19,12 @@ const SECTION = 'Stream-Optimized Compressed Sparse Extents'
  * table that table, and at the end the directory, the footer and the marker of the end.
  * ["Stream-Optimized Compressed Sparse Extents"]
  *
- * What ends the stream is written by `end`, behind grains that are durable by then, and cut off again, durably, before
- * another grain. So a file that has a footer is whole; without one, as after a crash, it is refused.
+ * What ends the stream is written by `end`, its footer last:
+ *
+ *   grains and tables → F → last table, directory → F → footer, one sector → F
+ *
+ * It is cut off again, durably, before another grain. So a file that has a footer is whole; without one, as after a crash,
+ * it is refused.
  */
 export class StreamWriter {
   private readonly store: ByteStore
@@ -69,8 +75,11 @@ export class StreamWriter {
     // What the tables lead to is durable before them.
     yield* settle(this.store.flush())
     const tail = endOfStream(this.at, this.header, this.grains)
-    yield* settle(this.store.write(this.at, tail))
+    const footerAt = tail.length - FOOTER_FROM_END
+    yield* settle(this.store.write(this.at, tail.subarray(0, footerAt)))
     yield* settle(this.store.truncate(this.at + tail.length))
+    yield* settle(this.store.flush())
+    yield* settle(this.store.write(this.at + footerAt, tail.subarray(footerAt)))
     this.ended = true
   }
 
