@@ -57,6 +57,9 @@ function* readNodes(
       }
     }
     if (nextNodeAt === 0) return odd
+    // A node is begun when those before are full.
+    if (number > bands.count / Bands.roomsOf(1))
+      throw refusal('CORRUPT', image.name, 'it has more nodes than bands need')
     // Each lies behind the one before, so that none is read twice.
     if (nextNodeAt < at + NODE_SIZE || nextNodeAt + NODE_SIZE > end) {
       throw refusal('CORRUPT', image.name, `a node at ${nextNodeAt} cannot be`)

@@ -101,6 +101,17 @@ describe('sparseimage', () => {
     expect(await codesOf(written(image.file.bytes, 'a'))).toEqual(['BAND_BEYOND_DISK'])
   })
 
+  test('nodes without end are not followed', async () => {
+    const [, image] = made(new Random(8))
+    const end = image.file.bytes.length
+    image.file.resize(end + 50 * 4096).u64(20, end)
+    for (let node = 0; node < 50; node++) {
+      const at = end + node * 4096
+      image.file.text(at, 'sprs').u64(at + 12, node === 49 ? 0 : at + 4096)
+    }
+    expect(await refusal(() => openDisk(written(image.file.bytes, 'a')))).toMatchObject({ code: 'CORRUPT' })
+  })
+
   test('nodes that come back, counts and sizes beyond reason', async () => {
     for (const [at, width] of [
       [8, 4],
