@@ -14,6 +14,7 @@ import { diskSeeds } from './disk-seeds.ts'
 import { type Frozen, freeze } from './overlay-store.ts'
 import { parallelsSeeds } from './parallels-seeds.ts'
 import { qcow2Seeds } from './qcow2-seeds.ts'
+import { readOnlySeeds } from './read-only-seeds.ts'
 import { MAIN } from './subject.ts'
 import { vdiSeeds } from './vdi-seeds.ts'
 import { vhdxSeeds } from './vhdx-seeds.ts'
@@ -23,6 +24,10 @@ export const FUZZ_FORMATS = [
   'vhdx',
   'vdi',
   'parallels',
+  'qcow',
+  'qed',
+  'bochs',
+  'cloop',
   'dmg',
   'sparseimage',
   'sparsebundle',
@@ -44,6 +49,10 @@ const SEEDS: Readonly<Record<FuzzFormat, () => Seed[] | Promise<Seed[]>>> = {
   vhdx: vhdxSeeds,
   vdi: vdiSeeds,
   parallels: parallelsSeeds,
+  qcow: () => readOnlySeeds('qcow'),
+  qed: () => readOnlySeeds('qed'),
+  bochs: () => readOnlySeeds('bochs'),
+  cloop: () => readOnlySeeds('cloop'),
   dmg: dmgSeeds,
   sparseimage: sparseImageSeeds,
   sparsebundle: sparseBundleSeeds,

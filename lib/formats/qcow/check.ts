@@ -44,7 +44,7 @@ export function* checkQcow(layer: QcowLayer, report: CheckReport): Io<void> {
         message: reasonOf(complaint),
       })
       // One finding speaks for a table that is not there.
-      if (table + 2 ** fields.l2Bits * ENTRY > end) break
+      if (table % ENTRY !== 0 || table + 2 ** fields.l2Bits * ENTRY > end) break
     }
   }
 }

@@ -111,6 +111,7 @@ export class QcowLayer implements Layer {
     const table = yield* this.tableAt(offset)
     if (table === 0) return { kind: 'absent' }
     const index = Math.floor((offset % this.tableSpan) / this.clusterSize)
+    if (table % ENTRY !== 0) return { kind: 'bad', why: `its L2 table would lie at ${table}`, at: table }
     if (table + 2 ** this.fields.l2Bits * ENTRY > this.end) {
       return { kind: 'bad', why: `its L2 table, at ${table}, lies past the end of the file`, at: table }
     }
@@ -204,6 +205,7 @@ export function* openQcow(image: Image): Io<QcowLayer> {
   }
   const table = { structure: 'L1 table', at: l1At }
   if (l1At + length > end) throw refusal('CORRUPT', name, 'its L1 table lies past the end of the file', table)
+  if (l1At % ENTRY !== 0) throw refusal('CORRUPT', name, `its L1 table would lie at ${l1At}`, table)
   if (l1At < header.size) throw refusal('CORRUPT', name, 'its L1 table lies over the header', table)
   return new QcowLayer(image, { fields, backing: yield* backingOf(name, store, fields, end), end })
 }
