@@ -146,18 +146,22 @@ export class FolderGate implements Gate {
 
   /** Those in the image's own folder first. */
   nearby({ name }: Image): string[] {
-    const own = path.dirname(this.files.realPath(name))
     const names: string[] = []
-    for (const folder of new Set([own, ...this.roots])) {
-      const entries = this.files.list(folder).filter(({ kind }) => kind === 'file')
-      names.push(
-        ...entries
-          .slice(0, SEARCHED)
-          .map((entry) => path.join(folder, entry.name))
-          .sort(),
-      )
+    for (const folder of new Set([path.dirname(this.files.realPath(name)), ...this.roots])) {
+      const files = this.filesIn(folder).slice(0, SEARCHED)
+      names.push(...files.map((file) => path.join(folder, file)).sort())
     }
     return names
+  }
+
+  /** Names of the files in a folder; none if nobody may look into it. */
+  private filesIn(folder: string): string[] {
+    try {
+      return this.files.list(folder).flatMap(({ name, kind }) => (kind === 'file' ? [name] : []))
+    } catch (error) {
+      if (!isVdiskError(error) || isVdiskError(error, 'IO')) throw error
+      return []
+    }
   }
 
   /** Where the file might be, in order of preference. @throws VdiskError REFUSED for what is no plain path */
