@@ -30,7 +30,7 @@ export class Allocation {
   }
 
   *reserve(offset: number, length: number): Io<Reservation> {
-    const extent = yield* this.map.map(offset, length)
+    const extent = yield* this.map.map(offset, Math.min(length, LARGEST_RUN))
     if (extent.kind === 'data') return inPlace(this.store, extent.at, extent.length)
     const { blockSize } = this.map.header.fields
     const block = Math.floor(offset / blockSize)
@@ -54,9 +54,11 @@ export class Allocation {
 
   /** How much of a range from `offset` on an erasure would leave as it is: nothing need be written for that. */
   *untouched(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
-    const extent = yield* this.map.map(offset, length)
     const wanted = reveal === 'parent' && this.map.header.isChild ? 'parent' : 'zero'
-    return extent.kind === wanted ? extent.length : 0
+    // One look first: to find the end of what is otherwise would take as long as the disk is large, at each step.
+    const entry = yield* this.map.entry(Math.floor(offset / this.map.header.fields.blockSize))
+    if (this.map.kindOf(entry) !== wanted) return 0
+    return (yield* this.map.map(offset, length)).length
   }
 
   /** Gives up whole blocks, or zeroes what of a block is there. @returns bytes done from `offset` on */

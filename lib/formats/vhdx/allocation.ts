@@ -52,9 +52,10 @@ export class Allocation {
 
   /** How much of a range from `offset` on an erasure would leave as it is: nothing need be written for that. */
   *untouched(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
-    const extent = yield* this.bat.map(offset, length)
     const wanted = reveal === 'parent' && this.geometry.hasParent ? 'parent' : 'zero'
-    return extent.kind === wanted ? extent.length : 0
+    // One look first: to find the end of what is otherwise would take as long as the disk is large, at each step.
+    if ((yield* this.bat.map(offset, 1)).kind !== wanted) return 0
+    return (yield* this.bat.map(offset, length)).length
   }
 
   /** Erases whole blocks, or what of a block can be erased in place. @returns bytes done from `offset` on */
