@@ -13,10 +13,13 @@ import { UsageError } from '../usage-error.ts'
 
 const FORMATS = [...drivers.filter((driver) => driver.create), ...packings].map(({ name }) => name)
 
+const APPLIANCE_OPTIONS = packings.flatMap(({ createOptions }) => createOptions.map(({ name }) => name)).join(', ')
+
 export const command = defineCommand({
   usage: '<source> <destination>',
   describe:
-    'Copies what a disk reads as into a new image of any format. Zeros take no room. The result gets its name only when\nit is complete and, without --no-flush, durable. Without --parent the result stands alone (--flatten says so explicitly).',
+    'Copies what a disk reads as into a new image of any format. Zeros take no room. The result gets its name only when\nit is complete and, without --no-flush, durable. Without --parent the result stands alone (--flatten says so explicitly).\n' +
+    `What -o takes for a format: vdisk create --help; for ova: ${APPLIANCE_OPTIONS}.`,
   examples: [
     ['vdisk convert disk.vhdx disk.qcow2 --format qcow2', 'another format'],
     ['vdisk convert leaf.avhdx whole.vhdx --format vhdx --flatten', 'a chain into one file'],
