@@ -3,6 +3,7 @@ import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../lib/formats/raw/driver.ts'
 import { vdi } from '../../lib/formats/vdi/driver.ts'
 import { vhdx } from '../../lib/formats/vhdx/driver.ts'
+import { vmdk } from '../../lib/formats/vmdk/driver.ts'
 import { addExtras, CraftedImage } from '../support/crafted-qcow2.ts'
 import { withDirtyBitmap } from '../support/parallels-file.ts'
 import { FREE, vdiBytes } from '../support/vdi-file.ts'
@@ -128,6 +129,23 @@ export const GEOMETRIES: readonly Geometry[] = [
     size: 32 * KIB,
     craft: () => withDirtyBitmap(8).bytes,
   },
+  { name: 'vmdk', driver: vmdk, options: { grain_size: '4K' }, size: 3 * MIB + 1536 },
+  { name: 'vmdk child', driver: vmdk, options: { grain_size: '4K' }, size: 128 * KIB, child: true },
+  {
+    name: 'vmdk child with zeroed grains',
+    driver: vmdk,
+    options: { grain_size: '4K', zeroed_grain: 'on' },
+    size: 128 * KIB,
+    child: true,
+  },
+  { name: 'vmdk on sectors of 4096', driver: vmdk, options: { grain_size: '8K' }, size: 256 * KIB, sector: 4096 },
+  {
+    name: 'vmdk in pieces',
+    driver: vmdk,
+    options: { subformat: 'twoGbMaxExtentSparse', grain_size: '4K', extent_size: '64K' },
+    size: 160 * KIB,
+  },
+  { name: 'vmdk flat', driver: vmdk, options: { subformat: 'monolithicFlat' }, size: 64 * KIB },
   { name: 'raw', driver: raw, options: {}, size: 64 * KIB + 1 },
   { name: 'raw on sectors of 4096', driver: raw, options: {}, size: 64 * KIB, sector: 4096 },
 ]

@@ -18,10 +18,12 @@ import { readOnlySeeds } from './read-only-seeds.ts'
 import { MAIN } from './subject.ts'
 import { vdiSeeds } from './vdi-seeds.ts'
 import { vhdxSeeds } from './vhdx-seeds.ts'
+import { vmdkSeeds } from './vmdk-seeds.ts'
 
 export const FUZZ_FORMATS = [
   'qcow2',
   'vhdx',
+  'vmdk',
   'vdi',
   'parallels',
   'qcow',
@@ -47,6 +49,7 @@ export interface Seed {
 const SEEDS: Readonly<Record<FuzzFormat, () => Seed[] | Promise<Seed[]>>> = {
   qcow2: qcow2Seeds,
   vhdx: vhdxSeeds,
+  vmdk: vmdkSeeds,
   vdi: vdiSeeds,
   parallels: parallelsSeeds,
   qcow: () => readOnlySeeds('qcow'),

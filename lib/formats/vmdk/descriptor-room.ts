@@ -3,7 +3,7 @@ import { crc32 } from '../../bytes/crc32.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { spotIn } from './damage.ts'
+import { corrupt, spotIn } from './damage.ts'
 import { MOST_DESCRIPTOR_BYTES, SECTOR } from './layout.ts'
 
 /** How the note of a change begins that was not finished; behind it stand three numbers, the old text and the new one. */
@@ -41,9 +41,16 @@ export class DescriptorRoom {
     this.noted = findNote(bytes)
   }
 
-  /** @param length bytes of the room; undefined: all of the file */
+  /** @param length bytes of the room; undefined: all of the file. @throws VdiskError CORRUPT if there is no such room */
   static *read(store: ByteStore, at: number, length: number | undefined): Io<DescriptorRoom> {
     const end = yield* settle(store.size())
+    if (at > end) {
+      throw corrupt(store.name, 'its descriptor lies past its end', {
+        structure: 'descriptor',
+        at,
+        section: 'The Descriptor File',
+      })
+    }
     const bytes = new Uint8Array(Math.max(0, Math.min(length ?? MOST_DESCRIPTOR_BYTES, end - at)))
     yield* settle(store.read(at, bytes))
     return new DescriptorRoom(store, at, length === undefined ? undefined : bytes.length, bytes)
