@@ -178,7 +178,7 @@ export class Census {
 }
 
 /** Whether a range of a file holds anything: room that was given up is a hole, or zeros where the medium has no holes so small. */
-function* takesRoom(store: ByteStore, at: number, length: number): Io<boolean> {
+export function* takesRoom(store: ByteStore, at: number, length: number): Io<boolean> {
   const piece = new Uint8Array(Math.min(length, PIECE))
   for (let place = at; place < at + length; ) {
     const segment = yield* settle(store.segment?.(place) ?? { kind: 'data' as const, length })

@@ -2,6 +2,7 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Access, CreateShape, FormatDriver } from '../../contracts/driver.ts'
 import type { Image, Sample } from '../../contracts/image.ts'
 import type { Layer } from '../../contracts/layer.ts'
+import type { RepairReport } from '../../contracts/repair.ts'
 import type { Io } from '../../io/io.ts'
 import { checkVmdk } from './check.ts'
 import { createVmdk } from './create.ts'
@@ -10,6 +11,7 @@ import { vmdkInspector } from './inspect.ts'
 import { VmdkLayer, WritableVmdkLayer } from './layer.ts'
 import { DESCRIPTOR_MAGIC, ESX_MAGIC, SE_SPARSE_MAGIC, SPARSE_MAGIC } from './layout.ts'
 import { openParts } from './open.ts'
+import { repairVmdk } from './repair/repair.ts'
 
 /** VMware's format, and its delta disks. ["Virtual Disk Format 5.0"] */
 export const vmdk: FormatDriver = {
@@ -43,6 +45,10 @@ export const vmdk: FormatDriver = {
     yield* checkVmdk((layer as VmdkLayer).structure, report)
   },
   inspector: vmdkInspector,
+
+  *repair(image: Image, report: RepairReport) {
+    yield* repairVmdk(image, report)
+  },
 }
 
 function* openForWriting(image: Image): Io<WritableVmdkLayer> {

@@ -82,6 +82,11 @@ export class GrainDirectory {
     return new GrainDirectory(this.header, this.own && nothing, this.copy && nothing, this.end)
   }
 
+  /** Tables may lie as far as there in the file. */
+  reach(end: number): void {
+    this.end = Math.max(this.end, end)
+  }
+
   private checked(sector: number | undefined): number | undefined {
     if (sector === 0) return 0
     return sector !== undefined && this.isPlace(sector) ? sector * SECTOR : undefined

@@ -119,6 +119,12 @@ export function complaintsAbout(descriptor: Descriptor): string[] {
   return complaints
 }
 
+/** The descriptor without a note of ours that cannot be read: the parent is then a VMDK, known by its id. */
+export function withoutUnreadableLink(descriptor: Descriptor): Descriptor {
+  const isBad = descriptor.get(KEY.link) !== undefined && !linkIn(descriptor)
+  return isBad ? descriptor.with({ [KEY.link]: undefined }) : descriptor
+}
+
 /** The link with all that is known of it. */
 function storedLinkOf(descriptor: Descriptor): StoredLink {
   const link = parentLinkOf(descriptor)
