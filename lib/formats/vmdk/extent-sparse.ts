@@ -10,6 +10,7 @@ import { corrupt, unsupported } from './damage.ts'
 import type { ExtentFile, ExtentOpening, WritableExtentFile } from './extent-file.ts'
 import { GrainDirectory } from './grain-directory.ts'
 import { GrainTables } from './grain-tables.ts'
+import { SECTOR } from './layout.ts'
 import type { Space } from './space.ts'
 import { type SparseHeader, writeHeader } from './sparse-header.ts'
 import { clearSparse, resizeSparse, type SparseParts } from './sparse-resize.ts'
@@ -174,11 +175,18 @@ export class WritableSparseExtent extends SparseExtent implements WritableExtent
     const bytes = new Uint8Array(header.tableBytes)
     for (const table of this.differing) {
       const [own, copy] = [directory.ownPlace(table), directory.copyPlace(table)]
-      if (own === undefined || !copy) continue
-      if (own === 0) bytes.fill(0)
-      else yield* settle(this.store.read(own, bytes))
-      yield* settle(this.store.write(copy, bytes))
+      if (own === undefined) continue
+      if (copy) {
+        if (own === 0) bytes.fill(0)
+        else yield* settle(this.store.read(own, bytes))
+        yield* settle(this.store.write(copy, bytes))
+      } else {
+        // An entry that names no place must not come to name one that the file grows over.
+        directory.name(table, own / SECTOR, own / SECTOR)
+        this.writeBack.noteTable(table)
+      }
     }
+    yield* this.writeBack.relieve()
     yield* settle(this.store.flush())
   }
 

@@ -4,6 +4,9 @@ import { corrupt } from './damage.ts'
 import { ENTRY, SECTOR } from './layout.ts'
 import type { SparseHeader } from './sparse-header.ts'
 
+/** Stands for an entry that named a place outside the file: it stays impossible, however long the file becomes. */
+const IMPOSSIBLE = 0xffffffff
+
 /**
  * The grain directory and its copy: where the grain tables lie, in sectors; 0: nowhere. ["Grain Directory"]
  *
@@ -15,23 +18,20 @@ export class GrainDirectory {
   readonly own: Uint32Array | undefined
   /** undefined: there is none, or it lies where it cannot be read */
   readonly copy: Uint32Array | undefined
-  /** bytes in the file, as far as tables are concerned */
-  private end: number
 
-  private constructor(header: SparseHeader, own: Uint32Array | undefined, copy: Uint32Array | undefined, end: number) {
+  private constructor(header: SparseHeader, own: Uint32Array | undefined, copy: Uint32Array | undefined) {
     this.header = header
     this.own = own
     this.copy = copy
-    this.end = end
   }
 
   /** @throws VdiskError CORRUPT if neither of the two can be read */
   static *read(file: string, store: ByteStore, header: SparseHeader): Io<GrainDirectory> {
     const end = yield* settle(store.size())
-    const own = yield* readEntries(store, header.directoryAt, header.tables, end)
+    const own = yield* readEntries(store, header, header.directoryAt, end)
     const copy =
-      header.redundantAt === undefined ? undefined : yield* readEntries(store, header.redundantAt, header.tables, end)
-    if (own || copy) return new GrainDirectory(header, own, copy, end)
+      header.redundantAt === undefined ? undefined : yield* readEntries(store, header, header.redundantAt, end)
+    if (own || copy) return new GrainDirectory(header, own, copy)
     throw corrupt(file, 'its grain directory lies past its end', {
       structure: 'grain directory',
       at: header.directoryAt,
@@ -58,50 +58,45 @@ export class GrainDirectory {
     return this.checked(this.copy?.[table])
   }
 
+  /** Sectors of all tables, and of those copies that are no table of their own. */
+  get sectors(): Uint32Array[] {
+    const copies = this.copy?.map((sector, table) => (this.own?.[table] === sector ? 0 : sector))
+    const known = [this.own, copies].flatMap((one) => one ?? [])
+    return known.map((sectors) => sectors.map((sector) => (sector === IMPOSSIBLE ? 0 : sector)))
+  }
+
   /** From now on a table lies there, and its copy. Sectors of the file. */
   name(table: number, own: number, copy: number | undefined): void {
     if (this.own) this.own[table] = own
     if (this.copy && copy !== undefined) this.copy[table] = copy
-    this.end = Math.max(this.end, own * SECTOR + this.header.tableBytes, (copy ?? 0) * SECTOR + this.header.tableBytes)
   }
 
   /** The directory of another size, with more tables behind those it has, or without those that are too many. */
   resized(header: SparseHeader, own: readonly number[], copy: readonly number[]): GrainDirectory {
     const changed = (entries: Uint32Array | undefined, more: readonly number[]): Uint32Array | undefined =>
       entries && Uint32Array.from([...entries.subarray(0, header.tables), ...more])
-    const farthest = Math.max(
-      0,
-      ...[own.at(-1), copy.at(-1)].map((sector) => (sector ?? 0) * SECTOR + header.tableBytes),
-    )
-    return new GrainDirectory(header, changed(this.own, own), changed(this.copy, copy), Math.max(this.end, farthest))
+    return new GrainDirectory(header, changed(this.own, own), changed(this.copy, copy))
   }
 
   /** The directory without tables. */
   emptied(): GrainDirectory {
     const nothing = new Uint32Array(0)
-    return new GrainDirectory(this.header, this.own && nothing, this.copy && nothing, this.end)
-  }
-
-  /** Tables may lie as far as there in the file. */
-  reach(end: number): void {
-    this.end = Math.max(this.end, end)
+    return new GrainDirectory(this.header, this.own && nothing, this.copy && nothing)
   }
 
   private checked(sector: number | undefined): number | undefined {
-    if (sector === 0) return 0
-    return sector !== undefined && this.isPlace(sector) ? sector * SECTOR : undefined
-  }
-
-  /** Whether a grain table can lie there. @param sector of the file */
-  isPlace(sector: number): boolean {
-    return sector > 0 && sector * SECTOR + this.header.tableBytes <= this.end
+    return sector === undefined || sector === IMPOSSIBLE ? undefined : sector * SECTOR
   }
 }
 
-function* readEntries(store: ByteStore, at: number, count: number, end: number): Io<Uint32Array | undefined> {
-  if (at === 0 || at + count * ENTRY > end) return undefined
-  const bytes = new Uint8Array(count * ENTRY)
+function* readEntries(store: ByteStore, header: SparseHeader, at: number, end: number): Io<Uint32Array | undefined> {
+  const { tables, tableBytes } = header
+  if (at === 0 || at + tables * ENTRY > end) return undefined
+  const bytes = new Uint8Array(tables * ENTRY)
   yield* settle(store.read(at, bytes))
   const view = new DataView(bytes.buffer)
-  return Uint32Array.from({ length: count }, (_, index) => view.getUint32(index * ENTRY, true))
+  return Uint32Array.from({ length: tables }, (_, index) => {
+    const sector = view.getUint32(index * ENTRY, true)
+    return sector * SECTOR + tableBytes > end ? IMPOSSIBLE : sector
+  })
 }

@@ -238,10 +238,7 @@ export class GrainTables implements TableStore {
 
 /** Where grains cannot be: readers that do not look would show a guest the tables of its own disk. */
 function placesOf(header: SparseHeader, directory: GrainDirectory): MetadataPlaces {
-  // A copy that is the same table is no second structure.
-  const copies = directory.copy?.map((sector, table) => (directory.own?.[table] === sector ? 0 : sector))
-  const tables = [directory.own, copies].flatMap((one) => one ?? [])
-  const places = MetadataPlaces.of(tables, header.tableBytes / SECTOR)
+  const places = MetadataPlaces.of(directory.sectors, header.tableBytes / SECTOR)
   const directorySectors = Math.ceil((header.tables * ENTRY) / SECTOR)
   places.add(0, 1)
   if (header.descriptor) places.add(header.descriptor.at / SECTOR, header.descriptor.length / SECTOR)

@@ -35,9 +35,20 @@ export class Patient {
     return new Patient(yield* read(store, header, how.hasParent), how)
   }
 
-  /** Reads directories anew, from where the header says now. */
-  *reread(header: SparseHeader): Io<void> {
-    this.tables = yield* read(this.store, header, this.hasParent)
+  /** Changes the header, durably, and reads the directories anew from where it says now. */
+  *reread(changes: Partial<SparseHeader['fields']> = {}): Io<void> {
+    const { header } = this.tables
+    if (Object.keys(changes).length > 0) {
+      yield* writeHeader(this.store, changes)
+      yield* settle(this.store.flush())
+    }
+    const fields = { ...header.fields, ...changes }
+    const [directoryAt, redundantAt] = [
+      Number(fields.directoryOffset) * SECTOR,
+      fields.redundantDirectoryOffset * SECTOR,
+    ]
+    const moved = { ...header, fields, directoryAt, ...(header.redundantAt === undefined ? {} : { redundantAt }) }
+    this.tables = yield* read(this.store, moved, this.hasParent)
   }
 
   /** Room behind all that the file has, on the border of a grain; what is not written there is zero. */
@@ -92,18 +103,12 @@ export class Patient {
     return (copy ? redundantAt : directoryAt) + table * ENTRY
   }
 
-  /** Points a directory at a table. Durable when it returns, as is the table. */
+  /** Points a directory at a table, or at none. Durable when it returns. @param place bytes in the file */
   *nameTable(table: number, place: number, copy: boolean): Io<void> {
-    yield* settle(this.store.flush())
     const bytes = new Uint8Array(ENTRY)
     new DataView(bytes.buffer).setUint32(0, place / SECTOR, true)
     yield* settle(this.store.write(this.directoryEntryAt(table, copy), bytes))
     yield* settle(this.store.flush())
-    const { directory } = this.tables
-    const entries = copy ? directory.copy : directory.own
-    if (entries) entries[table] = place / SECTOR
-    directory.reach(place + directory.header.tableBytes)
-    this.tables.places.add(place / SECTOR, directory.header.tableBytes / SECTOR)
   }
 }
 
