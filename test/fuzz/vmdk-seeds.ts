@@ -13,7 +13,7 @@ export async function vmdkSeeds(): Promise<Seed[]> {
     'child with zeroed grains': { size: 6 << 20, options: { ...small, zeroed_grain: 'on' }, child: true },
     flat: { size: 1 << 20, options: { subformat: 'monolithicFlat' } },
     pieces: { size: 3 << 20, options: { ...small, subformat: 'twoGbMaxExtentSparse', extent_size: '1M' } },
-    'large disk': { size: 2 ** 40 },
+    'large disk': { size: 2 ** 36 },
   }
   const made: Seed[] = []
   for (const [name, making] of Object.entries(makings)) {

@@ -79,10 +79,16 @@ export class GrainTables implements TableStore {
       return { kind, length: run, store: this.store, at: sector * SECTOR + skip }
     }
     let count = this.silentRun(page, index, most, kind)
-    for (let looks = 1; index + count === looks * (tableBytes / ENTRY) && count < wanted; looks++) {
-      if (looks > TABLES_PER_LOOK) break
-      const next = this.cache.peek((grain + count) * ENTRY) ?? (yield* this.load(grain + count))
-      const more = this.silentRun(next, 0, Math.min(wanted - count, tableBytes / ENTRY), kind)
+    for (let looks = 0; looks < TABLES_PER_LOOK && count < wanted; looks++) {
+      const next = grain + count
+      if ((next * ENTRY) % tableBytes !== 0) break
+      const empty = kind === this.kindOf(GRAIN_ENTRY.silent) ? yield* this.emptyTables(next, wanted - count) : 0
+      if (empty > 0) {
+        count += empty
+        continue
+      }
+      const table = this.cache.peek(next * ENTRY) ?? (yield* this.load(next))
+      const more = this.silentRun(table, 0, Math.min(wanted - count, tableBytes / ENTRY), kind)
       if (more === 0) break
       count += more
     }
@@ -188,6 +194,23 @@ export class GrainTables implements TableStore {
       if (this.complaintAbout(sector, this.usedOf(first + index)) !== undefined) return false
     }
     return true
+  }
+
+  /** How many grains from `grain` on, the first of a table, have tables that are holes of the file, and not in memory. */
+  private *emptyTables(grain: number, most: number): Io<number> {
+    const { store, directory, cache } = this
+    const { tableBytes } = this.header
+    const first = (grain * ENTRY) / tableBytes
+    const place = directory.ownPlace(first)
+    if (!place || !store.segment || place >= this.space.end) return 0
+    const segment = yield* settle(store.segment(place))
+    if (segment.kind === 'data') return 0
+    const wanted = Math.min(Math.ceil((most * ENTRY) / tableBytes), Math.floor(segment.length / tableBytes))
+    const held = cache.nextHeld(first * tableBytes, (first + wanted) * tableBytes)
+    const end = Math.floor(held / tableBytes)
+    let table = first
+    while (table < end && directory.ownPlace(table) === place + (table - first) * tableBytes) table++
+    return Math.min(most, ((table - first) * tableBytes) / ENTRY)
   }
 
   private dataRun(page: Page, index: number, most: number, sector: number): number {

@@ -18,7 +18,10 @@ export interface TableGroup {
   readonly copy: DataView | undefined
 }
 
-/** A walk over all tables, some at a time; those that neither the directory nor its copy names are left out. */
+/**
+ * A walk over all tables, some at a time; those that neither the directory nor its copy names are left out, and those that
+ * say nothing, as do their copies.
+ */
 export class TableWalk {
   private readonly store: ByteStore
   private readonly directory: GrainDirectory
@@ -36,6 +39,14 @@ export class TableWalk {
 
   /** The next group; undefined at the end. What it holds is valid until the one after it is asked for. */
   *group(): Io<TableGroup | undefined> {
+    for (;;) {
+      const group = yield* this.nextGroup()
+      const isWhole = group?.own && (group.copy || !this.directory.copy)
+      if (!isWhole || !isEmpty(group.own) || !isEmpty(group.copy)) return group
+    }
+  }
+
+  private *nextGroup(): Io<TableGroup | undefined> {
     const { directory } = this
     const { tables, tableBytes } = directory.header
     yield* this.pace.keep()
@@ -67,7 +78,24 @@ export class TableWalk {
   private *read(buffer: Uint8Array, at: number | undefined, length: number): Io<DataView | undefined> {
     if (!at) return undefined
     const bytes = buffer.subarray(0, length)
-    yield* settle(this.store.read(at, bytes))
+    const segment = this.store.segment && (yield* settle(this.store.segment(at)))
+    if (segment?.kind === 'hole' && segment.length >= length) bytes.fill(0)
+    else yield* settle(this.store.read(at, bytes))
     return new DataView(bytes.buffer, bytes.byteOffset, length)
   }
+}
+
+const NOTHING = Buffer.alloc(STRIDE)
+
+function isEmpty(view: DataView | undefined): boolean {
+  return (
+    !view ||
+    NOTHING.compare(
+      new Uint8Array(view.buffer, view.byteOffset, view.byteLength),
+      0,
+      view.byteLength,
+      0,
+      view.byteLength,
+    ) === 0
+  )
 }
