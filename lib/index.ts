@@ -64,6 +64,22 @@ export {
   revertToSnapshot,
   type SnapshotEntry,
 } from './jobs/snapshot.ts'
+export { sidecarOfImage } from './jobs/tracked-disk.ts'
+export {
+  type ChangedExtent,
+  changeMapOf,
+  changesSince,
+  checkpoint,
+  disableOpen,
+  disableTracking,
+  type EnableTrackingOptions,
+  enableOpen,
+  enableTracking,
+  forgetConsumer,
+  statusOf,
+  type TrackingStatus,
+  trackingStatus,
+} from './jobs/tracking.ts'
 export {
   discardUndo,
   planUndo,
@@ -80,5 +96,7 @@ export { isExtended } from './partitions/mbr.ts'
 export type { Partition, PartitionTable } from './partitions/partition.ts'
 export { PartitionDevice } from './partitions/partition-device.ts'
 export { type PartitionTableOptions, readPartitionTable } from './partitions/partition-table.ts'
+export type { Answer, ChangeMap } from './tracking/change-map.ts'
+export { formatToken, parseToken, type Token } from './tracking/token.ts'
 export type { Objection } from './undo/restore.ts'
 export type { KeptJournal } from './undo/session.ts'

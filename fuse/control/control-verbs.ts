@@ -10,39 +10,14 @@ import {
   surveyDisk,
   VdiskError,
 } from '../../lib/index.ts'
-import type { HeldDisk } from '../held-disk.ts'
-import type { MountedImage } from '../records.ts'
-import type { Exhibit } from '../tree/exhibit.ts'
 import type { ControlHandler } from './control.ts'
 import { type ControlRequest, type ControlVerb, notUnderstood } from './control-protocol.ts'
-
-/** One disk of a mount, for those who ask about it. */
-export interface ServedDisk {
-  readonly held: HeldDisk
-  readonly exhibit: Exhibit
-  readonly mounted: MountedImage
-}
-
-/** What the server of a mount lets others ask. */
-export interface ControlTarget {
-  readonly disks: readonly ServedDisk[]
-  /** Everything about the mount that is the same for all its disks. */
-  about(): object
-  /**
-   * Unmounts.
-   *
-   * @returns when everything is durable and the images are closed
-   * @throws VdiskError IN_USE: then nothing has changed; or what kept things from being durable
-   */
-  unmount(): Promise<void>
-}
-
-/** Runs of a map in one answer, at most. */
-const MOST_RUNS = 4096
+import { type ControlTarget, diskOf, MOST_RUNS, numberIn } from './control-target.ts'
+import { track } from './control-tracking.ts'
 
 type Verb = (target: ControlTarget, request: ControlRequest, tell: (progress: object) => void) => Promise<object>
 
-const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, partitions, map, resize, flush, unmount }
+const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, partitions, map, resize, track, flush, unmount }
 
 /** Answers what is asked about a mount. */
 export function controlVerbs(target: ControlTarget): ControlHandler {
@@ -116,23 +91,4 @@ async function unmount(target: ControlTarget, _: ControlRequest, tell: (progress
   tell({ phase: 'unmount' })
   await target.unmount()
   return { unmounted: target.disks.map(({ held }) => held.image) }
-}
-
-/** @throws VdiskError NOT_FOUND, or REFUSED where there are several and none is named */
-function diskOf({ disks }: ControlTarget, { image }: ControlRequest): ServedDisk {
-  const found = image === undefined ? disks : disks.filter(({ mounted }) => mounted.image === image)
-  if (found.length === 1) return found[0] as ServedDisk
-  const names = disks.map(({ mounted }) => mounted.image).join(', ')
-  throw new VdiskError(image === undefined ? 'REFUSED' : 'NOT_FOUND', {
-    message:
-      image === undefined ? 'Cannot tell which image is meant' : `Cannot find ${image} among what is mounted here`,
-    advice: `Give "image" as one of: ${names}`,
-  })
-}
-
-/** A whole number among the arguments. @throws VdiskError UNSUPPORTED if it is something else */
-function numberIn(request: ControlRequest, name: string): number | undefined {
-  const value = request[name]
-  if (value === undefined || Number.isSafeInteger(value)) return value as number | undefined
-  throw notUnderstood(`"${name}" must be a whole number`)
 }

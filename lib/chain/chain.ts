@@ -99,9 +99,9 @@ export class Chain implements Device {
   /**
    * From now on a witness hears of every change before it happens. The chain closes it, after everything else.
    *
-   * @param open gives it, while nothing is under way that it would not hear of
+   * @param open gives it, while nothing is under way that it would not hear of; undefined: from now on nobody does
    */
-  *attend(open: () => Io<Witness>): Io<void> {
+  *attend(open: () => Io<Witness | undefined>): Io<void> {
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {
       this.attending = yield* open()

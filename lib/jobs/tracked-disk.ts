@@ -62,6 +62,11 @@ export function openSidecar(
   return files.open(sidecar, { write: access === 'write', noFollow: true, durable: options.durable ?? true, ...lock })
 }
 
+/** The sidecar of an image of this machine. */
+export function sidecarOfImage(file: string): string {
+  return sidecarOf(file, hostFiles)
+}
+
 /** What a change map wants to know of its disk. */
 export function howFor(chain: Chain, files: Files, sidecar: string): Omit<ChangeMapOptions, 'store'> {
   const top = chain.layers.at(-1) as Layer

@@ -11,6 +11,9 @@ import { formatToken, parseToken, type Token } from '../tracking/token.ts'
 import { filesOf, type OpenOptions, openUntracked } from './images.ts'
 import { howFor, openSidecar, sidecarOf, subjectOf } from './tracked-disk.ts'
 
+/** Bytes that share a counter, unless it is said otherwise. */
+const USUAL_GRANULARITY = 65536
+
 export interface EnableTrackingOptions extends OpenOptions {
   /** bytes of the disk that share a counter, a power of two; default 64 KiB */
   readonly granularity?: number | undefined
@@ -51,6 +54,16 @@ export interface ChangedExtent {
  */
 export async function enableTracking(file: string, options: EnableTrackingOptions = {}): Promise<string> {
   return formatToken(await promised(enable(file, options)))
+}
+
+/** Forgets where a consumer stands. @throws VdiskError NOT_FOUND if changes are not tracked */
+export async function forgetConsumer(file: string, consumer: string, options: OpenOptions = {}): Promise<void> {
+  await promised(
+    withSidecar(file, 'write', options, function* ({ store, how, subject }) {
+      const map = yield* ChangeMap.view(subject, { ...how, store })
+      yield* map.forget(consumer)
+    }),
+  )
 }
 
 /** Ends tracking: who asks later is told that all of the disk may have changed. @throws VdiskError NOT_FOUND, IN_USE */
@@ -107,8 +120,9 @@ export async function changesSince(
   return await promised(
     withSidecar(file, 'read', options, function* ({ store, how, subject }) {
       const map = yield* ChangeMap.view(subject, { ...how, store })
-      const token = given ?? (options.consumer === undefined ? undefined : map.tokenOf(options.consumer))
-      return yield* map.changes(token, (offset, length) => options.visit?.({ offset, length }))
+      return yield* map.changes(given ?? map.tokenOf(options.consumer), (offset, length) =>
+        options.visit?.({ offset, length }),
+      )
     }),
   )
 }
@@ -124,40 +138,85 @@ export function statusOf(map: ChangeMap, chain: Chain, sidecar: string): Trackin
   return { image: name, sidecar, trackId, granularity, size, required, began, problem: map.problem, consumers }
 }
 
-function* enable(file: string, options: EnableTrackingOptions): Io<Token> {
-  const files = filesOf(options)
-  const sidecar = sidecarOf(file, files)
-  const granularity = options.granularity ?? 65536
-  assertGranularity(file, granularity)
-  if (files.look(sidecar) && !options.anew) {
+/** As `enableTracking`, for a disk that is open for writing, and may be in use. @param file the image that is written */
+export function* enableOpen(chain: Chain, file: string, options: EnableTrackingOptions): Io<string> {
+  assertMayBegin(file, options)
+  let begun: Token | undefined
+  const before = changeMapOf(chain)
+  yield* chain.attend(function* () {
+    begun = yield* make(chain, file, options)
+    if (before) yield* before.abandon()
+    const files = filesOf(options)
+    const sidecar = sidecarOf(file, files)
+    const store = openSidecar(files, sidecar, 'write', options)
+    return yield* ChangeMap.open(subjectOf(chain, undefined), { ...howFor(chain, files, sidecar), store })
+  })
+  return formatToken(begun as Token)
+}
+
+/** As `disableTracking`, for a disk that is open for writing. @throws VdiskError NOT_FOUND */
+export function* disableOpen(chain: Chain, file: string, options: OpenOptions): Io<void> {
+  const map = changeMapOf(chain)
+  if (!map) throw untracked(file)
+  yield* chain.attend(function* () {
+    yield* map.abandon()
+    const files = filesOf(options)
+    const sidecar = sidecarOf(file, files)
+    files.remove(sidecar)
+    files.flushFolder(path.dirname(sidecar))
+    return undefined
+  })
+}
+
+function assertMayBegin(file: string, options: EnableTrackingOptions): void {
+  const { least, most } = LIMIT.granularity
+  const { granularity = USUAL_GRANULARITY } = options
+  if (granularity < least || granularity > most || !Number.isInteger(Math.log2(granularity))) {
     throw new VdiskError('REFUSED', {
-      message: `Cannot begin to track ${file}: its changes are tracked already`,
+      message: `Cannot begin to track ${file}: granules cannot have ${granularity} bytes`,
       where: { file },
-      advice: 'See who relies on it: vdisk track status IMAGE. To begin anew all the same: --anew',
+      advice: `Give a power of two from ${least} to ${most}; 64K is usual.`,
     })
   }
+  const files = filesOf(options)
+  if (options.anew || !files.look(sidecarOf(file, files))) return
+  throw new VdiskError('REFUSED', {
+    message: `Cannot begin to track ${file}: its changes are tracked already`,
+    where: { file },
+    advice: 'See who relies on it: vdisk track status IMAGE. To begin anew all the same: --anew',
+  })
+}
+
+function* enable(file: string, options: EnableTrackingOptions): Io<Token> {
+  assertMayBegin(file, options)
   const chain = yield* openUntracked(file, { ...options, writable: false })
   try {
-    const subject = subjectOf(chain, undefined)
-    assertTrackable(file, subject.size)
-    const partial = `${sidecar}.partial`
-    files.remove(partial, { missing: 'allow' })
-    const store = files.open(partial, { write: true, create: 'new', noFollow: true })
-    try {
-      const at = Date.now()
-      yield* ChangeMap.create(store, subject, { granularity, required: options.required ?? false, at })
-      const map = yield* ChangeMap.view(subject, { ...howFor(chain, files, partial), store })
-      files.rename(partial, sidecar)
-      files.flushFolder(path.dirname(sidecar))
-      return { trackId: map.facts.trackId, epoch: 0, size: subject.size }
-    } catch (error) {
-      files.remove(partial, { missing: 'allow' })
-      throw error
-    } finally {
-      store.close()
-    }
+    return yield* make(chain, file, options)
   } finally {
     yield* chain.close()
+  }
+}
+
+/** Makes a sidecar, which has its name when it is complete. */
+function* make(chain: Chain, file: string, options: EnableTrackingOptions): Io<Token> {
+  const files = filesOf(options)
+  const sidecar = sidecarOf(file, files)
+  const subject = subjectOf(chain, undefined)
+  assertTrackable(file, subject.size)
+  const partial = `${sidecar}.partial`
+  files.remove(partial, { missing: 'allow' })
+  const store = files.open(partial, { write: true, create: 'new', noFollow: true })
+  try {
+    const { granularity = USUAL_GRANULARITY, required = false } = options
+    const trackId = yield* ChangeMap.create(store, subject, { granularity, required, at: Date.now() })
+    files.rename(partial, sidecar)
+    files.flushFolder(path.dirname(sidecar))
+    return { trackId, epoch: 0, size: subject.size }
+  } catch (error) {
+    files.remove(partial, { missing: 'allow' })
+    throw error
+  } finally {
+    store.close()
   }
 }
 
@@ -198,15 +257,5 @@ function untracked(file: string): VdiskError {
     message: `Cannot tell changes of ${file}: they are not tracked`,
     where: { file },
     advice: `Begin with: vdisk track enable ${file}`,
-  })
-}
-
-function assertGranularity(file: string, granularity: number): void {
-  const { least, most } = LIMIT.granularity
-  if (granularity >= least && granularity <= most && Number.isInteger(Math.log2(granularity))) return
-  throw new VdiskError('REFUSED', {
-    message: `Cannot begin to track ${file}: granules cannot have ${granularity} bytes`,
-    where: { file },
-    advice: `Give a power of two from ${least} to ${most}; 64K is usual.`,
   })
 }

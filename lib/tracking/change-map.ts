@@ -5,6 +5,7 @@ import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { type Bond, bondOf, type Subject } from './binding.ts'
+import { ChangedRuns } from './changed-runs.ts'
 import { CounterTable } from './counter-table.ts'
 import { IntentMap } from './intent-map.ts'
 import { COUNTERS, LIMIT, REGION } from './layout.ts'
@@ -106,16 +107,17 @@ export class ChangeMap implements Witness {
     this.folded = this.now()
   }
 
-  /** Makes a sidecar in a store that is empty. */
+  /** Makes a sidecar in a store that is empty. @returns its trackId */
   static *create(
     store: ByteStore,
     subject: Subject,
     { granularity, required, at }: { granularity: number; required: boolean; at: number },
-  ): Io<void> {
+  ): Io<string> {
     assertTrackable(store.name, subject.size)
+    const trackId = randomGuid()
     const own = store.stamp?.()
     yield* Superblock.new(store, {
-      trackId: randomGuid(),
+      trackId,
       granularity,
       state: 'clean',
       epoch: 1,
@@ -131,6 +133,7 @@ export class ChangeMap implements Witness {
       required,
       reason: 'tracking has begun since',
     }).write({})
+    return trackId
   }
 
   /**
@@ -206,7 +209,6 @@ export class ChangeMap implements Witness {
     try {
       // Whoever read the disk after the checkpoint may have seen it before this change.
       if (begun !== this.epoch && this.lost === undefined) {
-        for (let number = first; number <= last; number++) this.regionOf(number).touched = true
         yield* this.stamp(offset, length, this.epoch)
       }
     } catch (error) {
@@ -264,7 +266,7 @@ export class ChangeMap implements Witness {
   }
 
   /** The token a consumer was given last; undefined: there is none that is still good for anything. */
-  tokenOf(name: string): Token | undefined {
+  tokenOf(name: string | undefined): Token | undefined {
     const { consumers, firstEpoch, trackId } = this.superblock.facts
     const known = consumers.find((one) => one.name === name)
     return known && known.epoch >= firstEpoch ? { trackId, epoch: known.epoch, size: known.size } : undefined
@@ -274,47 +276,43 @@ export class ChangeMap implements Witness {
    * Tells each range that may have changed since a token, in order; or, where that cannot be said, why all of the disk counts.
    *
    * @param visit gets bytes on the disk
+   * @param from where to begin; what lies before is not looked at
    */
-  *changes(token: Token | undefined, visit: (offset: number, length: number) => void): Io<Answer> {
+  *changes(token: Token | undefined, visit: (offset: number, length: number) => void, start = 0): Io<Answer> {
     const { granularity, size } = this
     const full = this.reasonForAll(token)
     if (full !== undefined || token === undefined) {
-      if (size > 0) visit(0, size)
+      if (size > start) visit(start, size - start)
       return { full, size, granularity }
     }
+    const runs = new ChangedRuns(visit)
     const end = Math.min(size, this.unchangedSize(token))
     const granules = Math.floor(end / granularity)
-    let from = 0
-    let to = 0
-    const add = (first: number, next: number): void => {
-      if (first === to) to = next
-      else {
-        if (to > from) visit(from * granularity, (to - from) * granularity)
-        from = first
-        to = next
-      }
-    }
-    yield* this.counters.walk(0, ceilDiv(granules, COUNTERS), token.epoch, ({ number, counters }) => {
+    const firstPage = Math.floor(start / granularity / COUNTERS)
+    yield* this.counters.walk(firstPage, ceilDiv(granules, COUNTERS), token.epoch, ({ number, counters }) => {
       const first = number * COUNTERS
       const count = Math.min(COUNTERS, granules - first)
-      for (let i = 0; i < count; i++) if ((counters[i] as number) > token.epoch) add(first + i, first + i + 1)
+      for (let i = Math.max(0, Math.floor(start / granularity) - first); i < count; i++) {
+        const at = (first + i) * granularity
+        if ((counters[i] as number) > token.epoch) runs.add(Math.max(start, at), at + granularity)
+      }
     })
-    // The last granule may be cut short; it, and what is behind, by bytes.
-    const rest = granules * granularity
-    const tail = end === size ? yield* this.tailChanged(granules, token) : true
-    const restEnd = tail ? size : rest
-    if (to > from && to * granularity === rest && restEnd > rest)
-      visit(from * granularity, restEnd - from * granularity)
-    else {
-      if (to > from) visit(from * granularity, (to - from) * granularity)
-      if (restEnd > rest) visit(rest, restEnd - rest)
-    }
+    // The last granule may be cut short, or the disk have ended there once.
+    if (end < size || (yield* this.tailChanged(granules, token)))
+      runs.add(Math.max(start, granules * granularity), size)
+    runs.finish()
     return { full, size, granularity }
   }
 
   /** What was recorded up to now counts for nothing: whoever asks next is told that all may have changed. Durable. */
   *lose(reason: string): Io<void> {
     yield* this.turns.take(() => this.loseNow(reason))
+  }
+
+  /** Lets the sidecar go, which is about to be removed or replaced. Until then it says that changes were missed. */
+  *abandon(): Io<void> {
+    yield* this.lose('tracking was ended')
+    yield* settle(this.options.store.close())
   }
 
   *close(): Io<void> {
@@ -435,7 +433,10 @@ export class ChangeMap implements Witness {
   private leave(first: number, last: number): void {
     for (let number = first; number <= last; number++) {
       const region = this.regions.get(number)
-      if (region) region.underWay--
+      if (!region) continue
+      region.underWay--
+      // Its counters may be younger than what a folding under way has written.
+      region.touched = true
     }
   }
 

@@ -1,0 +1,205 @@
+import { ask, assertOneImage, holderOf } from '../../fuse/control/control-client.ts'
+import {
+  type Answer,
+  type ChangedExtent,
+  changesSince,
+  checkpoint,
+  disableTracking,
+  enableTracking,
+  fileIdOf,
+  forgetConsumer,
+  formatSize,
+  sidecarOfImage,
+  type TrackingStatus,
+  trackingStatus,
+} from '../../lib/index.ts'
+import { type OpenArguments, openOptions, toOpenOptions, toSize } from '../arguments.ts'
+import { type Call, defineCommand, EXIT } from '../command.ts'
+import { printable } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
+
+interface TrackArguments extends OpenArguments {
+  action: 'enable' | 'disable' | 'status' | 'checkpoint' | 'changes'
+  image: string
+  since: string | undefined
+  consumer: string | undefined
+  granularity: string | undefined
+  required: boolean
+  anew: boolean
+  count: boolean
+}
+
+/** Options that only some actions know. */
+const CONCERNS: Readonly<Record<string, readonly string[]>> = {
+  since: ['changes'],
+  consumer: ['changes', 'checkpoint', 'disable'],
+  granularity: ['enable'],
+  required: ['enable'],
+  anew: ['enable'],
+  count: ['changes'],
+}
+
+export const command = defineCommand<TrackArguments>({
+  usage: '<action> <image>',
+  describe:
+    'Records which parts of a disk are written to, so that backup programs can ask what changed since they last looked. What\nis written through vdisk is recorded in IMAGE.vdisk-track; where anything may have been missed, all of the disk counts.',
+  examples: [
+    [
+      'vdisk track enable disk.vhdx',
+      'from now on changes are recorded, mounted or not; prints the token of this moment',
+    ],
+    ['vdisk track checkpoint disk.vhdx', 'prints a token: whoever has it can ask what changed since'],
+    ['vdisk track changes disk.vhdx --since TOKEN', 'the ranges that changed'],
+    ['vdisk track checkpoint disk.vhdx --consumer nightly', 'the token is remembered under a name'],
+    ['vdisk track changes disk.vhdx --consumer nightly --count', 'how much changed since'],
+    ['vdisk track status disk.vhdx', 'since when, and who has asked'],
+    ['vdisk track disable disk.vhdx', 'ends it'],
+  ],
+  options: (yargs) =>
+    openOptions(yargs)
+      .positional('action', { choices: ['enable', 'disable', 'status', 'checkpoint', 'changes'], demandOption: true })
+      .positional('image', { type: 'string', demandOption: true })
+      .option('since', { type: 'string', describe: 'changes: a token; without one, all of the disk counts' })
+      .option('consumer', {
+        type: 'string',
+        describe: 'name whose token is used, remembered, or with disable forgotten',
+      })
+      .option('granularity', { type: 'string', describe: 'enable: bytes told apart, a power of two; default 64K' })
+      .option('required', {
+        type: 'boolean',
+        default: false,
+        describe: 'enable: what cannot be recorded must not be written; else all counts as changed then',
+      })
+      .option('anew', { type: 'boolean', default: false, describe: 'enable: although it is; older tokens end' })
+      .option('count', { type: 'boolean', default: false, describe: 'changes: only how much' }) as never,
+  async run(call) {
+    for (const [name, actions] of Object.entries(CONCERNS)) {
+      const value = call.args[name as keyof TrackArguments]
+      if (!value || actions.includes(call.args.action)) continue
+      throw new UsageError(
+        `Cannot use --${name} with track ${call.args.action}: it belongs to ${actions.join(' and ')}`,
+        'To see what there is: vdisk track --help',
+      )
+    }
+    await ACTIONS[call.args.action](call)
+    return EXIT.ok
+  },
+})
+
+const ACTIONS = { enable, disable, status, checkpoint: mark, changes }
+
+async function enable({ args, out }: Call<TrackArguments>): Promise<void> {
+  const { required, anew } = args
+  const granularity = args.granularity === undefined ? undefined : toSize(args.granularity, '--granularity')
+  const mounted = await askMounted<{ token: string }>(args, { granularity, required, anew })
+  const token =
+    mounted?.token ?? (await enableTracking(args.image, { ...toOpenOptions(args), granularity, required, anew }))
+  out.document({ image: args.image, sidecar: sidecarOfImage(args.image), token })
+  out.line(token)
+  out.note(
+    `what is written to ${printable(args.image)} through vdisk is recorded from now on, in ${printable(sidecarOfImage(args.image))}`,
+  )
+  out.note(`to see what changed since: vdisk track changes ${printable(args.image)} --since ${token}`)
+}
+
+async function disable({ args, out }: Call<TrackArguments>): Promise<void> {
+  const { image, consumer } = args
+  const mounted = await askMounted(args, { consumer })
+  if (!mounted && consumer !== undefined) await forgetConsumer(image, consumer, toOpenOptions(args))
+  else if (!mounted) await disableTracking(image, toOpenOptions(args))
+  out.document({ image, consumer })
+  out.line(
+    consumer === undefined
+      ? `Changes of ${printable(image)} are not recorded any more.`
+      : `Forgot ${printable(consumer)}: its next question is answered with all of the disk.`,
+  )
+}
+
+async function status({ args, out }: Call<TrackArguments>): Promise<void> {
+  const found = (await askMounted<TrackingStatus>(args, {})) ?? (await trackingStatus(args.image, toOpenOptions(args)))
+  out.document({ ...found, image: args.image })
+  out.line(`tracked since  ${timeOf(found.began)}${found.required ? ', required' : ''}`)
+  out.line(`granularity    ${formatSize(found.granularity)}`)
+  out.line(`sidecar        ${printable(found.sidecar)}`)
+  if (found.problem !== undefined)
+    out.line(`problem        all of the disk counts as changed: ${printable(found.problem)}`)
+  for (const { name, at } of found.consumers) out.line(`consumer       ${printable(name)}, last at ${timeOf(at)}`)
+}
+
+async function mark({ args, out }: Call<TrackArguments>): Promise<void> {
+  const { image, consumer } = args
+  const mounted = await askMounted<{ token: string }>(args, { consumer })
+  const token =
+    mounted?.token ??
+    (await checkpoint(image, { ...toOpenOptions(args), ...(consumer === undefined ? {} : { consumer }) }))
+  out.document({ image, consumer, token })
+  out.line(token)
+}
+
+async function changes({ args, out }: Call<TrackArguments>): Promise<void> {
+  const { image } = args
+  const extents: ChangedExtent[] = []
+  let [bytes, count] = [0, 0]
+  const visit = (extent: ChangedExtent): void => {
+    bytes += extent.length
+    count++
+    if (!args.count) extents.push(extent)
+  }
+  const answer = (await changesOfMounted(args, visit)) ?? (await changesOfFile(args, visit))
+  const { full, size, granularity } = answer
+  out.document({
+    image,
+    full: full !== undefined,
+    reason: full,
+    size,
+    granularity,
+    count,
+    bytes,
+    ...(args.count ? {} : { extents }),
+  })
+  if (full !== undefined) out.note(`all of the disk counts as changed: ${printable(full)}`)
+  if (args.count) out.line(`${count} ${count === 1 ? 'range' : 'ranges'}, ${formatSize(bytes)} of ${formatSize(size)}`)
+  for (const { offset, length } of extents) out.line(`${offset} ${length}`)
+}
+
+async function changesOfFile(args: TrackArguments, visit: (extent: ChangedExtent) => void): Promise<Answer> {
+  const { image, since, consumer } = args
+  return await changesSince(image, since, {
+    ...toOpenOptions(args),
+    visit,
+    ...(consumer === undefined ? {} : { consumer }),
+  })
+}
+
+/** Piece by piece, for an answer of the server has an end. */
+async function changesOfMounted(
+  args: TrackArguments,
+  visit: (extent: ChangedExtent) => void,
+): Promise<Answer | undefined> {
+  const { since, consumer } = args
+  let answer: (Answer & { extents: readonly ChangedExtent[]; next?: number }) | undefined
+  for (let from: number | undefined = 0; from !== undefined; from = answer.next) {
+    answer = await askMounted(args, { since, consumer, from })
+    if (!answer) return undefined
+    for (const extent of answer.extents) visit(extent)
+  }
+  return answer
+}
+
+/** Asks the server of the mount, if the disk is mounted and can be written there; undefined: it is not. */
+async function askMounted<T extends object>(
+  { image: given, action }: TrackArguments,
+  wish: object,
+): Promise<T | undefined> {
+  const held = holderOf(given)
+  if (!held) return undefined
+  const image = assertOneImage(held, given)
+  // The overlay is what is written; whoever names the image beneath it means that.
+  if (image.overlay !== undefined && fileIdOf(given) === fileIdOf(image.image)) return undefined
+  if (image.readOnly) return undefined
+  return await ask<T>({ record: held.record, image }, 'track', { action, ...wish })
+}
+
+function timeOf(milliseconds: number): string {
+  return new Date(milliseconds).toISOString().replace('T', ' ').slice(0, 19)
+}

@@ -1,0 +1,98 @@
+import {
+  type ChangedExtent,
+  type ChangeMap,
+  changeMapOf,
+  disableOpen,
+  enableOpen,
+  formatToken,
+  parseToken,
+  promised,
+  sidecarOfImage,
+  statusOf,
+  VdiskError,
+} from '../../lib/index.ts'
+import { type ControlRequest, notUnderstood } from './control-protocol.ts'
+import { type ControlTarget, diskOf, MOST_RUNS, numberIn, type ServedDisk } from './control-target.ts'
+
+type Action = (served: ServedDisk, request: ControlRequest) => Promise<object>
+
+const ACTIONS: Readonly<Record<string, Action>> = { enable, disable, status, checkpoint, changes }
+
+/** Everything about the tracking of changes to a disk that is mounted. */
+export async function track(target: ControlTarget, request: ControlRequest): Promise<object> {
+  const action = ACTIONS[String(request.action)]
+  if (!action) throw notUnderstood(`"action" must be one of: ${Object.keys(ACTIONS).join(', ')}`)
+  return await action(diskOf(target, request), request)
+}
+
+async function enable(served: ServedDisk, request: ControlRequest): Promise<object> {
+  const { held } = served
+  const wish = {
+    ...held.options,
+    granularity: numberIn(request, 'granularity'),
+    required: request.required === true,
+    anew: request.anew === true,
+  }
+  return { token: await promised(held.device.use((chain) => enableOpen(chain, writtenFile(served), wish))) }
+}
+
+async function disable(served: ServedDisk, request: ControlRequest): Promise<object> {
+  const { held } = served
+  const consumer = textIn(request, 'consumer')
+  if (consumer !== undefined) await promised(mapOf(served).forget(consumer))
+  else await promised(held.device.use((chain) => disableOpen(chain, writtenFile(served), held.options)))
+  return {}
+}
+
+async function status(served: ServedDisk): Promise<object> {
+  const { chain } = served.held
+  return { ...statusOf(mapOf(served), chain, sidecarOfImage(writtenFile(served))) }
+}
+
+async function checkpoint(served: ServedDisk, request: ControlRequest): Promise<object> {
+  return { token: formatToken(await promised(mapOf(served).checkpoint(textIn(request, 'consumer')))) }
+}
+
+/** A piece of what changed: whoever wants all of it asks again from `next` on. */
+async function changes(served: ServedDisk, request: ControlRequest): Promise<object> {
+  const map = mapOf(served)
+  const since = textIn(request, 'since')
+  const token = since === undefined ? map.tokenOf(textIn(request, 'consumer')) : parseToken(since)
+  const from = numberIn(request, 'from') ?? 0
+  const extents: ChangedExtent[] = []
+  let next: number | undefined
+  const answer = await promised(
+    map.changes(
+      token,
+      (offset, length) => {
+        if (extents.length < MOST_RUNS) extents.push({ offset, length })
+        else next ??= offset
+      },
+      from,
+    ),
+  )
+  return { ...answer, extents, next }
+}
+
+/** @throws VdiskError NOT_FOUND */
+function mapOf(served: ServedDisk): ChangeMap {
+  const map = changeMapOf(served.held.chain)
+  if (map) return map
+  const file = writtenFile(served)
+  throw new VdiskError('NOT_FOUND', {
+    message: `Cannot tell changes of ${file}: they are not tracked`,
+    where: { file },
+    advice: `Begin with: vdisk track enable ${file}`,
+  })
+}
+
+/** The file that takes what is written to the disk. */
+function writtenFile({ mounted }: ServedDisk): string {
+  return mounted.overlay ?? mounted.image
+}
+
+function textIn(request: ControlRequest, name: string): string | undefined {
+  const value = request[name]
+  if (value === undefined || typeof value === 'string') return value
+  throw notUnderstood(`"${name}" must be a text`)
+}
