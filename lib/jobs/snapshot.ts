@@ -1,14 +1,22 @@
 import path from 'node:path'
 import { normalizeGuid } from '../bytes/guid.ts'
-import type { Chain } from '../chain/chain.ts'
+import { Chain } from '../chain/chain.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../contracts/layer.ts'
 import { isWritable } from '../contracts/layer.ts'
-import { VdiskError } from '../errors.ts'
+import { type ErrorCode, isVdiskError, VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
+import type { ChangeMap } from '../tracking/change-map.ts'
 import { childrenOf } from './children.ts'
 import { closing } from './closing.ts'
 import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { changeMapOf } from './tracking.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
+
+/** Why nobody knows any more what changed. */
+const REVERTED = 'the disk was reverted to a snapshot'
+
+/** What a parent may be wrong in. */
+const PARENTAL: readonly ErrorCode[] = ['PARENT_MISSING', 'PARENT_MISMATCH', 'CHAIN_CYCLE', 'REFUSED']
 
 /** A state of a disk that can be gone back to. */
 export interface SnapshotEntry {
@@ -110,11 +118,13 @@ async function revert(file: string, name: string, options: OpenOptions): Promise
     const top = topOf(chain)
     const guid = normalizeGuid(name)
     const internal = top.snapshots?.list().some(({ id, name: called }) => id === name || id === guid || called === name)
+    const map = changeMapOf(chain)
     if (internal && top.snapshots?.edit) {
+      if (map) await promised(map.lose(REVERTED))
       await promised(top.snapshots.edit.revert(name, options.signal))
       return 'internal'
     }
-    await emptyLayer(chain, name, options.signal)
+    await emptyLayer(chain, name, options.signal, map)
     return 'layer'
   })
 }
@@ -135,12 +145,23 @@ async function editSnapshots<T>(
   work: (edit: NonNullable<InternalSnapshots['edit']>) => Promise<T>,
 ): Promise<T> {
   return await undoable(file, words, options, async (given) => {
-    const layer = await promised(openAlone(file, 'write', given))
-    return await closing(layer, async () => {
-      if (!layer.snapshots?.edit) throw keepsNone(file, layer.format)
-      return await work(layer.snapshots.edit)
+    const opened = await openTop(file, given)
+    return await closing(opened, async () => {
+      const { snapshots, format } = opened instanceof Chain ? topOf(opened) : opened
+      if (!snapshots?.edit) throw keepsNone(file, format)
+      return await work(snapshots.edit)
     })
   })
+}
+
+/** With its parents, so that tracking knows the disk again; without, where they cannot be found or are not right. */
+async function openTop(file: string, options: OpenOptions): Promise<Chain | Layer> {
+  try {
+    return await promised(openImage(file, { ...options, writable: true }))
+  } catch (error) {
+    if (!PARENTAL.some((code) => isVdiskError(error, code))) throw error
+    return await promised(openAlone(file, 'write', options))
+  }
 }
 
 function keepsNone(file: string, format: string): VdiskError {
@@ -153,7 +174,12 @@ function keepsNone(file: string, format: string): VdiskError {
 }
 
 /** Takes everything out of the top layer, so that the disk is what the layer below has. */
-async function emptyLayer(chain: Chain, name: string, signal: AbortSignal | undefined): Promise<void> {
+async function emptyLayer(
+  chain: Chain,
+  name: string,
+  signal: AbortSignal | undefined,
+  map: ChangeMap | undefined,
+): Promise<void> {
   const [top, below] = [topOf(chain), chain.layers.at(-2)]
   const isBelow = below && (below.name === name || path.basename(below.name) === path.basename(name))
   if (!isBelow || !isWritable(top)) {
@@ -164,6 +190,7 @@ async function emptyLayer(chain: Chain, name: string, signal: AbortSignal | unde
     })
   }
   if (!top.clear) throw new TypeError(`${top.format} has parents, but no way to show nothing else`)
+  if (map) await promised(map.lose(REVERTED))
   await promised(top.clear(below.size, signal))
 }
 

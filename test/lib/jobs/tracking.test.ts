@@ -2,7 +2,15 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { createDisk, openDisk, resizeDisk } from '../../../lib/index.ts'
+import {
+  createDisk,
+  createInternalSnapshot,
+  type Disk,
+  deleteInternalSnapshot,
+  openDisk,
+  resizeDisk,
+  revertToSnapshot,
+} from '../../../lib/index.ts'
 import {
   type ChangedExtent,
   changesSince,
@@ -24,7 +32,8 @@ async function made(format: string): Promise<string> {
   return file
 }
 
-const open = (file: string) => openDisk(file, { writable: true, format: file.slice(file.lastIndexOf('.') + 1) })
+const open = (file: string): Promise<Disk> =>
+  openDisk(file, { writable: true, format: file.slice(file.lastIndexOf('.') + 1) })
 
 async function write(file: string, offset: number, length: number, byte = 0xab): Promise<void> {
   await using disk = await open(file)
@@ -126,6 +135,21 @@ describe.each(['raw', 'qcow2', 'vhdx', 'vmdk', 'vdi'])('a tracked disk of %s', (
     await disableTracking(file, { format })
     expect((await refusal(() => trackingStatus(file, { format }))).code).toBe('NOT_FOUND')
     expect(fs.readdirSync(path.dirname(file)).filter((name) => name.includes('vdisk-track'))).toEqual([])
+  })
+})
+
+describe('a tracked disk with snapshots inside', () => {
+  test('keeps its record while they are made and deleted, and tells all after a revert', async () => {
+    const file = await made('qcow2')
+    const first = await enableTracking(file)
+    await write(file, 0, 100)
+    await createInternalSnapshot(file, 'x')
+    await createInternalSnapshot(file, 'y')
+    await deleteInternalSnapshot(file, 'y')
+    expect(await changed(file, first)).toEqual({ full: undefined, extents: [{ offset: 0, length: 65536 }] })
+    const second = await checkpoint(file)
+    await revertToSnapshot(file, 'x')
+    expect(await changed(file, second)).toMatchObject({ full: expect.stringContaining('reverted'), extents: ALL })
   })
 })
 
