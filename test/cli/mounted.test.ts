@@ -43,6 +43,40 @@ describeIf(whyNoMounts(), 'verbs of a disk that is mounted', () => {
     }
   })
 
+  test('tell what changed since, while it is mounted, and after its server was killed', async () => {
+    const { folder, at, vdisk } = await prepare()
+    const changes = (image: string, token: string) => {
+      const { full, extents } = vdisk('track', 'changes', image, '--since', token, '--json').json()
+      return { full, extents }
+    }
+    for (const [image, file] of [
+      ['a.qcow2', 'a.raw'],
+      ['b.vhdx', 'b.raw'],
+    ] as const) {
+      vdisk('mount', image, 'dir')
+      const first = vdisk('track', 'enable', image).out.trim()
+      const disk = fs.openSync(path.join(at, file), 'r+')
+      fs.writeSync(disk, noise(4096), 0, 4096, 100 << 10)
+      const second = vdisk('track', 'checkpoint', 'dir').out.trim()
+      fs.writeSync(disk, noise(4096), 0, 4096, 3 << 20)
+      const changed = { offset: 64 << 10, length: 64 << 10 }
+      const later = { offset: 3 << 20, length: 64 << 10 }
+      fs.fsyncSync(disk)
+      expect(changes(image, first)).toEqual({ full: false, extents: [changed, later] })
+      expect(changes('dir', second)).toEqual({ full: false, extents: [later] })
+      expect(vdisk('track', 'status', image).out).toContain('tracked since')
+      const { pid } = vdisk('mounts', '--json').json().mounts[0]
+      fs.closeSync(disk)
+      process.kill(pid, 'SIGKILL')
+      await until(() => !isRunning(pid))
+      vdisk('unmount', 'dir')
+      // The region of 4 MiB, which is all of the disk.
+      expect(changes(image, second)).toEqual({ full: false, extents: [{ offset: 0, length: 4 * MIB }] })
+      vdisk('track', 'disable', image)
+      expect(fs.readdirSync(folder).filter((name) => name.includes('vdisk-track'))).toEqual([])
+    }
+  })
+
   test('tell of the partitions that are there now', async () => {
     const { at, vdisk } = await prepare()
     vdisk('mount', 'a.qcow2', 'dir')
