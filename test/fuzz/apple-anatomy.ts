@@ -139,7 +139,7 @@ export function bundleAnatomy(store: ByteStore): Anatomy {
   const found = new Found(store)
   found.part(0, found.numbers.size)
   return found.anatomy(8, (random) => {
-    const bytes = Buffer.alloc(found.numbers.size)
+    const bytes = Buffer.alloc(Math.min(found.numbers.size, LOOKED_AT))
     void store.read(0, bytes)
     const numbers = [...bytes.toString('latin1').matchAll(/>(\d+)</g)]
     if (numbers.length === 0) return []

@@ -2,7 +2,7 @@ import type { Image } from '../../contracts/image.ts'
 import { type ErrorCode, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { AsifLayer } from './layer.ts'
-import { directoryHeader, geometryOf, header, LIMIT, SIGNATURE, VERSION } from './layout.ts'
+import { directoryHeader, ENTRY, geometryOf, header, LIMIT, SIGNATURE, VERSION } from './layout.ts'
 
 /** @throws VdiskError NOT_THIS_FORMAT, CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED */
 export function* openAsif(image: Image): Io<AsifLayer> {
@@ -24,6 +24,10 @@ export function* openAsif(image: Image): Io<AsifLayer> {
   const size = sectors * sectorSize
   if (size > LIMIT.diskBytes) throw refusal('LIMIT_EXCEEDED', name, `its disk would have ${size} bytes`)
   const directoryAt = yield* chooseDirectory(image, [fields.firstDirectoryAt, fields.secondDirectoryAt], end)
+  const tableCount = Math.ceil(size / (geometry.chunkSize * geometry.chunksPerTable))
+  if (directoryAt + directoryHeader.size + tableCount * ENTRY > end) {
+    throw refusal('CORRUPT', name, `the ${tableCount} tables of its disk are more than its directory has room for`)
+  }
   return new AsifLayer(image, { geometry, size, end, directoryAt, guid: fields.guid })
 }
 

@@ -276,11 +276,21 @@ describe('asif', () => {
     expect(await refusal(() => read)).toMatchObject({ code: 'CORRUPT' })
   })
 
+  test('more tables than the directory has room for are refused, and one table of many parts is looked at once', async () => {
+    const { chunk, perTable, directory, table } = ASIF
+    const { image } = made(new Random(9))
+    image.u64(48, 2 ** 40)
+    expect(await refusal(() => openDisk(written(image.bytes, 'a')))).toMatchObject({ code: 'CORRUPT' })
+    image.u64(48, (5 * perTable * chunk) / 512)
+    for (let part = 1; part < 5; part++) image.u64(directory * chunk + 8 + 8 * part, table)
+    expect(await codesOf(written(image.bytes, 'a'))).toEqual(Array(4).fill('CHUNKS_OVERLAP'))
+  })
+
   test('a table past the end is told, and what it has is not read', async () => {
     const { image } = made(new Random(4))
     image.u64(ASIF.directory * ASIF.chunk + 8, 2 ** 30)
     const file = written(image.bytes, 'a')
-    expect(await codesOf(file)).toContain('TABLE_PAST_END')
+    expect(await codesOf(file)).toEqual(['CHUNK_PAST_END'])
     await using opened = await openDisk(file)
     expect(await refusal(() => opened.read(0, new Uint8Array(512)))).toMatchObject({ code: 'CORRUPT' })
   })
