@@ -22,6 +22,8 @@ export interface FaultyEntry {
  * one place the later is told. ["BAT"]
  */
 export class Census {
+  /** whether any entry names a place, once they were looked at */
+  namesAny = false
   private readonly bits: Bitmap
   private readonly bat: Bat
   private readonly fileEnd: number
@@ -37,11 +39,6 @@ export class Census {
   /** Whether all of the file is kept account of. */
   get isWhole(): boolean {
     return this.bits.length < LIMIT.counted
-  }
-
-  /** Whether no cluster was claimed. */
-  get isUnused(): boolean {
-    return this.bits.count() === 0
   }
 
   /** Takes a cluster that is no entry's. @returns what is wrong with it */
@@ -66,6 +63,7 @@ export class Census {
         for (let i = 0; i < count; i++) {
           const entry = view.getUint32(i * BAT_ENTRY, true)
           if (entry === 0) continue
+          this.namesAny = true
           const place = entry * header.unit
           const fault = this.judge(first + i, place)
           if (fault) tell({ fault, cluster: first + i, place })

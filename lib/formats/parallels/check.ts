@@ -64,7 +64,7 @@ export function* checkExpanding(part: ExpandingPart, whole: CheckReport, member?
     },
     (done, total) => report.advance(done, total),
   )
-  if (header.isEmpty && !census.isUnused) {
+  if (header.isEmpty && census.namesAny) {
     report.add({
       code: 'EMPTY_WITH_CLUSTERS',
       severity: 'error',
