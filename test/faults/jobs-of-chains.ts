@@ -60,6 +60,8 @@ export const merges: readonly ScriptedJob[] = [
   merging('qcow2 into raw', { chain: ['base.raw', 'top.qcow2'] }),
   merging('qcow2 into VHDX', { chain: ['base.vhdx', 'top.qcow2'] }),
   merging('VHDX into qcow2', { chain: ['base.qcow2', 'top.vhdx'] }),
+  merging('VDI, whose links are in records, into raw', { chain: ['base.raw', 'top.vdi'], delete: true }),
+  merging('VDI from the middle', { chain: ['base.vdi', 'a.vdi', 'top.vdi'], merged: 'a.vdi' }),
   merging('a larger disk', { chain: ['base.qcow2', 'top.qcow2'], resizeBy: 40 << 10 }),
   merging('a smaller disk', { chain: ['base.qcow2', 'top.qcow2'], resizeBy: -(40 << 10) }),
   merging('a smaller disk into raw', { chain: ['base.raw', 'top.qcow2'], resizeBy: -(40 << 10) }),
@@ -78,7 +80,7 @@ export const merges: readonly ScriptedJob[] = [
   }),
 ]
 
-function relinking(format: 'qcow2' | 'vhdx'): ScriptedJob {
+function relinking(format: 'qcow2' | 'vhdx' | 'vdi'): ScriptedJob {
   const [base, moved, child] = [`base.${format}`, `moved.${format}`, `child.${format}`]
   return {
     name: `relink: ${format}`,
@@ -93,7 +95,7 @@ function relinking(format: 'qcow2' | 'vhdx'): ScriptedJob {
   }
 }
 
-export const relinks: readonly ScriptedJob[] = [relinking('qcow2'), relinking('vhdx')]
+export const relinks: readonly ScriptedJob[] = [relinking('qcow2'), relinking('vhdx'), relinking('vdi')]
 
 function resizing(image: string, by: number, base?: string): ScriptedJob {
   const size = Math.max(largestOf([image]), base === undefined ? 0 : largestOf([base])) + by

@@ -57,6 +57,7 @@ export const SHAPE: Readonly<Record<string, { readonly size: number; readonly op
   raw: { size: 160 << 10, options: {} },
   qcow2: { size: 160 << 10, options: { cluster_size: '1K' } },
   vhdx: { size: (1 << 20) + (64 << 10), options: { block_size: '1M' } },
+  vdi: { size: 160 << 10, options: { block_size: '4K' } },
 }
 
 /** How an image of a scene is made, where that is not as in SHAPE. */
