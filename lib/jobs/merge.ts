@@ -4,7 +4,8 @@ import { sampleContent } from '../chain/content-sample.ts'
 import { judgeLink } from '../chain/linkage.ts'
 import { recordOf } from '../chain/record-file.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
-import { VdiskError } from '../errors.ts'
+import { isVdiskError, VdiskError } from '../errors.ts'
+import type { Files } from '../io/files.ts'
 import { promised } from '../io/io.ts'
 import { journalOf } from '../undo/session.ts'
 import { type Child, childrenOf } from './children.ts'
@@ -240,16 +241,26 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   }
   const files = filesOf(options)
   for (const name of options.delete ? plan.merged.toReversed() : []) {
-    const record = recordOf(files.realPath(name))
+    // What lies beside it says nothing without it; and its name may be another's tomorrow.
+    const own = parts.get(name) ?? []
+    const beside = [
+      recordOf(files.realPath(name)),
+      ...own,
+      ...[name, ...own].map((one) => journalOf(path.resolve(one))),
+    ]
     files.remove(name)
-    files.remove(record, { missing: 'allow' })
-    // What could be undone in the file is gone with it, and its name may be another's tomorrow.
-    files.remove(journalOf(path.resolve(name)), { missing: 'allow' })
-    for (const part of parts.get(name) ?? []) {
-      files.remove(part, { missing: 'allow' })
-      files.remove(journalOf(path.resolve(part)), { missing: 'allow' })
-    }
+    for (const file of beside) removeBeside(file, name, files)
     files.flushFolder(path.dirname(path.resolve(name)))
+  }
+}
+
+function removeBeside(file: string, image: string, files: Files): void {
+  try {
+    files.remove(file, { missing: 'allow' })
+  } catch (error) {
+    if (!isVdiskError(error)) throw error
+    const advice = `All of ${image} is merged, and it is gone. Remove what was left beside it: ${file}`
+    throw new VdiskError(error.code, { message: error.message, where: error.where, advice, cause: error })
   }
 }
 

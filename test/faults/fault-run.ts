@@ -120,9 +120,12 @@ function tells(error: VdiskError, fired: VdiskError): boolean {
 }
 
 /** What the job could not remove is left; then the advice says so, and it is followed. */
-function removeAsAdvised({ old }: Prepared, failing: FailingFiles, files: MemoryMachine, told: VdiskError): void {
+function removeAsAdvised({ old, next }: Prepared, failing: FailingFiles, files: MemoryMachine, told: VdiskError): void {
   for (const { kind, file } of failing.fired) {
-    if (kind !== 'remove' || old.names.includes(file) || !files.look(file)) continue
+    const isGone = (name: string): boolean => old.names.includes(name) && !files.look(name)
+    // What was there stays, unless it was to go, and went before in part.
+    const stays = old.names.includes(file) && (next.names.includes(file) || !old.names.some(isGone))
+    if (kind !== 'remove' || stays || !files.look(file)) continue
     if (!told.advice?.includes(file)) throw new Error(`${file} is left, and the advice does not say so: ${told.advice}`)
     files.remove(file)
   }
