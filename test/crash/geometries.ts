@@ -2,6 +2,7 @@ import { parallels } from '../../lib/formats/parallels/driver.ts'
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../lib/formats/raw/driver.ts'
 import { vdi } from '../../lib/formats/vdi/driver.ts'
+import { vhd } from '../../lib/formats/vhd/driver.ts'
 import { vhdx } from '../../lib/formats/vhdx/driver.ts'
 import { vmdk } from '../../lib/formats/vmdk/driver.ts'
 import { addExtras, CraftedImage } from '../support/crafted-qcow2.ts'
@@ -146,6 +147,10 @@ export const GEOMETRIES: readonly Geometry[] = [
     size: 160 * KIB,
   },
   { name: 'vmdk flat', driver: vmdk, options: { subformat: 'monolithicFlat' }, size: 64 * KIB },
+  { name: 'vhd', driver: vhd, options: { block_size: '4K' }, size: 64 * KIB + 512 },
+  { name: 'vhd child', driver: vhd, options: { block_size: '4K' }, size: 64 * KIB, child: true },
+  { name: 'vhd fixed', driver: vhd, options: { subformat: 'fixed' }, size: 64 * KIB + 512 },
+  { name: 'vhd on sectors of 4096', driver: vhd, options: { block_size: '64K' }, size: 512 * KIB, sector: 4096 },
   { name: 'raw', driver: raw, options: {}, size: 64 * KIB + 1 },
   { name: 'raw on sectors of 4096', driver: raw, options: {}, size: 64 * KIB, sector: 4096 },
 ]

@@ -5,13 +5,16 @@ import { md5 } from '../../lib/bytes/md5.ts'
 import type { ByteStore } from '../../lib/io/store.ts'
 import { logEntry } from '../support/vhdx-file.ts'
 
-/** A checksum in a file: over `length` bytes at `at`; if its own bytes, four and little-endian for a CRC, lie there, they count as zero. */
+/**
+ * A checksum in a file: over `length` bytes at `at`; if its own bytes lie there, four for all but MD5, they count as zero. CRCs
+ * are stored little-endian, the ones' complement of the sum of all bytes big-endian.
+ */
 export interface Sum {
   readonly at: number
   readonly length: number
   /** bytes from the start of the file */
   readonly sumAt: number
-  readonly kind: 'crc32' | 'crc32c' | 'md5'
+  readonly kind: 'crc32' | 'crc32c' | 'md5' | 'ones-complement'
 }
 
 /** One update that a log entry asks for; data is derived from `seed`, or is what lies at `like` in the file. */
@@ -82,7 +85,8 @@ function applySum(store: ByteStore, { at, length, sumAt, kind }: Sum): void {
   }
   if (sumAt >= at && sumAt + 4 <= at + length) bytes.fill(0, sumAt - at, sumAt - at + 4)
   const sum = Buffer.alloc(4)
-  sum.writeUInt32LE(kind === 'crc32' ? crc32(bytes) : crc32c(bytes))
+  if (kind === 'ones-complement') sum.writeUInt32BE(~bytes.reduce((total, byte) => total + byte, 0) >>> 0)
+  else sum.writeUInt32LE(kind === 'crc32' ? crc32(bytes) : crc32c(bytes))
   void store.write(sumAt, sum)
 }
 

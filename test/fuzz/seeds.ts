@@ -17,12 +17,14 @@ import { qcow2Seeds } from './qcow2-seeds.ts'
 import { readOnlySeeds } from './read-only-seeds.ts'
 import { MAIN } from './subject.ts'
 import { vdiSeeds } from './vdi-seeds.ts'
+import { vhdSeeds } from './vhd-seeds.ts'
 import { vhdxSeeds } from './vhdx-seeds.ts'
 import { vmdkSeeds } from './vmdk-seeds.ts'
 
 export const FUZZ_FORMATS = [
   'qcow2',
   'vhdx',
+  'vhd',
   'vmdk',
   'vdi',
   'parallels',
@@ -49,6 +51,7 @@ export interface Seed {
 const SEEDS: Readonly<Record<FuzzFormat, () => Seed[] | Promise<Seed[]>>> = {
   qcow2: qcow2Seeds,
   vhdx: vhdxSeeds,
+  vhd: vhdSeeds,
   vmdk: vmdkSeeds,
   vdi: vdiSeeds,
   parallels: parallelsSeeds,

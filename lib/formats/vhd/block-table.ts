@@ -24,8 +24,8 @@ export interface Shape {
   /** bytes in the file */
   tableAt: number
   entryCount: number
-  /** bytes: behind this there is nothing of a block */
-  fileEnd: number
+  /** bytes in the file: before this everything but the footer ends */
+  limit: number
 }
 
 /**
@@ -105,11 +105,11 @@ export class BlockTable {
   /** What is wrong with the entry of a block, in words; undefined: nothing. */
   complaintAbout(block: number, entry: number): string | undefined {
     const at = entry * SECTOR
-    const { tableAt, entryCount, fileEnd } = this.shape
+    const { tableAt, entryCount, limit } = this.shape
     const end = at + this.bitmapSize + this.usedOf(block)
     if (at < 2 * SECTOR) return `points at ${at}, where the footer's copy or the header lies`
     if (at < tableAt + entryCount * ENTRY && end > tableAt) return `points at ${at}, where the BAT lies`
-    return end > fileEnd ? `points at ${at}, past the end of the file` : undefined
+    return end > limit ? `points at ${at}, past the end of the file` : undefined
   }
 
   badEntry(block: number, why: string): VdiskError {

@@ -78,7 +78,7 @@ export class Census {
     const at = entry * SECTOR
     if (block >= table.blocks) {
       this.stale++
-      return at >= SECTOR && at + this.stride <= table.shape.fileEnd
+      return at >= SECTOR && at + this.stride <= table.shape.limit
     }
     const complaint = table.complaintAbout(block, entry)
     const hit = this.structures.find((one) => at < one.at + one.length && at + this.lengthOf(block) > one.at)

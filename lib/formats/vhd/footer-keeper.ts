@@ -36,6 +36,11 @@ export class FooterKeeper {
     return this.fileSize
   }
 
+  /** Bytes in the file before which everything but the footer ends. */
+  get limit(): number {
+    return this.tail?.at ?? this.fileSize
+  }
+
   /** Bytes in the file from which on it is known to read as zero, up to the footer. */
   get zeroFrom(): number {
     return this.untouched

@@ -13,6 +13,7 @@ import {
   LOCATORS_AT,
   parentLocator,
   SECTOR,
+  tableLength,
   VERSION,
 } from './layout.ts'
 
@@ -62,17 +63,18 @@ export class DynamicHeader {
 /**
  * The header that a footer points at. ["Dynamic Disk Header Format"]
  *
+ * @param limit bytes in the file: before this everything but the footer ends
  * @throws VdiskError CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED for a table that no disk needs
  */
 export function* readHeader(
   reader: Reader,
   store: ByteStore,
   { dataOffset: at, currentSize }: FooterFields,
-  fileSize: number,
+  limit: number,
 ): Io<DynamicHeader> {
   const { name } = reader
   const spot = { structure: 'dynamic disk header', at, section: HEADER_SECTION }
-  if (at < SECTOR || at % SECTOR !== 0 || at + dynamicHeader.size > fileSize) {
+  if (at < SECTOR || at % SECTOR !== 0 || at + dynamicHeader.size > limit) {
     throw corrupt(name, `its footer says that the header lies at ${at}, where it cannot be`, spot)
   }
   const bytes = new Uint8Array(dynamicHeader.size)
@@ -90,8 +92,9 @@ export function* readHeader(
   if (entryCount * blockSize < currentSize) {
     throw corrupt(name, `its BAT has ${entryCount} entries, too few for a disk of ${currentSize} bytes`, spot)
   }
-  const end = tableOffset + entryCount * ENTRY
-  if (tableOffset < SECTOR || tableOffset % SECTOR !== 0 || end > fileSize) {
+  const end = tableOffset + tableLength(entryCount)
+  const isOverHeader = tableOffset < at + dynamicHeader.size && end > at
+  if (tableOffset < SECTOR || tableOffset % SECTOR !== 0 || end > limit || isOverHeader) {
     throw corrupt(name, `its BAT would lie at ${tableOffset}, where it cannot be`, spot)
   }
   return header

@@ -56,15 +56,16 @@ export function* usedEnd({ store }: Image, { header, footer, batmap, table }: Vh
 /** The parts of a file that is not fixed. */
 export function* openParts(image: Image, footers: Footers): Io<VhdParts> {
   const { store } = image
-  const { current: footer, fileSize } = footers
-  const header = yield* readHeader(image, store, footer.fields, fileSize)
+  const { current: footer, tail, fileSize } = footers
+  const limit = tail?.at ?? fileSize
+  const header = yield* readHeader(image, store, footer.fields, limit)
   const { tableOffset, entryCount, blockSize } = header.fields
   const table = new BlockTable(image.name, store, blockSize, {
     size: footer.fields.currentSize,
     hasParent: footer.isDifferencing,
     tableAt: tableOffset,
     entryCount,
-    fileEnd: fileSize,
+    limit,
   })
   const names = footer.isDifferencing ? yield* parentNames(store, header, fileSize) : []
   const batmap = yield* Batmap.read(store, tableOffset, entryCount, fileSize)

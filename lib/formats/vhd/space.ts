@@ -80,7 +80,7 @@ export class Space {
           if (entry === ABSENT) continue
           // Entries behind the last block are of a disk that was larger once; their room is left alone.
           if (index + i >= table.blocks) {
-            if (entry * SECTOR + stride <= footers.end) used = Math.max(used, entry * SECTOR + stride)
+            if (entry * SECTOR + stride <= footers.limit) used = Math.max(used, entry * SECTOR + stride)
             continue
           }
           const complaint = table.complaintAbout(index + i, entry)
@@ -176,7 +176,7 @@ export class Space {
       this.used = this.holes.pop() as number
     }
     yield* this.footers.cut(this.used)
-    this.table.shape.fileEnd = this.footers.end
+    this.table.shape.limit = this.footers.limit
   }
 
   /** Bytes of a block with its bitmap. */
@@ -187,7 +187,7 @@ export class Space {
   private *beginNow(): Io<void> {
     if (this.begun) return
     yield* this.footers.putInOrder(this.used)
-    this.table.shape.fileEnd = this.footers.end
+    this.table.shape.limit = this.footers.limit
     this.begun = true
   }
 
@@ -200,7 +200,7 @@ export class Space {
     const end = at + lead + payload
     if (end + SECTOR > LIMIT.fileBytes) throw full(this.file)
     yield* this.footers.makeRoom(end, roundUp(Math.min(end + this.aheadOf(end), LIMIT.fileBytes - SECTOR), SECTOR))
-    this.table.shape.fileEnd = this.footers.end
+    this.table.shape.limit = this.footers.limit
     // What lies there, and before it, may be an old footer, or of a block that a crash left behind.
     yield* this.blank(this.used, Math.min(end, this.footers.zeroFrom) - this.used)
     this.used = end

@@ -10,9 +10,9 @@ import type { Mending } from './mending.ts'
  *
  * @throws VdiskError CORRUPT, LIMIT_EXCEEDED for a header that cannot be
  */
-export function* mendHeader(mending: Mending, { current, fileSize }: Footers): Io<void> {
+export function* mendHeader(mending: Mending, { current, tail, fileSize }: Footers): Io<void> {
   const { image, store, report } = mending
-  const header = yield* readHeader(image, store, current.fields, fileSize)
+  const header = yield* readHeader(image, store, current.fields, tail?.at ?? fileSize)
   if (header.isSound || mending.isForLeaks) return
   const at = current.fields.dataOffset
   mending.isDoubtful = true

@@ -10,9 +10,12 @@ import type { VhdParts } from '../parts.ts'
 /** Something that is mended. */
 export type Change = Omit<NewRepaired, 'doubtful'>
 
-/** Another entry in place of one that is wrong. */
+/** Another entry in place of one that is wrong, or of several neighbours. */
 export interface EntryChange {
   readonly block: number
+  /** how many blocks from `block` on */
+  readonly count: number
+  /** what their entries say from now on */
   readonly entry: number
   readonly code: string
   readonly message: string
@@ -65,24 +68,37 @@ export class Mending {
   /** Changes entries of the BAT, sector by sector. What they point at was written before. */
   *setEntries(table: BlockTable, changes: readonly EntryChange[]): Io<void> {
     if (changes.length === 0) return
-    for (const { block, code, message, doubtful } of changes) {
-      const guest = { offset: block * table.blockSize, length: table.usedOf(block), snapshot: undefined }
+    for (const { block, count, code, message, doubtful } of changes) {
+      const offset = block * table.blockSize
+      const end = Math.min(table.shape.size, offset + count * table.blockSize)
+      const guest = { offset, length: Math.max(0, end - offset), snapshot: undefined }
       if (doubtful) this.isDoubtful = true
       const change = { code, structure: 'BAT', at: table.entryPlace(block), message }
       this.report.add(doubtful && guest.length > 0 ? { ...change, doubtful: guest } : change)
     }
     yield* settle(this.store.flush())
-    for (const { block, entry } of changes) {
-      const at = table.entryPlace(block)
-      const sector = new Uint8Array(SECTOR)
-      const start = at - (at % SECTOR)
-      yield* settle(this.store.read(start, sector))
-      new DataView(sector.buffer).setUint32(at - start, entry)
-      yield* settle(this.store.write(start, sector))
-      table.entries.drop(at, ENTRY)
-      table.forget(block, block + 1)
+    for (const { block, count, entry } of changes) {
+      for (let next = block; next < block + count; ) next = yield* this.setInSector(table, next, block + count, entry)
     }
     yield* settle(this.store.flush())
+  }
+
+  /** @returns the first block whose entry lies in the next sector, or `end` */
+  private *setInSector(table: BlockTable, block: number, end: number, entry: number): Io<number> {
+    const at = table.entryPlace(block)
+    const start = at - (at % SECTOR)
+    const sector = new Uint8Array(SECTOR)
+    yield* settle(this.store.read(start, sector))
+    const view = new DataView(sector.buffer)
+    let next = block
+    for (let within = at - start; within < SECTOR && next < end; within += ENTRY) {
+      view.setUint32(within, entry)
+      next++
+    }
+    yield* settle(this.store.write(start, sector))
+    table.entries.drop(start, SECTOR)
+    table.forget(block, next)
+    return next
   }
 
   /** A batmap that is wrong would make XenServer read what is not there: one that says nothing is never wrong. */

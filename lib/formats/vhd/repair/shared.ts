@@ -43,7 +43,7 @@ export function* shareNoPlaces(mending: Mending, parts: VhdParts): Io<void> {
         other === undefined
           ? `block ${block} shared its place with another one, and has it alone now`
           : `block ${block} shared its place with block ${other}: it has a copy of it at ${entry * SECTOR} now`
-      changes.push({ block, entry, code: 'BLOCKS_SHARE_PLACE', message, doubtful: true })
+      changes.push({ block, count: 1, entry, code: 'BLOCKS_SHARE_PLACE', message, doubtful: true })
     }
     yield* mending.setEntries(table, changes)
   }
@@ -131,7 +131,7 @@ class CopyRoom {
       yield* settle(store.write(at + done, bytes))
     }
     this.end = at + length
-    table.shape.fileEnd = footers.end
+    table.shape.limit = footers.limit
     return at
   }
 
