@@ -157,7 +157,9 @@ function* layOutDynamic({ store, name }: Image, plan: Plan, { parent }: CreateSh
     },
     written.locators,
   )
-  const end = locatorsAt + written.data.length
+  // A child has room for another header, so that its file does not become longer when its parent moves.
+  const spare = parent ? dynamicHeader.size + written.data.length + SECTOR : 0
+  const end = locatorsAt + written.data.length + spare
   yield* settle(store.grow(end))
   yield* settle(store.write(SECTOR, header.bytes))
   const ones = new Uint8Array(Math.min(STRIDE, locatorsAt - tableOffset)).fill(0xff)

@@ -17,6 +17,7 @@ export class FooterKeeper {
   private tail: Pick<FooterCopy, 'at' | 'length'> | undefined
   private fileSize: number
   private readonly store: ByteStore
+  private readonly sizeBefore: number
   /** what the copy at the beginning says; undefined: nothing that could be trusted */
   private head: Footer | undefined
   /** behind this nothing was ever written, up to the footer: it reads as zero */
@@ -29,11 +30,17 @@ export class FooterKeeper {
     this.head = head?.footer
     this.fileSize = fileSize
     this.untouched = fileSize
+    this.sizeBefore = fileSize
   }
 
   /** Bytes in the file. */
   get end(): number {
     return this.fileSize
+  }
+
+  /** Whether the file is longer than it was when it was opened. */
+  get hasGrown(): boolean {
+    return this.fileSize > this.sizeBefore
   }
 
   /** Bytes in the file before which everything but the footer ends. */

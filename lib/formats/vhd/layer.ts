@@ -122,7 +122,7 @@ export class WritableVhdLayer extends VhdLayer implements WritableLayer, VhdEdit
     try {
       if (this.space.hasBegun) {
         yield* this.writeBack.end()
-        yield* this.space.trim()
+        if (this.lastChange === undefined || this.space.footers.hasGrown) yield* this.space.trim()
         this.putBackTime()
       }
     } finally {

@@ -10,7 +10,7 @@ import { LIMIT, SECTOR } from './layout.ts'
  * Platforms in the order in which their names are to be tried: relative ones first, for images are moved together.
  * ["Parent Locator Entries", "Platform Code"]
  */
-const PLATFORMS = ['W2ru', 'W2ku', 'MacX', 'Wi2r', 'Wi2k', 'Mac'] as const
+const PLATFORMS = ['W2ru', 'W2ku', 'MacX', 'Wi2r', 'Wi2k', 'Mac '] as const
 
 /** Where the name of the file stands in a Macintosh alias of version 2: its length, then its characters. */
 const ALIAS = { versionAt: 6, nameAt: 50 } as const
@@ -100,7 +100,7 @@ function rank({ platform }: LocatorFields): number {
 function nameIn(platform: string, data: Uint8Array): string | undefined {
   if (platform === 'W2ru' || platform === 'W2ku') return wideText(data, 'little')
   if (platform === 'MacX') return pathOfUrl(Buffer.from(data).toString('utf8').replace(/\0.*$/s, ''))
-  if (platform === 'Mac') return nameInAlias(data)
+  if (platform === 'Mac ') return nameInAlias(data)
   return Buffer.from(data).toString('latin1').replace(/\0.*$/s, '')
 }
 

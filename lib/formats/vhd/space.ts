@@ -2,7 +2,7 @@ import { roundUp } from '../../bytes/align.ts'
 import type { Image } from '../../contracts/image.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle, Turns } from '../../io/io.ts'
-import { Retirement } from '../../io/retirement.ts'
+import { Retirement, type Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { writeZeros } from '../../io/zeros.ts'
 import type { BlockTable } from './block-table.ts'
@@ -27,6 +27,8 @@ interface Survey {
   readonly used: number
   /** places where a block could be, before that */
   readonly holes: number[]
+  /** room behind the structures, too short for a block */
+  readonly gap: Room | undefined
 }
 
 /**
@@ -49,6 +51,7 @@ export class Space {
   readonly givenUp = new Retirement()
   /** where there is room for a block, behind all of which something is in use; it may hold anything */
   private holes: number[]
+  private gap: Room | undefined
   private readonly turns = new Turns()
 
   private constructor(file: string, table: BlockTable, footers: FooterKeeper, room: Survey) {
@@ -58,6 +61,7 @@ export class Space {
     this.footers = footers
     this.used = room.used
     this.holes = room.holes
+    this.gap = room.gap
   }
 
   /** @throws VdiskError CORRUPT if two blocks share a place, or one lies where it cannot: whoever writes there would destroy something */
@@ -93,7 +97,11 @@ export class Space {
     }
     const sorted = places.subarray(0, count).sort()
     refuseOverlaps(table, sorted, structures)
-    return new Space(name, table, footers, { used, holes: holesBetween(table, sorted, structures) })
+    return new Space(name, table, footers, {
+      used,
+      holes: holesBetween(table, sorted, structures),
+      gap: gapBehind(structures, sorted[0] === undefined ? footers.limit : sorted[0] * SECTOR, stride),
+    })
   }
 
   /** Bytes: behind everything in use. */
@@ -125,9 +133,16 @@ export class Space {
     return hole
   }
 
-  /** Room for another structure; it reads as zero. @param length bytes, whole sectors */
+  /**
+   * Room for another structure, which may hold anything: where it is short, before the first block, so that the file does
+   * not become longer for it. @param length bytes, whole sectors
+   */
   *allocate(length: number): Io<number> {
-    return yield* this.turns.take(() => this.allocateNow(length, 0))
+    const { gap } = this
+    if (!gap || gap.length < length) return yield* this.turns.take(() => this.allocateNow(length, 0))
+    this.gap = { at: gap.at + length, length: gap.length - length }
+    this.used = Math.max(this.used, gap.at + length)
+    return gap.at
   }
 
   /** A block's room that nothing ever pointed at. */
@@ -196,6 +211,7 @@ export class Space {
   }
 
   private *allocateNow(lead: number, payload: number): Io<number> {
+    this.gap = undefined
     const at = payload > 0 ? roundUp(this.used + lead, PAGE) - lead : roundUp(this.used, SECTOR)
     const end = at + lead + payload
     if (end + SECTOR > LIMIT.fileBytes) throw full(this.file)
@@ -230,6 +246,13 @@ function holesBetween(table: BlockTable, places: Uint32Array, structures: readon
   }
   for (const { at, length } of sorted.slice(next)) reach(at, length)
   return holes.reverse()
+}
+
+/** Room between the structures and the first block, or the footer. @param first where that begins */
+function gapBehind(structures: readonly Structure[], first: number, stride: number): Room | undefined {
+  const low = structures.filter(({ at }) => at < first)
+  const at = low.reduce((end, one) => Math.max(end, roundUp(one.at + one.length, SECTOR)), 0)
+  return at < first && first - at < stride ? { at, length: first - at } : undefined
 }
 
 function refuseOverlaps(table: BlockTable, places: Uint32Array, structures: readonly Structure[]): void {
