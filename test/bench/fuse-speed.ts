@@ -49,24 +49,39 @@ export async function cold(picked: Picked, conditions: Conditions): Promise<void
 }
 
 /** A dynamic VHDX beside libvhdi, which only reads. */
-export async function vhdx(picked: Picked, conditions: Conditions): Promise<void> {
-  const chosen = readingUses.filter(({ id }) => picked(`vhdx/${id}`))
-  if (chosen.length === 0) return
+export const vhdx = besideLibvhdi('vhdx')
+
+/** A dynamic VHD beside it. */
+export const vhd = besideLibvhdi('vhd')
+
+function besideLibvhdi(format: 'vhdx' | 'vhd'): (picked: Picked, conditions: Conditions) => Promise<void> {
+  return async (picked, conditions) => {
+    const chosen = readingUses.filter(({ id }) => picked(`${format}/${id}`))
+    if (chosen.length > 0) await compareWithLibvhdi(format, chosen, conditions)
+  }
+}
+
+async function compareWithLibvhdi(
+  format: 'vhdx' | 'vhd',
+  chosen: readonly Use[],
+  conditions: Conditions,
+): Promise<void> {
   await inFolder('memory', async (folder) => {
     const top = await makeChain(path.join(folder, 'chain'), 1)
-    const [source, ours, peers] = ['source', 'ours', 'peers'].map((name) => path.join(folder, `${name}.vhdx`)) as [
+    const [source, ours, peers] = ['source', 'ours', 'peers'].map((name) => path.join(folder, `${name}.${format}`)) as [
       string,
       string,
       string,
     ]
-    call([...vdisk, 'convert', '-q', path.join(folder, 'chain', top), source, '--format', 'vhdx'])
+    call([...vdisk, 'convert', '-q', path.join(folder, 'chain', top), source, '--format', format])
     for (const side of [ours, peers]) fs.copyFileSync(source, side)
-    for (const used of ['chain', 'source.vhdx']) fs.rmSync(path.join(folder, used), { recursive: true })
+    for (const used of ['chain', `source.${format}`]) fs.rmSync(path.join(folder, used), { recursive: true })
     await mounted({
       vdisk: () => mountByVdisk(ours),
       peer: () => mountByLibvhdi(peers),
     })(async ({ vdisk, peer }) => {
-      for (const use of chosen) await compareUse(`VHDX: ${use.what}`, use, vdisk, peer, 1, conditions)
+      for (const use of chosen)
+        await compareUse(`${format.toUpperCase()}: ${use.what}`, use, vdisk, peer, 1, conditions)
     })
   })
 }

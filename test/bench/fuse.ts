@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util'
 import { ENGINES, type Engine } from './fio.ts'
 import { memory, start } from './fuse-limits.ts'
 import type { Conditions } from './fuse-rows.ts'
-import { chain, cold, type Picked, portable, vhdx } from './fuse-speed.ts'
+import { chain, cold, type Picked, portable, vhd, vhdx } from './fuse-speed.ts'
 import { printTable, rows } from './harness.ts'
 
 /**
@@ -24,6 +24,7 @@ const GROUPS: Record<string, { peers: readonly string[]; run: (picked: Picked, g
     'chain-8': { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('chain-8', 8, picked, given) },
     cold: { peers: ['qemu-storage-daemon'], run: cold },
     vhdx: { peers: ['vhdimount'], run: vhdx },
+    vhd: { peers: ['vhdimount'], run: vhd },
     'fuse-native': { peers: [], run: portable },
     start: { peers: [], run: async (picked, given) => (picked('start') ? start(given) : undefined) },
     memory: { peers: [], run: async (picked, given) => (picked('memory') ? memory(given) : undefined) },
