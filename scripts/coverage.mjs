@@ -18,6 +18,8 @@ const formatTests = (name) => [
   'test/lib/formats/cancelling',
   'test/lib/formats/clear',
   'test/lib/formats/reuse',
+  'test/lib/inspection',
+  'test/lib/chain/linkage',
 ]
 
 /** A file belongs to the first room that has it. */

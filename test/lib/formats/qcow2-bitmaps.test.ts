@@ -107,6 +107,16 @@ describe('bitmaps of an image that is in use', () => {
     }
   })
 
+  test('that are all clear and do not record take no data when they are stored anew', async () => {
+    const { image, extras } = withBitmap(0)
+    const store = image.u64(image.at(extras.bitmapTable), 0).count(extras.bitmapData, 0).store()
+    const layer = openStore(store, 'write')
+    await promised(layer.resize(8 << 20, 0))
+    await promised(layer.close())
+    expect(setBits(store)).toEqual([])
+    expect(await findingsOf(openStore(store, 'read'))).toEqual([])
+  })
+
   test('of a disk that loses all its bytes and gets new ones are empty, then clear', async () => {
     const image = new CraftedImage()
     const { directory, snapshotTable, snapshotL1, snapshotL2 } = addExtras(image)

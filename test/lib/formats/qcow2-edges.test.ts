@@ -83,6 +83,10 @@ describe('a header', () => {
     expect(openStore(store, 'read').parent).toMatchObject({ references: ['new'], record: { size: 1 << 20 } })
   })
 
+  test('of version 2 says so', () => {
+    expect(openStore(new CraftedImage({ version: 2 }).store(), 'read').details.compat).toBe('0.10')
+  })
+
   test('is none where the file ends before', () => {
     const sample = { name: 'a', size: 7, head: Buffer.from('QFI\xfb\0\0\0', 'latin1'), tail: Buffer.alloc(0) }
     expect(qcow2.probe(sample)).toBe('no')
@@ -203,6 +207,43 @@ describe('a disk that does not end with a cluster', () => {
     expect(old.equals(last)).toBe(true)
     expect(await findingsOf(again.layers[0] as WritableQcow2Layer)).toEqual([])
   })
+})
+
+describe('a disk without a byte', () => {
+  test('gets its tables back with the snapshot that it goes back to', async () => {
+    const folder = await made(1 << 20, { cluster_size: '4096' })
+    const layer = await open(folder)
+    const chain = new Chain([layer])
+    await promised(chain.write(9000, Buffer.alloc(100, 0x77)))
+    const edit = layer.snapshots.edit as NonNullable<typeof layer.snapshots.edit>
+    await promised(edit.create('before'))
+    await promised(chain.resize(0))
+    await promised(edit.revert('before'))
+    expect(layer.size).toBe(1 << 20)
+    const bytes = Buffer.alloc(100)
+    await promised(chain.read(9000, bytes))
+    expect(bytes.every((byte) => byte === 0x77)).toBe(true)
+    await promised(chain.close())
+    expect(await findingsOf(await open(folder))).toEqual([])
+  })
+
+  test.each([{}, { data_file: 'data' }])(
+    'is what a disk of %j becomes that is emptied for a parent without one',
+    async (options) => {
+      const folder = await made(1 << 20, { cluster_size: '4096', ...options })
+      const layer = await open(folder)
+      await promised(new Chain([layer]).write(0, Buffer.alloc(9000, 0x77)))
+      await promised((layer.clear as NonNullable<typeof layer.clear>)(0))
+      expect(layer.size).toBe(0)
+      // Once more, where there is nothing left to give up.
+      await promised((layer.clear as NonNullable<typeof layer.clear>)(0))
+      await promised(layer.close())
+      const again = await open(folder)
+      expect(again.size).toBe(0)
+      expect(await findingsOf(again)).toEqual([])
+      if (options.data_file) expect(contentOf(folder.image('data').store)).toHaveLength(0)
+    },
+  )
 })
 
 describe('what a check finds', () => {

@@ -76,6 +76,25 @@ describe('an image with a data file', () => {
     expect((await repaired(made)).done).toEqual([])
   })
 
+  test('that was not closed gets its counts back when it is opened', async () => {
+    const { image, folder } = withDataFile()
+    image.header('incompatible', 5).count(PLACE.l2, 0)
+    const made = folder()
+    await promised((await promised(qcow2.open(made.image('crafted'), 'write'))).close())
+    expect(await findings(made)).toEqual([])
+    expect(await clusters(made, C, 3)).toEqual([0xa0, 0xa1, 0])
+  })
+
+  test('keeps its table of entries where somebody has put counts', async () => {
+    const { image, folder } = withDataFile()
+    image.u64(PLACE.refcountTable * C, PLACE.l2 * C)
+    const made = folder()
+    const report = await repaired(made)
+    expect(report.done).not.toEqual([])
+    expect(await findings(made)).toEqual([])
+    expect(await clusters(made, C, 3)).toEqual([0xa0, 0xa1, 0])
+  })
+
   test('with extended entries: what is both allocated and zero keeps its bytes', async () => {
     const { image, folder } = withDataFile(true)
     image.l2(1, BigInt(image.cluster) | COPIED, 0x0000000f_ffffffffn)

@@ -117,6 +117,7 @@ describe('bitmaps', () => {
 describe('reference counts that are of no use are made anew', () => {
   const cases: [string, () => CraftedImage, number?][] = [
     ['their table lies where the L1 table does', () => new CraftedImage().header('refcountTableOffset', PLACE.l1 * C)],
+    ['their table lies where an L2 table does', () => new CraftedImage().header('refcountTableOffset', PLACE.l2 * C)],
     ['nothing counts the header', () => new CraftedImage().u64(PLACE.refcountTable * C, 0)],
     [
       'the file ends inside their table',
