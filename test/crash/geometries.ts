@@ -151,6 +151,9 @@ export const GEOMETRIES: readonly Geometry[] = [
   { name: 'vhd child', driver: vhd, options: { block_size: '4K' }, size: 64 * KIB, child: true },
   { name: 'vhd fixed', driver: vhd, options: { subformat: 'fixed' }, size: 64 * KIB + 512 },
   { name: 'vhd on sectors of 4096', driver: vhd, options: { block_size: '64K' }, size: 512 * KIB, sector: 4096 },
-  { name: 'raw', driver: raw, options: {}, size: 64 * KIB + 1 },
   { name: 'raw on sectors of 4096', driver: raw, options: {}, size: 64 * KIB, sector: 4096 },
+  { name: 'raw', driver: raw, options: {}, size: 64 * KIB + 1 },
+  // In two pages nearly everything meets everything else; of many, whole ones become holes.
+  { name: 'raw of two pages', driver: raw, options: {}, size: 8 * KIB + 1 },
+  { name: 'raw of many pages', driver: raw, options: {}, size: MIB },
 ]
