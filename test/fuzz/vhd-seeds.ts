@@ -1,5 +1,6 @@
 import { vhd } from '../../lib/formats/vhd/driver.ts'
 import { type Making, madeBy, type Seed } from './seeds.ts'
+import { MAIN } from './subject.ts'
 import { vhdAnatomy } from './vhd-anatomy.ts'
 
 /** All ways to make a VHD file that lead to other code. */
@@ -13,9 +14,13 @@ export async function vhdSeeds(): Promise<Seed[]> {
     'child of small blocks': { size: 1 << 20, options: { block_size: '64K' }, child: true },
     large: { size: 2040 * 2 ** 30, options: {} },
   }
+  // A child says nothing of its parent's format, which is its own then.
+  const parent = (await madeBy(vhd, { size: 300_032 })).get(MAIN)
   const made: Seed[] = []
   for (const [name, making] of Object.entries(makings)) {
-    made.push({ name, format: 'vhd', files: await madeBy(vhd, making), anatomy: vhdAnatomy })
+    const files = await madeBy(vhd, making)
+    if (making.child && parent) files.set('parent', parent)
+    made.push({ name, format: 'vhd', files, anatomy: vhdAnatomy })
   }
   return made
 }

@@ -60,7 +60,9 @@ export class Census {
     let next = 0
     let known = 0
     const reach = function* (at: number, length: number): Generator<Room> {
-      if (at > known) yield { at: known, length: at - known }
+      // What is named behind the end is not there.
+      const stop = Math.min(at, end)
+      if (stop > known) yield { at: known, length: stop - known }
       known = Math.max(known, at + length)
     }
     for (const place of this.places) {

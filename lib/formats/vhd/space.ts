@@ -69,8 +69,10 @@ export class Space {
     { name, signal }: Image,
     table: BlockTable,
     footers: FooterKeeper,
-    structures: readonly Structure[],
+    named: readonly Structure[],
   ): Io<Space> {
+    // What is named behind the end is not there, and takes no room.
+    const structures = named.filter(({ at, length }) => at + length <= footers.limit)
     const { entryCount } = table.shape
     const places = new Uint32Array(entryCount)
     const pace = new Pace(signal)
