@@ -27,7 +27,7 @@ export const command = defineCommand({
     ['vdisk convert leaf.avhdx leaf.qcow2 --format qcow2 --parent base.vhdx', 'only what differs from the base'],
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --no-flush', 'for a copy that can be made again'],
     ['vdisk convert disk.vmdk machine.ova -o cpus=4,memory=8G', 'an appliance, for ESXi and other importers'],
-    ['vdisk convert disk.hdd then.qcow2 --format qcow2 --snapshot "before update"', 'an earlier state of the disk'],
+    ['vdisk convert disk.hdd then.qcow2 --format qcow2 --snapshot monday', 'an earlier state of the disk'],
     ['vdisk convert torn.qcow2 saved.qcow2 --format qcow2 --salvage', 'what a damaged image still holds'],
   ],
   options: (yargs) =>
