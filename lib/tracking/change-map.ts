@@ -5,15 +5,14 @@ import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { type Bond, bondOf, type Subject } from './binding.ts'
-import { ChangedRuns } from './changed-runs.ts'
+import { changesSince } from './changes-since.ts'
 import { CounterTable } from './counter-table.ts'
 import { IntentMap } from './intent-map.ts'
 import { COUNTERS, LIMIT, REGION } from './layout.ts'
-import { type Consumer, type Facts, NO_IDENTITY, type Shrink, Superblock } from './superblock.ts'
+import { anew, withConsumer, withShrink } from './next-facts.ts'
+import { Regions } from './regions.ts'
+import { type Consumer, type Facts, NO_IDENTITY, Superblock } from './superblock.ts'
 import type { Token } from './token.ts'
-
-/** Regions armed beyond a stream that has reached the one before them. */
-const AHEAD = 15
 
 /** Regions that are armed at most before those that rest are given up: a crash reports them all. */
 const ARMED = 4096
@@ -32,15 +31,6 @@ const UNTRACKED = 0
 
 /** Regions named by intents that a reader takes over into memory. */
 const RECOVERED = 1 << 16
-
-interface Region {
-  /** its intent is on the medium */
-  durable: boolean
-  /** changes that have begun and not ended */
-  underWay: number
-  /** changed since the last folding began */
-  touched: boolean
-}
 
 export interface ChangeMapOptions {
   /** the sidecar; closed with the map */
@@ -78,8 +68,7 @@ export class ChangeMap implements Witness {
   private readonly intents: IntentMap
   private readonly options: ChangeMapOptions
   private readonly granularity: number
-  private readonly regions = new Map<number, Region>()
-  private readonly unarmed = new Set<number>()
+  private readonly regions: Regions
   private readonly turns = new Turns()
   private readonly now: () => number
   private size: number
@@ -98,6 +87,7 @@ export class ChangeMap implements Witness {
     const { facts } = superblock
     this.superblock = superblock
     this.intents = intents
+    this.regions = new Regions(intents)
     this.counters = new CounterTable(options.store, facts.epoch)
     this.options = options
     this.granularity = facts.granularity
@@ -178,13 +168,7 @@ export class ChangeMap implements Witness {
     if (this.lost !== undefined) return this.untracked()
     const first = Math.floor(offset / REGION)
     const last = Math.floor((offset + length - 1) / REGION)
-    let durable = true
-    for (let number = first; number <= last; number++) {
-      const region = this.regionOf(number)
-      region.underWay++
-      region.touched = true
-      durable &&= region.durable
-    }
+    const durable = this.regions.enter(first, last)
     const { epoch } = this
     try {
       if (!durable) yield* this.arm()
@@ -192,7 +176,7 @@ export class ChangeMap implements Witness {
       if (this.counters.waiting > WAITING || (durable && this.now() - this.folded > REST)) yield* this.fold()
       return epoch
     } catch (error) {
-      this.leave(first, last)
+      this.regions.leave(first, last)
       yield* this.failed(error)
       return this.untracked()
     }
@@ -215,7 +199,7 @@ export class ChangeMap implements Witness {
       // The change is made, so it is too late to refuse it.
       yield* this.lose(unwritable(error))
     } finally {
-      this.leave(first, last)
+      this.regions.leave(first, last)
     }
   }
 
@@ -237,8 +221,7 @@ export class ChangeMap implements Witness {
     try {
       yield* this.fold()
       // Whoever finds the image like this knows that nobody has written since.
-      const rests = [...this.regions.values()].every(({ underWay }) => underWay === 0)
-      if (rests) yield* this.write({ stamp: this.options.stampOf(), content: this.options.contentOf() })
+      if (this.regions.rest) yield* this.write({ stamp: this.options.stampOf(), content: this.options.contentOf() })
       const ended = this.now()
       this.quietUntil = ended + QUIET * (ended - began)
     } catch (error) {
@@ -285,22 +268,12 @@ export class ChangeMap implements Witness {
       if (size > start) visit(start, size - start)
       return { full, size, granularity }
     }
-    const runs = new ChangedRuns(visit)
-    const end = Math.min(size, this.unchangedSize(token))
-    const granules = Math.floor(end / granularity)
-    const firstPage = Math.floor(start / granularity / COUNTERS)
-    yield* this.counters.walk(firstPage, ceilDiv(granules, COUNTERS), token.epoch, ({ number, counters }) => {
-      const first = number * COUNTERS
-      const count = Math.min(COUNTERS, granules - first)
-      for (let i = Math.max(0, Math.floor(start / granularity) - first); i < count; i++) {
-        const at = (first + i) * granularity
-        if ((counters[i] as number) > token.epoch) runs.add(Math.max(start, at), at + granularity)
-      }
-    })
-    // The last granule may be cut short, or the disk have ended there once.
-    if (end < size || (yield* this.tailChanged(granules, token)))
-      runs.add(Math.max(start, granules * granularity), size)
-    runs.finish()
+    yield* changesSince(
+      this.counters,
+      { token, size, granularity, shrinks: this.superblock.facts.shrinks },
+      visit,
+      start,
+    )
     return { full, size, granularity }
   }
 
@@ -320,7 +293,7 @@ export class ChangeMap implements Witness {
     try {
       if (this.lost !== undefined) return
       yield* this.fold(true)
-      yield* this.intents.write(true)
+      yield* this.regions.settle()
       const stamp = stampOf()
       yield* this.write({ state: 'clean', stamp, content: contentOf(), next: NO_IDENTITY, diskSize: this.size })
     } catch (error) {
@@ -355,7 +328,7 @@ export class ChangeMap implements Witness {
         return
       }
       yield* this.stamp(offset, Math.min(REGION, this.size - offset), this.epoch)
-      if (mayWrite) this.regions.set(number, { durable: true, underWay: 0, touched: false })
+      if (mayWrite) this.regions.adopt(number)
       if (mayWrite && this.counters.waiting > WAITING) yield* this.counters.write()
     }
   }
@@ -420,50 +393,10 @@ export class ChangeMap implements Witness {
     yield* this.turns.take(() => this.superblock.write(facts))
   }
 
-  private regionOf(number: number): Region {
-    let region = this.regions.get(number)
-    if (!region) {
-      region = { durable: false, underWay: 0, touched: false }
-      this.regions.set(number, region)
-      this.unarmed.add(number)
-    }
-    return region
-  }
-
-  private leave(first: number, last: number): void {
-    for (let number = first; number <= last; number++) {
-      const region = this.regions.get(number)
-      if (!region) continue
-      region.underWay--
-      // Its counters may be younger than what a folding under way has written.
-      region.touched = true
-    }
-  }
-
   /** Makes the intents of all regions durable that wait for it: whoever comes first does it for all. */
   private *arm(): Io<void> {
-    yield* this.turns.take(() => this.armNow())
+    yield* this.turns.take(() => this.regions.arm(ceilDiv(this.size, REGION)))
     if (this.regions.size > ARMED) yield* this.fold()
-  }
-
-  private *armNow(): Io<void> {
-    if (this.unarmed.size === 0) return
-    const last = Math.floor(Math.max(0, this.size - 1) / REGION)
-    const waiting = [...this.unarmed]
-    for (const number of waiting) {
-      // A stream comes from the region before, and goes on.
-      if (!this.regions.get(number - 1)?.durable || this.regions.has(number + 1)) continue
-      for (let next = number + 1; next <= Math.min(last, number + AHEAD) && !this.regions.has(next); next++)
-        this.regionOf(next)
-    }
-    const numbers = [...this.unarmed]
-    for (const number of numbers) this.intents.set(number)
-    yield* this.intents.write()
-    for (const number of numbers) {
-      this.unarmed.delete(number)
-      const region = this.regions.get(number)
-      if (region) region.durable = true
-    }
   }
 
   private *stamp(offset: number, length: number, epoch: number): Io<void> {
@@ -478,30 +411,16 @@ export class ChangeMap implements Witness {
     }
   }
 
-  /**
-   * Makes counters durable, then gives up the regions that rest: no change is under way in them, and none has been since the
-   * folding before. @param all those, too, that rest only since this one began
-   */
+  /** Makes counters durable, and gives up regions that rest. @param all those, too, that rest only since this began */
   private *fold(all = false): Io<void> {
-    yield* this.turns.take(() => this.foldNow(all))
+    this.folded = this.now()
+    yield* this.turns.take(() => this.regions.giveUp(all, () => this.writeCounters()))
+    this.folded = this.now()
   }
 
-  private *foldNow(all: boolean): Io<void> {
-    this.folded = this.now()
-    const resting: number[] = []
-    for (const [number, region] of this.regions) {
-      if (region.durable && (all || !region.touched)) resting.push(number)
-      region.touched = false
-    }
+  private *writeCounters(): Io<void> {
     yield* this.counters.write()
     yield* settle(this.options.store.flush())
-    for (const number of resting) {
-      const region = this.regions.get(number) as Region
-      if (region.touched || region.underWay > 0) continue
-      this.regions.delete(number)
-      this.intents.clear(number)
-    }
-    this.folded = this.now()
   }
 
   /** What could not be recorded: it is not written either, or nothing that was recorded counts any more. */
@@ -524,19 +443,6 @@ export class ChangeMap implements Witness {
     if (token.epoch >= epoch) return 'the token is from a later state of the disk than this one'
     return undefined
   }
-
-  /** Bytes of the disk that no change of its size can have touched since a token. */
-  private unchangedSize({ epoch, size }: Token): number {
-    let least = size
-    for (const shrink of this.superblock.facts.shrinks) if (shrink.epoch > epoch) least = Math.min(least, shrink.size)
-    return least
-  }
-
-  private *tailChanged(granule: number, token: Token): Io<boolean> {
-    if (granule * this.granularity >= this.size) return false
-    const page = yield* this.counters.load(Math.floor(granule / COUNTERS))
-    return (page.counters[granule % COUNTERS] as number) > token.epoch
-  }
 }
 
 function* intentsOf(store: ByteStore, bond: Bond, { size }: Subject): Io<IntentMap> {
@@ -546,30 +452,6 @@ function* intentsOf(store: ByteStore, bond: Bond, { size }: Subject): Io<IntentM
 
 function unwritable(error: unknown): string {
   return `the record of changes could not be written: ${messageOf(error)}`
-}
-
-/** What a sidecar says that begins anew beside the same disk. */
-function anew(facts: Facts, reason: string, at: number): Partial<Facts> {
-  const epoch = facts.epoch + 1
-  return { trackId: randomGuid(), epoch, firstEpoch: epoch, shrinks: [], began: at, reason }
-}
-
-/** @throws VdiskError LIMIT_EXCEEDED */
-function withConsumer(consumers: readonly Consumer[], consumer: Consumer): Consumer[] {
-  const others = consumers.filter(({ name }) => name !== consumer.name)
-  if (others.length < LIMIT.consumers) return [...others, consumer]
-  throw new VdiskError('LIMIT_EXCEEDED', {
-    message: `Cannot remember ${consumer.name}: there are ${LIMIT.consumers} consumers already`,
-    advice: 'Forget one that is gone: vdisk track disable IMAGE --consumer NAME',
-  })
-}
-
-/** An earlier shrinking counts for fewer tokens than a later one, so it need only be kept where it went further. */
-function withShrink(shrinks: readonly Shrink[], shrink: Shrink): Shrink[] {
-  const kept = [...shrinks.filter(({ size }) => size < shrink.size), shrink]
-  if (kept.length <= LIMIT.shrinks) return kept
-  const [first, second, ...rest] = kept as [Shrink, Shrink, ...Shrink[]]
-  return [{ epoch: second.epoch, size: Math.min(first.size, second.size) }, ...rest]
 }
 
 /** @throws VdiskError LIMIT_EXCEEDED */
