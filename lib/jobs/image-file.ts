@@ -1,7 +1,7 @@
 import path from 'node:path'
 import type { FormatDriver } from '../contracts/driver.ts'
 import type { Layer } from '../contracts/layer.ts'
-import { VdiskError } from '../errors.ts'
+import { isVdiskError, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import type { Files } from '../io/files.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
@@ -12,13 +12,23 @@ import { removeLeftovers } from '../io/leftovers.ts'
  * What is no image is left to whoever opens it.
  */
 export function imageFileOf(name: string, files: Files): string {
-  if (files.find(name)?.kind !== 'folder') return name
+  if (!isFolder(name, files)) return name
   for (const { folderEntry } of drivers) {
     if (folderEntry === undefined) continue
     const file = path.join(name, folderEntry)
     if (files.find(file)?.kind === 'file') return file
   }
   return name
+}
+
+/** What cannot even be looked at is told better by whoever opens it. */
+function isFolder(name: string, files: Files): boolean {
+  try {
+    return files.find(name)?.kind === 'folder'
+  } catch (error) {
+    if (!isVdiskError(error)) throw error
+    return false
+  }
 }
 
 /** Where an image is made. */
