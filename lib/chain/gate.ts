@@ -76,7 +76,7 @@ export class FolderGate implements Gate {
 
   constructor(image: string, options: FolderGateOptions = {}) {
     this.files = options.files ?? hostFiles
-    const outer = this.files.find(image) ? image : fileWithin(image, this.files)
+    const outer = fileWithin(image, this.files)
     const own = [path.dirname(path.resolve(outer)), path.dirname(this.files.realPath(outer))]
     // A folder may be reached over a symbolic link: by either name what lies in it is allowed.
     const allowed = (options.allow ?? []).flatMap((folder) => [path.resolve(folder), this.files.realPath(folder)])
@@ -91,7 +91,7 @@ export class FolderGate implements Gate {
    * the rest is the member of a container.
    */
   static openNamed(file: string, gate: FolderGate, options: OpenFileOptions): HostImage {
-    const outer = gate.files.find(file) ? file : fileWithin(file, gate.files)
+    const outer = fileWithin(file, gate.files)
     const member = outer === file ? undefined : file.slice(outer.length + 1)
     return new HostImage(outer, gate.files.open(outer, options), gate, { member })
   }
@@ -347,9 +347,15 @@ export class HostImage implements Image {
 
 /** The part of a name that leads to a file, where the rest is not found because it is no folder; else all of the name. */
 function fileWithin(name: string, files: Files): string {
-  for (let end = name.lastIndexOf('/'); end > 0; end = name.lastIndexOf('/', end - 1)) {
-    const entry = files.find(name.slice(0, end))
-    if (entry) return entry.kind === 'file' ? name.slice(0, end) : name
+  try {
+    if (files.find(name)) return name
+    for (let end = name.lastIndexOf('/'); end > 0; end = name.lastIndexOf('/', end - 1)) {
+      const entry = files.find(name.slice(0, end))
+      if (entry) return entry.kind === 'file' ? name.slice(0, end) : name
+    }
+  } catch (error) {
+    // What cannot be looked at is told better by whoever opens it.
+    if (!isVdiskError(error)) throw error
   }
   return name
 }
