@@ -36,10 +36,11 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
     compareWindow(window, header.clusterSize, wrong, report)
     first = census.nextFrom(first + count)
   }
-  yield* strayCounts(parts, table, Math.max(clusters(), census.highest + 1), (number, stored) =>
+  const behind = Math.max(clusters(), census.highest + 1)
+  if (wrong.size > 0) yield* explain(census, wrong, header.clusterSize, report)
+  yield* strayCounts(parts, table, behind, (number, stored) =>
     just(noteWrong(number, stored, 0, header.clusterSize, report)),
   )
-  if (wrong.size > 0) yield* explain(census, wrong, header.clusterSize, report)
   if (report.counts.error === 0) yield* checkPlaces(parts, table, report)
   for (const bitmap of bitmaps.list()) {
     if (bitmap.consistent) continue
