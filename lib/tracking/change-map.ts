@@ -169,10 +169,10 @@ export class ChangeMap implements Witness {
     const first = Math.floor(offset / REGION)
     const last = Math.floor((offset + length - 1) / REGION)
     const durable = this.regions.enter(first, last)
-    const { epoch } = this
     try {
       if (!durable) yield* this.arm()
-      yield* this.stamp(offset, length, epoch)
+      const { epoch } = this
+      yield* this.stamp(offset, length)
       if (this.counters.waiting > WAITING || (durable && this.now() - this.folded > REST)) yield* this.fold()
       return epoch
     } catch (error) {
@@ -193,7 +193,7 @@ export class ChangeMap implements Witness {
     try {
       // Whoever read the disk after the checkpoint may have seen it before this change.
       if (begun !== this.epoch && this.lost === undefined) {
-        yield* this.stamp(offset, length, this.epoch)
+        yield* this.stamp(offset, length)
       }
     } catch (error) {
       // The change is made, so it is too late to refuse it.
@@ -327,7 +327,7 @@ export class ChangeMap implements Witness {
         this.lost = 'its writer was cut short, and more of the record of changes was lost than can be named'
         return
       }
-      yield* this.stamp(offset, Math.min(REGION, this.size - offset), this.epoch)
+      yield* this.stamp(offset, Math.min(REGION, this.size - offset))
       if (mayWrite) this.regions.adopt(number)
       if (mayWrite && this.counters.waiting > WAITING) yield* this.counters.write()
     }
@@ -399,14 +399,15 @@ export class ChangeMap implements Witness {
     if (this.regions.size > ARMED) yield* this.fold()
   }
 
-  private *stamp(offset: number, length: number, epoch: number): Io<void> {
+  /** The range changes in the present epoch. It may rise while this waits, and no counter may fall. */
+  private *stamp(offset: number, length: number): Io<void> {
     const end = ceilDiv(offset + length, this.granularity)
     for (let granule = Math.floor(offset / this.granularity); granule < end; ) {
       const number = Math.floor(granule / COUNTERS)
       const from = granule - number * COUNTERS
       const to = Math.min(COUNTERS, from + end - granule)
       const page = this.counters.peek(number) ?? (yield* this.counters.load(number))
-      this.counters.stamp(page, from, to, epoch)
+      this.counters.stamp(page, from, to, this.epoch)
       granule += to - from
     }
   }

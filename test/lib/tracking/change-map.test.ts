@@ -187,6 +187,27 @@ describe('a map of changes', () => {
     }
   })
 
+  test('a change that waits while others come and go takes none of theirs back', async () => {
+    let turns = 0
+    const disk = new Tracked({ below: () => turns, chance: () => false } as unknown as Random)
+    await disk.enable()
+    // The first granule of the second page of counters, in a region that begins in the first page.
+    const offset = COUNTERS * G
+    await disk.write(offset, 10)
+    await disk.reopen()
+    await disk.write(offset - G, 10)
+    turns = 50
+    const waiting = promised(disk.map.begin(offset, 10))
+    turns = 0
+    const token = await promised(disk.map.checkpoint())
+    await promised(disk.map.end(offset, 10, await promised(disk.map.begin(offset, 10))))
+    const begun = await waiting
+    const told: number[] = []
+    await promised(disk.map.changes(token, (at) => told.push(at)))
+    expect(told).toEqual([offset])
+    await promised(disk.map.end(offset, 10, begun))
+  })
+
   test('tells nothing but what changed, when it was closed', async () => {
     const disk = new Tracked({ below: () => 0, chance: () => false } as unknown as Random)
     await disk.enable()
