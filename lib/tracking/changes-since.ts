@@ -37,8 +37,10 @@ export function* changesSince(
     const first = number * COUNTERS
     const count = Math.min(COUNTERS, granules - first)
     for (let i = Math.max(0, startGranule - first); i < count; i++) {
-      const at = (first + i) * granularity
-      if ((counters[i] as number) > token.epoch) runs.add(Math.max(start, at), at + granularity)
+      if ((counters[i] as number) <= token.epoch) continue
+      const from = first + i
+      while (i + 1 < count && (counters[i + 1] as number) > token.epoch) i++
+      runs.add(Math.max(start, from * granularity), (first + i + 1) * granularity)
     }
   })
   // The last granule may be cut short, or the disk have ended there once.
