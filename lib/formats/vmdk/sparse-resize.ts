@@ -126,6 +126,8 @@ function* shrink(parts: SparseParts, size: number): Io<void> {
   const fields = { ...tables.header.fields, capacity }
   const count = ceilDiv(size, tables.header.grainBytes * (tables.header.tableBytes / ENTRY))
   const header = { ...tables.header, fields, size, tables: count }
+  // The disk may grow again: under the numbers of these tables others come then.
+  tables.cache.drop(count * header.tableBytes, (tables.header.tables - count) * header.tableBytes)
   exchange(parts, header, tables.directory.resized(header, [], []))
 }
 
