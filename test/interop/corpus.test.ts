@@ -7,15 +7,12 @@ import { drivers } from '../../lib/formats/registry.ts'
 import { type Disk, openDisk } from '../../lib/index.ts'
 import { promised } from '../../lib/io/io.ts'
 import { openAlone } from '../../lib/jobs/images.ts'
-import { corpusEntries, corpusMissing, restored } from '../support/corpus.ts'
+import { corpusEntries, corpusMissing, REFUSED_FIRST, restored } from '../support/corpus.ts'
 import { tempFolder } from '../support/temp.ts'
 
 const PIECE = 1 << 20
 /** Larger disks are compared by the digest of what is not zero. */
 const HASHED_WHOLE = 1 << 30
-
-/** Images whose makers did not care for a checksum: they are refused, and read in spite of it where the user says so. */
-const REFUSED_FIRST: ReadonlyMap<string, RegExp> = new Map([['vhd/dfvfs-image-differential', /checksum of its footer/]])
 
 const scratch = tempFolder('corpus')
 

@@ -13,7 +13,7 @@ import {
   readPartitionTable,
 } from '../../lib/index.ts'
 import { KNOWN_TYPES } from '../../lib/partitions/partition-types.ts'
-import { corpusEntries, corpusMissing, restored } from '../support/corpus.ts'
+import { corpusEntries, corpusMissing, REFUSED_FIRST, restored } from '../support/corpus.ts'
 import { blkidFilesystem, judged, named, sfdiskTable } from '../support/disk-judges.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { tempFolder } from '../support/temp.ts'
@@ -198,7 +198,7 @@ describe.skipIf(corpusMissing)(`images of other makers${corpusMissing ? ` (skipp
     test.each(corpusEntries.filter((entry) => entry.expect.startsWith('open')))('$id', async (entry) => {
       const source = restored(entry, scratch)
       const file = `${source}.plain`
-      await using disk = await openDisk(source)
+      await using disk = await openDisk(source, { salvage: REFUSED_FIRST.has(entry.id) })
       await finish(convertDisk(disk.chain, file, { format: 'raw', durable: false }))
       const whole = blkidFilesystem(file)
       const table = await promised(readPartitionTable(disk.chain))

@@ -58,3 +58,8 @@ export function restored(entry: CorpusEntry, scratch: string): string {
   }
   return path.join(own, entry.open)
 }
+
+/** Images whose makers did not care for a checksum: they are refused, and read in spite of it where the user says so. */
+export const REFUSED_FIRST: ReadonlyMap<string, RegExp> = new Map([
+  ['vhd/dfvfs-image-differential', /checksum of its footer/],
+])
