@@ -112,7 +112,14 @@ export function* openLayer(
       forWriting: access === 'write',
     })
     const open = function* (own: Image): Io<Layer> {
-      return yield* withLinkRecord(yield* driver.open(own, access), own)
+      const layer = yield* driver.open(own, access)
+      try {
+        return yield* withLinkRecord(layer, own)
+      } catch (error) {
+        // Only the layer knows all of its files.
+        yield* quietly(layer.close())
+        throw error
+      }
     }
     if (!pool || access !== 'read') return yield* open(inside)
     return yield* pool.layers.take(inside, driver.name, pool.user, open)
