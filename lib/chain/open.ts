@@ -208,7 +208,9 @@ function* judgeLinks(layers: readonly Layer[], whole: boolean): Io<(Verdict | un
   const links: (Verdict | undefined)[] = [undefined]
   for (let depth = 1; depth < layers.length; depth++) {
     const below = new Chain(layers.slice(0, depth), { readOnly: true })
-    const sample = whole ? () => sampleContent(below) : undefined
+    // What is merged changes the disk below: a sample of that says nothing of the parent's file.
+    const changing = links.some((link) => link?.reason === 'MERGE_UNDER_WAY')
+    const sample = whole && !changing ? () => sampleContent(below) : undefined
     links.push(yield* judgeLink(layers[depth] as Layer, layers[depth - 1] as Layer, sample))
   }
   return links

@@ -111,8 +111,8 @@ export interface LinkEditor {
   /**
    * The merge is done: this file says so from now on, and expects its parent as the merge left it.
    *
-   * @param parent what is known of the parent now, which has kept its identity where there was nothing to take over;
-   * undefined where the parent is not the one that was merged into
+   * @param parent what is known of the parent now, which has kept its identity where there was nothing to take over, or where
+   * it is another layer that was merged; undefined: what was known of it stays
    */
   endMerge(mark: MergedMark, parent: Pick<NewParent, 'identity' | 'record'> | undefined): Io<void>
 }

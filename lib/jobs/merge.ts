@@ -3,6 +3,7 @@ import { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
 import { judgeLink } from '../chain/linkage.ts'
 import { recordOf } from '../chain/record-file.ts'
+import type { NewParent } from '../contracts/identity.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { isVdiskError, VdiskError } from '../errors.ts'
 import type { Files } from '../io/files.ts'
@@ -13,7 +14,16 @@ import { closeAll, closing } from './closing.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
 import { ownFilesOf } from './image-file.ts'
-import { type FileOptions, fileIdOf, filesOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import {
+  type FileOptions,
+  fileIdOf,
+  filesOf,
+  newParentOf,
+  type OpenOptions,
+  openAlone,
+  openImage,
+  withParentFolder,
+} from './images.ts'
 import { finish, type Job, type JobOptions, throwIfCancelled } from './job.ts'
 import { pointAt } from './relink.ts'
 
@@ -147,6 +157,7 @@ async function* moveContent(plan: MergePlan, options: MergeOptions): Job<number>
   try {
     const into = target.layers.at(-1) as WritableLayer
     await beginMerge(lowest, target, options)
+    await noteMergeAbove(plan, options)
     for (const name of plan.merged) upper.push(await promised(openAlone(name, 'read', options)))
     const disk = new Chain([...target.layers, ...upper], { readOnly: true })
     // A larger disk needs its room first; a smaller one gives up the rest when nothing shows it any more.
@@ -181,6 +192,33 @@ async function beginMerge(lowest: string, target: Chain, options: MergeOptions):
     const expects = child.parent?.expects.length || child.parent?.record
     if (expects) await promised(links.beginMerge(into.identity, into.nextIdentity))
   })
+}
+
+/**
+ * Above the lowest merged layer, those that know their parent by a record say that a merge is under way: the sample in it is
+ * one of the whole disk below, which changes although the parent's file does not.
+ */
+async function noteMergeAbove(plan: MergePlan, options: MergeOptions): Promise<void> {
+  if (plan.unsound.length > 0) return
+  let byRecord = false
+  for (const name of plan.merged) {
+    const layer = await promised(openAlone(name, 'write', fileOptions(options)))
+    await closing(layer, async () => {
+      const { parent, identity } = layer
+      if (byRecord && parent?.record && isWritable(layer) && layer.links && takesNotes(layer)) {
+        await promised(layer.links.beginMerge(parent.expects[0], undefined))
+      }
+      byRecord = !identity || identity.weak === true
+    })
+  }
+}
+
+/**
+ * Whether something can be noted with a layer that has others above it. Where its file has no identity of its own, those
+ * know it by the file's time; but what is noted beside it does not change it.
+ */
+function takesNotes({ identity, links }: WritableLayer): boolean {
+  return (identity !== undefined && !identity.weak) || !links?.complete
 }
 
 /** What speaks against the link of `child` to the top of `target`, in words; undefined: nothing. */
@@ -228,15 +266,12 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
   const parts = new Map<string, readonly string[]>()
   // The lowest first: merged alone it would put its old content over the new.
   for (const [depth, name] of plan.merged.entries()) {
-    const parent = depth === 0 ? await promised(newParentOf(name, plan.into, parentOptions(plan, options))) : undefined
+    const parent = await parentAfter(depth, plan, options)
     const layer = await promised(openAlone(name, 'write', fileOptions(options)))
     parts.set(name, ownFilesOf(layer))
     await closing(layer, async () => {
       if (!isWritable(layer) || !layer.links) return
-      // Below the top a file without identity stays as it is, for the layer above knows it by its time; but what is noted
-      // beside it does not change it.
-      const known = (layer.identity && !layer.identity.weak) || !layer.links.complete
-      if (known || name === plan.merged.at(-1)) await promised(layer.links.endMerge(mark, parent))
+      if (takesNotes(layer) || name === plan.merged.at(-1)) await promised(layer.links.endMerge(mark, parent))
     })
   }
   const files = filesOf(options)
@@ -252,6 +287,18 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
     for (const file of beside) removeBeside(file, name, files)
     files.flushFolder(path.dirname(path.resolve(name)))
   }
+}
+
+/**
+ * What the merge has left of the parent of a merged layer. Above the lowest that is no file that was merged into; but its
+ * disk has another content below, of which what was known of it is a sample. A link that was not sound is not made to look so.
+ */
+async function parentAfter(depth: number, plan: MergePlan, options: MergeOptions): Promise<NewParent | undefined> {
+  const name = plan.merged[depth] as string
+  if (depth === 0) return await promised(newParentOf(name, plan.into, parentOptions(plan, options)))
+  if (plan.unsound.length > 0) return undefined
+  const own = { ...withParentFolder(fileOptions(options), plan.merged.at(-1)), maxDepth: options.maxDepth }
+  return await promised(newParentOf(name, plan.merged[depth - 1] as string, { ...own, verify: 'warn' }))
 }
 
 function removeBeside(file: string, image: string, files: Files): void {
