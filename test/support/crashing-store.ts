@@ -24,11 +24,11 @@ export class CrashingStore implements ByteStore {
     this.now = copyOf(content)
   }
 
-  /** The power goes. @returns what the medium holds then */
-  crash(): MemoryStore {
+  /** The power goes. @param keeps which of the sectors that were not flushed are there @returns what the medium holds then */
+  crash(keeps: (at: number) => boolean = () => this.random.chance(0.5)): MemoryStore {
     this.dead = true
     for (const { at, bytes } of this.pending) {
-      if (this.random.chance(0.5)) this.durable.write(at, bytes)
+      if (keeps(at)) this.durable.write(at, bytes)
     }
     return this.durable
   }
