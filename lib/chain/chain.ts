@@ -203,15 +203,16 @@ export class Chain implements Device {
     // Tables move: nobody may be about to change them.
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {
+      if (this.witness) yield* this.witness.resizing(size)
       yield* this.resizeClaimed(top, size, signal)
     } finally {
+      this.witness?.resized()
       claim.release()
     }
   }
 
   private *resizeClaimed(top: WritableLayer, size: number, signal: AbortSignal | undefined): Io<void> {
     const parentSize = this.layers.at(-2)?.size ?? 0
-    if (this.witness) yield* this.witness.resizing(size)
     // The layer can make whole granules zero; the last one may show the parent, or share its place with a snapshot,
     // until its end is written.
     const last = roundDown(top.size, top.granularity)

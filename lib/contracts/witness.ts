@@ -10,6 +10,8 @@ export interface Witness {
   end(offset: number, length: number, begun: number): Io<void>
   /** The disk is about to get another size, in bytes. */
   resizing(size: number): Io<void>
+  /** The disk has that size, or it could not be changed. */
+  resized(): void
   /** What was changed before is durable. */
   flushed(): Io<void>
   /** The layers are closed; nothing more will change. */

@@ -71,6 +71,7 @@ export function sidecarOfImage(file: string): string {
 export function howFor(chain: Chain, files: Files, sidecar: string): Omit<ChangeMapOptions, 'store'> {
   const top = chain.layers.at(-1) as Layer
   return {
+    sizeOf: () => chain.size,
     stampOf: () => stampOf(top),
     contentOf: () => contentOf(chain, top.identity),
     remove: () => {

@@ -11,7 +11,7 @@ import { IntentMap } from './intent-map.ts'
 import { COUNTERS, LIMIT, REGION } from './layout.ts'
 import { anew, withConsumer, withShrink } from './next-facts.ts'
 import { Regions } from './regions.ts'
-import { type Consumer, type Facts, NO_IDENTITY, Superblock } from './superblock.ts'
+import { type Consumer, type Facts, NO_IDENTITY, type Shrink, Superblock } from './superblock.ts'
 import type { Token } from './token.ts'
 
 /** Regions that are armed at most before those that rest are given up: a crash reports them all. */
@@ -35,6 +35,8 @@ const RECOVERED = 1 << 16
 export interface ChangeMapOptions {
   /** the sidecar; closed with the map */
   readonly store: ByteStore
+  /** bytes that the disk has now */
+  readonly sizeOf: () => number
   /** the image's file as it is when all of it is closed */
   readonly stampOf: () => FileStamp | undefined
   /** who the content is by now */
@@ -71,7 +73,8 @@ export class ChangeMap implements Witness {
   private readonly regions: Regions
   private readonly turns = new Turns()
   private readonly now: () => number
-  private size: number
+  /** bytes that are left of the disk by a shrinking which is under way */
+  private shrinking: number | undefined
   private epoch: number
   private folded: number
   private quietUntil = 0
@@ -83,7 +86,7 @@ export class ChangeMap implements Witness {
   /** changes are not recorded any more, for this reason */
   private lost: string | undefined
 
-  private constructor(superblock: Superblock, intents: IntentMap, size: number, options: ChangeMapOptions) {
+  private constructor(superblock: Superblock, intents: IntentMap, options: ChangeMapOptions) {
     const { facts } = superblock
     this.superblock = superblock
     this.intents = intents
@@ -92,7 +95,6 @@ export class ChangeMap implements Witness {
     this.options = options
     this.granularity = facts.granularity
     this.epoch = facts.epoch
-    this.size = size
     this.now = options.now ?? Date.now
     this.folded = this.now()
   }
@@ -134,7 +136,7 @@ export class ChangeMap implements Witness {
   static *open(subject: Subject, options: ChangeMapOptions): Io<ChangeMap> {
     const superblock = yield* Superblock.open(options.store)
     const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
-    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), subject.size, options)
+    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), options)
     yield* map.begun(bond, subject)
     return map
   }
@@ -143,10 +145,14 @@ export class ChangeMap implements Witness {
   static *view(subject: Subject, options: ChangeMapOptions): Io<ChangeMap> {
     const superblock = yield* Superblock.open(options.store)
     const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
-    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), subject.size, options)
+    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), options)
     if (bond.kind === 'broken') map.lost = bond.why
     else yield* map.recover(false)
     return map
+  }
+
+  private get size(): number {
+    return this.options.sizeOf()
   }
 
   get facts(): Facts {
@@ -156,11 +162,6 @@ export class ChangeMap implements Witness {
   /** Why changes are not recorded; undefined: they are. */
   get problem(): string | undefined {
     return this.lost
-  }
-
-  /** Regions that a crash would report, in bytes. */
-  get armed(): number {
-    return this.regions.size * REGION
   }
 
   *begin(offset: number, length: number): Io<number> {
@@ -207,12 +208,16 @@ export class ChangeMap implements Witness {
     if (this.lost !== undefined) return
     if (size > LIMIT.disk) return yield* this.lose('the disk became larger than can be tracked')
     try {
-      const { shrinks } = this.superblock.facts
-      if (size < this.size) yield* this.write({ shrinks: withShrink(shrinks, { epoch: this.epoch, size }) })
-      this.size = size
+      if (size >= this.size) return
+      this.shrinking = size
+      yield* this.turns.take(() => this.superblock.write({ shrinks: this.shrinksIn(this.epoch) }))
     } catch (error) {
       yield* this.failed(error)
     }
+  }
+
+  resized(): void {
+    this.shrinking = undefined
   }
 
   *flushed(): Io<void> {
@@ -239,11 +244,7 @@ export class ChangeMap implements Witness {
     return yield* this.turns.take(() => this.checkpointNow(consumer))
   }
 
-  /** Remembers where a consumer stands, durably. */
-  *adopt(name: string, token: Token): Io<void> {
-    yield* this.write({ consumers: withConsumer(this.superblock.facts.consumers, this.standing(name, token)) })
-  }
-
+  /** A consumer is gone: its next question is answered with all of the disk. */
   *forget(name: string): Io<void> {
     yield* this.write({ consumers: this.superblock.facts.consumers.filter((one) => one.name !== name) })
   }
@@ -312,7 +313,7 @@ export class ChangeMap implements Witness {
       this.epoch = this.superblock.facts.epoch
       return
     }
-    // Those intents stay on the medium until they are folded, so nothing is lost if this session is cut short, too.
+    // Those intents stay on the medium until they are folded, so nothing is lost if this opening is cut short, too.
     yield* this.recover(true)
     yield* this.write({ ...session, diskSize: this.size })
   }
@@ -339,7 +340,8 @@ export class ChangeMap implements Witness {
     const { trackId, consumers } = this.superblock.facts
     const token = { trackId, epoch: this.epoch, size: this.size }
     const known = consumer === undefined ? consumers : withConsumer(consumers, this.standing(consumer, token))
-    yield* this.superblock.write({ epoch: this.epoch + 1, consumers: known })
+    // A shrinking under way counts in the next epoch, too, as any change does.
+    yield* this.superblock.write({ epoch: this.epoch + 1, consumers: known, shrinks: this.shrinksIn(this.epoch + 1) })
     this.epoch++
     return token
   }
@@ -378,6 +380,11 @@ export class ChangeMap implements Witness {
     }
     // Not before: until then every change is recorded, or fails.
     this.lost = reason
+  }
+
+  private shrinksIn(epoch: number): readonly Shrink[] {
+    const { shrinks } = this.superblock.facts
+    return this.shrinking === undefined ? shrinks : withShrink(shrinks, { epoch, size: this.shrinking })
   }
 
   private untracked(): number {

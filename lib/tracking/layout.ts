@@ -71,7 +71,7 @@ export const superblock = struct(
     stampInode: bits64(96),
     stampBorn: bits64(104),
     content: bytes(112, 32), // who the content is: SHA-256 over the identities of the chain
-    next: bytes(144, 32), // the same for what this session makes of it
+    next: bytes(144, 32), // the same for what writing makes of it
     ownInode: bits64(176), // the sidecar's: a copy of it is none
     ownBorn: bits64(184),
     consumerCount: u16(192),

@@ -51,7 +51,7 @@ export interface Facts {
   readonly began: number
   /** the image's file when nobody wrote to it any more; undefined: not known */
   readonly stamp: FileStamp | undefined
-  /** digests of who the content is, and who it is once this session has written; empty: it has no identity */
+  /** digests of who the content is, and who it is once it was written to; empty: it has no identity */
   readonly content: Uint8Array
   readonly next: Uint8Array
   /** the sidecar's own file */

@@ -53,6 +53,7 @@ class Tracked {
     this.map = await promised(
       ChangeMap.open(subject(this.size), {
         store,
+        sizeOf: () => this.size,
         stampOf: () => STAMP,
         contentOf: () => CONTENT,
         remove: () => expect.fail('the sidecar is removed'),
@@ -93,6 +94,7 @@ class Tracked {
     }
     await promised(this.map.resizing(size))
     this.size = size
+    this.map.resized()
   }
 
   async reopen(): Promise<void> {
@@ -245,6 +247,29 @@ describe('a map of changes', () => {
     // Of two regions of 64 granules each a granule changed: with no page left, all of the disk would count.
     expect(await disk.expectNothingMissed()).toBe(2 * 63)
     void unfinished
+  })
+
+  test('a disk that could not be made smaller is told of to its end', async () => {
+    const disk = new Tracked({ below: () => 0, chance: () => false } as unknown as Random)
+    await disk.enable()
+    const token = await promised(disk.map.checkpoint())
+    await promised(disk.map.resizing(SIZE / 2))
+    disk.map.resized()
+    const told: number[][] = []
+    await promised(disk.map.changes(token, (offset, length) => told.push([offset, offset + length])))
+    // What would have been cut off may have been touched.
+    expect(told).toEqual([[SIZE / 2, SIZE]])
+  })
+
+  test('a token from while the disk became smaller knows of it', async () => {
+    const disk = new Tracked({ below: () => 0, chance: () => false } as unknown as Random)
+    await disk.enable()
+    await promised(disk.map.resizing(SIZE / 2))
+    await disk.checkpoint()
+    disk.size = SIZE / 2
+    disk.map.resized()
+    await disk.resize(SIZE)
+    await disk.expectNothingMissed()
   })
 
   test('tells nothing but what changed, when it was closed', async () => {
