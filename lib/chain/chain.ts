@@ -50,8 +50,6 @@ export class Chain implements Device {
   readonly layers: readonly Layer[]
   /** how each layer is tied to the one below it; nothing for the base */
   readonly links: readonly (Verdict | undefined)[]
-  /** what the user should know about this chain, in sentences */
-  readonly notes: readonly string[]
   readonly writable: boolean
   private readonly top: Layer
   private readonly claims = new Claims()
@@ -61,6 +59,7 @@ export class Chain implements Device {
   private readonly pool: LayerPool | undefined
   /** what this is a view of: its layers are that one's to close */
   private readonly whole: Chain | undefined
+  private readonly remarks: string[]
   private closed = false
   private attending: Witness | undefined
 
@@ -71,7 +70,7 @@ export class Chain implements Device {
     this.layers = layers
     this.top = top
     this.links = options.links ?? layers.map(() => undefined)
-    this.notes = options.notes ?? []
+    this.remarks = [...(options.notes ?? [])]
     this.writable = isWritable(top) && !options.readOnly
     this.pool = options.pool
     this.whole = whole
@@ -89,6 +88,16 @@ export class Chain implements Device {
 
   get granularity(): number {
     return this.top.granularity
+  }
+
+  /** what the user should know about this chain, in sentences */
+  get notes(): readonly string[] {
+    return this.remarks
+  }
+
+  /** One more note, of what turned out after the opening. */
+  note(sentence: string): void {
+    this.remarks.push(sentence)
   }
 
   /** Who is told of every change. */

@@ -49,6 +49,7 @@ export function* attendTracking(
     store.close()
     // What cannot be read tells nobody anything, so nothing wrong either.
     if (!isVdiskError(error, 'CORRUPT') && !isVdiskError(error, 'UNSUPPORTED')) throw error
+    chain.note(`what is written is not recorded: ${error.message}. ${error.advice}`)
   }
 }
 

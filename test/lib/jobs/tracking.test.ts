@@ -120,8 +120,11 @@ describe.each(['raw', 'qcow2', 'vhdx', 'vmdk', 'vdi'])('a tracked disk of %s', (
     expect((await changed(file, first)).full).toContain('copy')
     fs.writeFileSync(sidecar, Buffer.alloc(8192))
     expect((await refusal(() => changed(file, first))).code).toBe('CORRUPT')
-    // A disk can be written to all the same.
-    await write(file, 0, 100)
+    // A disk can be written to all the same, but not without a word.
+    {
+      await using disk = await open(file)
+      expect(disk.notes.join()).toContain('what is written is not recorded')
+    }
     fs.rmSync(sidecar)
     expect((await refusal(() => changed(file, first))).code).toBe('NOT_FOUND')
   })
