@@ -18,7 +18,9 @@ export interface OpenArguments extends FileArguments {
   sourceFormat: string | undefined
   verify: string
   /** only of verbs that only read */
-  salvage?: boolean
+  salvage?: boolean | undefined
+  /** only where the verb has it; of a verb that reads it means checksums, whatever else it may mean there */
+  force?: boolean | undefined
 }
 
 const FORMATS: readonly string[] = drivers.map(({ name }) => name)
@@ -80,14 +82,23 @@ export function openOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments> {
     }) as unknown as Argv<T & OpenArguments>
 }
 
+/** What `--force` means to every verb that reads, in words that can follow others. */
+export const BELIEVE = 'believe an image of which a checksum is wrong, and nothing else'
+
 /** The same, for verbs that only read. */
-export function readOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments & { salvage: boolean }> {
-  return openOptions(yargs).option('salvage', {
-    type: 'boolean',
-    default: false,
-    describe: 'open it all the same where what is damaged is not needed to read the disk, and tell what',
-    group: 'Images:',
-  }) as unknown as Argv<T & OpenArguments & { salvage: boolean }>
+export function readOptions<T>(yargs: Argv<T>): Argv<T & OpenArguments & { salvage: boolean; force: boolean }> {
+  return openOptions(yargs)
+    .option('salvage', {
+      type: 'boolean',
+      default: false,
+      describe: 'open it all the same where what is damaged is not needed to read the disk, and tell what',
+      group: 'Images:',
+    })
+    .option('force', {
+      type: 'boolean',
+      default: false,
+      describe: BELIEVE,
+    }) as unknown as Argv<T & OpenArguments & { salvage: boolean; force: boolean }>
 }
 
 /** What the arguments mean to the library. Folders in VDISK_ALLOW count as allowed too. */
@@ -98,6 +109,7 @@ export function toOpenOptions(args: OpenArguments): OpenOptions {
     parentFormat: args.parentFormat,
     verify: args.verify as 'strict' | 'warn',
     salvage: args.salvage ?? false,
+    ignoreChecksums: args.force ?? false,
   }
 }
 

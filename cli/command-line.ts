@@ -36,6 +36,11 @@ const EVERYWHERE = ['help', 'version']
 /** What an option means that is given without a value. */
 const IMPLIED: Readonly<Record<string, string>> = { repair: 'all' }
 
+/** Options that say what another one says, unless that says it itself. */
+const SAID_BY: readonly { readonly name: string; readonly value: string; readonly by: string }[] = [
+  { name: 'format', value: 'vhd', by: 'azure' },
+]
+
 /** Where people give an argument too many, the option that it was meant for. */
 const SURPLUS: Readonly<Record<string, string>> = {
   create: '--size',
@@ -113,6 +118,9 @@ class Reader {
     const missing = positions.filter(({ needed }, i) => needed && i >= this.placed.length)
     if (missing.length > 0) {
       throw this.fault(`${missing.map(({ name }) => name.toUpperCase()).join(' and ')} ${are(missing.length)} missing`)
+    }
+    for (const { name, value, by } of SAID_BY) {
+      if (this.values.get(by)?.at(-1) === 'true' && !this.values.has(name)) this.take(name, value, 0)
     }
     const lacking = this.shape.demanded.filter((name) => !this.values.has(name))
     if (lacking.length > 0) throw this.lacking(lacking)

@@ -1,5 +1,5 @@
 import { type CheckResult, checkImage, type Finding, formatSize } from '../../lib/index.ts'
-import { openOptions, toOpenOptions } from '../arguments.ts'
+import { BELIEVE, openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand } from '../command.ts'
 import type { Output, Style } from '../output.ts'
 import { printable } from '../output.ts'
@@ -38,7 +38,7 @@ export const command = defineCommand({
       .option('force', {
         type: 'boolean',
         default: false,
-        describe: 'with --repair: although images that are built upon this one would change',
+        describe: `with --repair: although images that are built upon this one would change; ${BELIEVE}`,
       }),
   afterInterrupt: 'A repair that was begun has left the image no worse: begin it again. A check changes nothing.',
   async run({ args, out, signal }) {

@@ -1,5 +1,6 @@
 import { convertDisk, drivers, formatSize, openDisk, packings } from '../../lib/index.ts'
 import {
+  BELIEVE,
   formatOptions,
   noteOnFolder,
   readOptions,
@@ -7,6 +8,7 @@ import {
   toFormatOptions,
   toOpenOptions,
 } from '../arguments.ts'
+import { azureOption, forAzure } from '../azure.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
@@ -28,10 +30,11 @@ export const command = defineCommand({
     ['vdisk convert disk.raw disk.qcow2 --format qcow2 --no-flush', 'for a copy that can be made again'],
     ['vdisk convert disk.vmdk machine.ova -o cpus=4,memory=8G', 'an appliance, for ESXi and other importers'],
     ['vdisk convert disk.hdd then.qcow2 --format qcow2 --snapshot monday', 'an earlier state of the disk'],
+    ['vdisk convert disk.qcow2 disk.vhd --azure', 'a fixed VHD of whole MiB, as Azure takes it'],
     ['vdisk convert torn.qcow2 saved.qcow2 --format qcow2 --salvage', 'what a damaged image still holds'],
   ],
   options: (yargs) =>
-    formatOptions(readOptions(yargs))
+    azureOption(formatOptions(readOptions(yargs)))
       .positional('source', { type: 'string', demandOption: true })
       .positional('destination', { type: 'string', demandOption: true })
       .option('format', {
@@ -54,10 +57,15 @@ export const command = defineCommand({
         type: 'string',
         describe: 'the state that a snapshot inside the source has, by its id or name',
       })
-      .option('force', { type: 'boolean', default: false, describe: 'replace a file that exists' }),
+      .option('force', {
+        type: 'boolean',
+        default: false,
+        describe: `replace a file that exists; ${BELIEVE}`,
+      }),
   afterInterrupt: 'What was there before is unchanged, and nothing is left behind.',
   async run({ args, out, signal }) {
     const format = formatOf(args)
+    const options = forAzure('convert', args, toFormatOptions(args.option))
     if (args.flatten && args.parent !== undefined) {
       throw new UsageError(
         'Cannot convert with both --parent and --flatten: they exclude each other',
@@ -71,7 +79,7 @@ export const command = defineCommand({
         convertDisk(source.chain, args.destination, {
           ...toFileOptions(args),
           format,
-          options: toFormatOptions(args.option),
+          options,
           compress: args.compress,
           parent: args.parent,
           parentFormat: args.parentFormat,

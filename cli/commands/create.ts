@@ -1,5 +1,6 @@
 import { createDisk, drivers, formatSize } from '../../lib/index.ts'
 import { fileOptions, formatOptions, noteOnFolder, toFileOptions, toFormatOptions, toSize } from '../arguments.ts'
+import { azureOption, forAzure } from '../azure.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
@@ -11,10 +12,11 @@ export const command = defineCommand({
     ['vdisk create disk.qcow2 --format qcow2 --size 20G', 'an empty disk'],
     ['vdisk create work.vhdx --format vhdx --parent golden.vhdx', 'a differencing VHDX'],
     ['vdisk create work.qcow2 --format qcow2 --parent base.raw --parent-format raw', 'a child of a raw image'],
+    ['vdisk create disk.vhd --azure --size 30G', 'a fixed VHD of whole MiB, as Azure takes it'],
     ['vdisk create big.qcow2 --format qcow2 --size 4T -o cluster_size=2M', 'with another unit of allocation'],
   ],
   options: (yargs) =>
-    formatOptions(fileOptions(yargs))
+    azureOption(formatOptions(fileOptions(yargs)))
       .positional('image', { type: 'string', demandOption: true })
       .option('format', {
         alias: 'f',
@@ -40,7 +42,7 @@ export const command = defineCommand({
       size: args.size === undefined ? undefined : toSize(args.size, '--size'),
       parent: args.parent,
       parentFormat: args.parentFormat,
-      options: toFormatOptions(args.option),
+      options: forAzure('create', args, toFormatOptions(args.option)),
       replace: args.force,
       signal,
     })

@@ -8,7 +8,7 @@ import {
   type Transport,
   type Wanted,
 } from '../../fuse/daemon.ts'
-import { badArgument, readOptions, toOpenOptions } from '../arguments.ts'
+import { BELIEVE, badArgument, readOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { type Output, printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
@@ -54,7 +54,11 @@ export const command = defineCommand({
         describe: 'format of a new overlay whose name does not say it',
       })
       .option('temporary', { type: 'boolean', default: false, describe: 'what is written goes with the mount' })
-      .option('force', { type: 'boolean', default: false, describe: 'write although other images are built upon it' })
+      .option('force', {
+        type: 'boolean',
+        default: false,
+        describe: `write although other images are built upon it; with --read-only: ${BELIEVE}`,
+      })
       .option('allow-other', { type: 'boolean', default: false, describe: 'other users may see it too' })
       .option('uid', { type: 'string', describe: 'number of the user who owns the files, default yours' })
       .option('gid', { type: 'string', describe: 'number of their group' })

@@ -2,6 +2,14 @@ import type { VdiskError } from '../errors.ts'
 import type { Io } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 
+/**
+ * Is told of damage that a reader can do without.
+ *
+ * @param kind 'checksum': nothing is wrong but a checksum, so that what it covers may be right, and is believed then
+ * @throws the damage itself where it may not be left out
+ */
+export type LeaveOut = (damage: VdiskError, kind?: 'checksum') => void
+
 /** A file that is being opened as an image, and the gated way to the files it names. */
 export interface Image {
   /** path or URL, as the user knows it */
@@ -13,7 +21,7 @@ export interface Image {
    * Salvage, for reading only: where this is there, what is damaged and not needed to read the disk is told to it, and
    * left out, instead of keeping the image from being opened.
    */
-  readonly leaveOut?: ((damage: VdiskError) => void) | undefined
+  readonly leaveOut?: LeaveOut | undefined
   /** the member of a container that is meant; undefined: the only one, or it is no container */
   readonly member?: string | undefined
   /** Another file that belongs to this image: an extent file, a data file. Every one passes the gate. */

@@ -31,15 +31,22 @@ const RANGES = 10_000
 /** What a repair may do, and what it did. */
 export class RepairReport {
   readonly scope: RepairScope
+  /** where nothing is left that could tell what was there, what has a wrong checksum is believed */
+  readonly ignoreChecksums: boolean
   readonly done: Repaired[] = []
   /** all that was changed, also what is not kept in `done` */
   count = 0
   private readonly ranges: DoubtfulRange[] = []
   private readonly progress: (done: number, total: number) => void
 
-  constructor(scope: RepairScope, progress: (done: number, total: number) => void = () => {}) {
+  constructor(
+    scope: RepairScope,
+    progress: (done: number, total: number) => void = () => {},
+    { ignoreChecksums = false }: { readonly ignoreChecksums?: boolean | undefined } = {},
+  ) {
     this.scope = scope
     this.progress = progress
+    this.ignoreChecksums = ignoreChecksums
   }
 
   /** Notes a change; whoever makes it notes it before it is written. */

@@ -14,6 +14,7 @@ import { containers } from '../containers/registry.ts'
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { NewParent, ParentRecord } from '../contracts/identity.ts'
+import type { LeaveOut } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
@@ -66,8 +67,13 @@ export interface OpenOptions extends FileOptions {
    * or to `leaveOut`. For reading only.
    */
   readonly salvage?: boolean | undefined
+  /**
+   * Opens an image all the same of which nothing is wrong but a checksum, and believes what that covers; it is told as
+   * what salvage leaves out is. For reading, and for a repair, which then gives it the checksum that it should have.
+   */
+  readonly ignoreChecksums?: boolean | undefined
   /** is told what salvage leaves out, instead of a note */
-  readonly leaveOut?: ((damage: VdiskError) => void) | undefined
+  readonly leaveOut?: LeaveOut | undefined
 }
 
 export interface CreateOptions extends FileOptions {
@@ -124,7 +130,7 @@ export function* openUntracked(
     parentFormat: options.parentFormat,
     maxDepth: options.maxDepth,
     // Who opened an image without salvage must not be given a layer that lacks something; and a state is nobody else's.
-    pool: options.salvage || options.snapshot !== undefined ? undefined : options.pool,
+    pool: options.salvage || options.ignoreChecksums || options.snapshot !== undefined ? undefined : options.pool,
     leftOut,
   })
   if (options.snapshot === undefined) return chain
@@ -435,7 +441,7 @@ function openFile(
   if (writes && options.salvage) throw salvagedForWriting(file)
   if (writes && options.snapshot !== undefined) throw frozen(file)
   if (options.pool) options.pool.assertFree(fileIdOf(file, options), writes ? 'write' : access, file)
-  const gate = new FolderGate(file, { ...options, leaveOut: options.salvage ? options.leaveOut : undefined })
+  const gate = new FolderGate(file, { ...options, leaveOut: writes ? undefined : leaveOutOf(options) })
   const locks = options.locking !== false && access !== 'inspect'
   const image = FolderGate.openNamed(file, gate, {
     write: writes,
@@ -444,6 +450,15 @@ function openFile(
     ...(locks ? { lock: access } : {}),
   })
   return { image, gate }
+}
+
+/** What a driver may leave out, as far as the options allow it. */
+function leaveOutOf({ salvage, ignoreChecksums, leaveOut }: OpenOptions): LeaveOut | undefined {
+  if (salvage || !ignoreChecksums || !leaveOut) return salvage ? leaveOut : undefined
+  return (damage, kind) => {
+    if (kind !== 'checksum') throw damage
+    leaveOut(damage, kind)
+  }
 }
 
 function salvagedForWriting(file: string): VdiskError {

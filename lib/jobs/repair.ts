@@ -77,11 +77,12 @@ class Repair {
   constructor(file: string, options: RepairOptions, checker: Checker) {
     this.file = file
     this.checker = checker
-    this.report = new RepairReport(options.scope ?? 'all', (done, total) => {
+    const advance = (done: number, total: number): void => {
       throwIfCancelled(options.signal)
       if (this.stopped) throw cancelled()
       this.progress = { phase: 'repair', done, total }
-    })
+    }
+    this.report = new RepairReport(options.scope ?? 'all', advance, options)
   }
 
   get result(): RepairResult {

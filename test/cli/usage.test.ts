@@ -127,6 +127,8 @@ describe('wrong usage', () => {
     ['without the format', ['create', 'y.qcow2', '--size', '1G'], '--format is missing', 'could be: --format qcow2'],
     ['without a size', ['create', 'y.qcow2', '-f', 'qcow2'], 'size is not given', '--size 20G'],
     ['with no size', ['create', 'y.qcow2', '-f', 'qcow2', '--size', '1e30'], '"1e30"', 'below 2^53'],
+    ['with --azure of another format', ['create', 'y', '--azure', '-f', 'qcow2', '--size', '1G'], 'exclude', 'VHD'],
+    ['with --no-azure alone', ['create', 'y.vhd', '--no-azure', '--size', '1G'], '--format is missing', 'vhd'],
     ['with a format that is none', ['info', 'x', '-f', 'qcov2'], '-f cannot be "qcov2"', 'Did you mean qcow2?'],
     ['with a map that is none', ['info', 'x', '--map', 'D:'], '--map "D:"', 'PREFIX=DIR'],
     ['with a folder that is none', ['info', 'x', '--allow', 'nowhere'], '--allow "nowhere"', 'exists'],

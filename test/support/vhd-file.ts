@@ -56,8 +56,8 @@ export class VhdFile {
     return { layer: await promised(vhd.open(image, 'read')), told }
   }
 
-  async repair(scope: RepairScope = 'all'): Promise<RepairReport> {
-    const report = new RepairReport(scope)
+  async repair(scope: RepairScope = 'all', { ignoreChecksums = false } = {}): Promise<RepairReport> {
+    const report = new RepairReport(scope, () => {}, { ignoreChecksums })
     await promised((vhd.repair as NonNullable<typeof vhd.repair>)(this.folder.image('a'), report))
     return report
   }

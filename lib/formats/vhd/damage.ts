@@ -13,6 +13,8 @@ export const LOCATOR_SECTION = 'Parent Locator Entries'
 export const TABLE_SECTION = 'Block Allocation Table and Data Blocks'
 
 const WAY_ON = 'Read it all the same with --salvage, or mend it: vdisk check IMAGE --repair'
+const WAY_TO_BELIEVE =
+  'If you know that the file is right, read it with --force (mount with --read-only, too), or give it the checksum that it should have: vdisk check IMAGE --repair --force'
 
 /** The error of a file that breaks the rules of its format. @param why ends the sentence "Cannot read <file>: ..." */
 export function corrupt(file: string, why: string, spot: Spot, advice?: string): VdiskError {
@@ -53,6 +55,17 @@ export function leaveOut(reader: Reader, { code, message, where }: VdiskError): 
   const damage = new VdiskError(code, { message, where, advice: WAY_ON })
   if (!reader.leaveOut) throw damage
   reader.leaveOut(damage)
+}
+
+/**
+ * Tells of a structure whose checksum is wrong, and which is believed if nobody objects.
+ *
+ * @throws VdiskError CORRUPT where it is not to be believed, with advice that says how it is
+ */
+export function believe(reader: Reader, what: string, spot: Spot): void {
+  const damage = corrupt(reader.name, `the checksum of its ${what} is wrong`, spot, WAY_TO_BELIEVE)
+  if (!reader.leaveOut) throw damage
+  reader.leaveOut(damage, 'checksum')
 }
 
 function refusal(code: ErrorCode, file: string, why: string, spot: Spot, advice: string | undefined): VdiskError {

@@ -1,7 +1,7 @@
 import type { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { corrupt, FOOTER_SECTION, leaveOut, type Reader, unsupported } from './damage.ts'
+import { believe, corrupt, FOOTER_SECTION, type Reader, unsupported } from './damage.ts'
 import { geometryOf } from './disk-geometry.ts'
 import { COOKIE, checksumOf, footer, LIMIT, SECTOR, SHORT_FOOTER, TYPE, VERSION } from './layout.ts'
 
@@ -117,7 +117,7 @@ export function* readFooters(reader: Reader, store: ByteStore): Io<Footers> {
   const current = sound ?? tail ?? copy
   if (!current) throw noFooter(reader)
   const spot = { structure: 'footer', at: current.at, section: FOOTER_SECTION }
-  if (!sound) leaveOut(reader, corrupt(reader.name, 'the checksum of its footer is wrong', spot))
+  if (!sound) believe(reader, 'footer', spot)
   refuseStrange(reader, current)
   return { current: current.footer, tail, head: found.head, fileSize: found.fileSize }
 }

@@ -1,7 +1,7 @@
 import { isPowerOfTwo } from '../../bytes/align.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { corrupt, HEADER_SECTION, leaveOut, type Reader, tooLarge, unsupported } from './damage.ts'
+import { believe, corrupt, HEADER_SECTION, type Reader, tooLarge, unsupported } from './damage.ts'
 import type { FooterFields } from './footer.ts'
 import {
   checksumOf,
@@ -82,7 +82,7 @@ export function* readHeader(
   const header = new DynamicHeader(bytes)
   const { cookie, version, blockSize, entryCount, tableOffset } = header.fields
   if (cookie !== HEADER_COOKIE) throw corrupt(name, 'there is no header where its footer says', spot)
-  if (!header.isSound) leaveOut(reader, corrupt(name, 'the checksum of its header is wrong', spot))
+  if (!header.isSound) believe(reader, 'header', spot)
   if (version !== VERSION) throw unsupported(name, `its header is of version 0x${version.toString(16)}`, spot)
   if (!isPowerOfTwo(blockSize) || blockSize < LIMIT.minBlock) {
     throw corrupt(name, `its blocks would have ${blockSize} bytes, which cannot be`, spot)

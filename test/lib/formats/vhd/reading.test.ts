@@ -163,7 +163,7 @@ describe('footers', () => {
     const error = await refusal(() => file.read())
     expect(error.code).toBe('CORRUPT')
     expect(error.message).toContain('checksum of its footer is wrong')
-    expect(error.advice).toContain('--salvage')
+    expect(error.advice).toMatch(/--force.*--repair --force/)
     const { layer, told } = await file.salvage()
     expect(told.map(({ message }) => message.split(': ')[1])).toEqual([
       'the checksum of its footer is wrong',
@@ -173,6 +173,34 @@ describe('footers', () => {
     await promised(new Chain([layer]).read(0, first))
     expect(first).toEqual(Uint8Array.of(4))
     expect((await refusal(() => file.repair())).message).toContain('there is no copy')
+  })
+
+  test.each(['dynamic', 'fixed'])(
+    'with wrong checksums of a %s disk get right ones where the user says so',
+    async (subformat) => {
+      const file = await VhdFile.make(256 * KIB, { subformat })
+      await file.fill(0, Uint8Array.of(4))
+      const ends = subformat === 'fixed' ? [file.size - SECTOR] : [0, file.size - SECTOR]
+      const sound = file.bytes
+      for (const at of ends) file.setU32(at + 64, 1)
+      expect((await refusal(() => file.repair('leaks', { ignoreChecksums: true }))).message).toContain(
+        'there is no copy',
+      )
+      const { done, doubtful } = await file.repair('all', { ignoreChecksums: true })
+      expect(done.map(({ code }) => code)).toEqual(ends.map(() => 'FOOTER_DAMAGED'))
+      expect(doubtful).toEqual([{ offset: 0, length: 256 * KIB, snapshot: undefined }])
+      expect(Buffer.compare(file.bytes, sound)).toBe(0)
+    },
+  )
+
+  test('of which the only one left has a wrong checksum make both anew where the user says so', async () => {
+    const file = await VhdFile.make(256 * KIB)
+    await file.fill(0, Uint8Array.of(4))
+    const sound = file.bytes
+    file.setU32(64, 1)
+    file.put(file.size - SECTOR, new Uint8Array(SECTOR))
+    await file.repair('all', { ignoreChecksums: true })
+    expect(Buffer.compare(file.bytes, sound)).toBe(0)
   })
 
   test('of a fixed disk that grew and lost its end is found before the zeros', async () => {
