@@ -298,7 +298,7 @@ export class Chain implements Device {
     try {
       // The disk may have become smaller while this waited.
       this.assertRange(offset, length)
-      return this.witness ? yield* attended(this.witness, offset, length, () => work(top)) : yield* work(top)
+      return this.witness ? yield* attended(this.witness, offset, length, work(top)) : yield* work(top)
     } finally {
       claim.release()
     }
@@ -437,13 +437,15 @@ export class Chain implements Device {
   }
 }
 
-/** A change of which a witness is told. */
-function* attended<T>(witness: Witness, offset: number, length: number, work: () => Io<T>): Io<T> {
-  const begun = yield* witness.begin(offset, length)
+/** A change of which a witness is told. @param work has not begun */
+function* attended<T>(witness: Witness, offset: number, length: number, work: Io<T>): Io<T> {
+  const beginning = witness.begin(offset, length)
+  const begun = typeof beginning === 'number' ? beginning : yield* beginning
   try {
-    return yield* work()
+    return yield* work
   } finally {
-    yield* witness.end(offset, length, begun)
+    const ending = witness.end(offset, length, begun)
+    if (ending) yield* ending
   }
 }
 

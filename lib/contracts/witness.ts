@@ -5,9 +5,10 @@ import type { Io } from '../io/io.ts'
  * Whatever it throws before a change keeps the change from happening.
  */
 export interface Witness {
-  /** Something in the range is about to change. @returns what `end` wants to have back */
-  begin(offset: number, length: number): Io<number>
-  end(offset: number, length: number, begun: number): Io<void>
+  /** Something in the range is about to change. @returns what `end` wants to have back: at once, where nothing need be waited for */
+  begin(offset: number, length: number): Io<number> | number
+  /** @returns undefined where nothing need be waited for */
+  end(offset: number, length: number, begun: number): Io<void> | undefined
   /** The disk is about to get another size, in bytes. */
   resizing(size: number): Io<void>
   /** The disk has that size, or it could not be changed. */

@@ -6,31 +6,21 @@ import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { type Bond, bondOf, type Subject } from './binding.ts'
 import { changesSince } from './changes-since.ts'
-import { CounterTable } from './counter-table.ts'
 import { IntentMap } from './intent-map.ts'
-import { COUNTERS, LIMIT, REGION } from './layout.ts'
+import { LIMIT, REGION } from './layout.ts'
 import { anew, withConsumer, withShrink } from './next-facts.ts'
-import { Regions } from './regions.ts'
+import { Recorder } from './recorder.ts'
 import { type Consumer, type Facts, NO_IDENTITY, type Shrink, Superblock } from './superblock.ts'
 import type { Token } from './token.ts'
-
-/** Regions that are armed at most before those that rest are given up: a crash reports them all. */
-const ARMED = 4096
-
-/** Pages of counters that wait for the medium at most. */
-const WAITING = 4096
-
-/** Milliseconds between two foldings of a disk that is written to. */
-const REST = 5000
 
 /** How long flushes are left alone after one of them was used to fold, in multiples of what that took. */
 const QUIET = 20
 
+/** Why a reader may not know what the intents name. */
+const TOO_MUCH = 'its writer was cut short, and more of the record of changes was lost than can be named'
+
 /** What `begin` tells of a change that is not recorded. */
 const UNTRACKED = 0
-
-/** Regions named by intents that a reader takes over into memory. */
-const RECOVERED = 1 << 16
 
 export interface ChangeMapOptions {
   /** the sidecar; closed with the map */
@@ -66,17 +56,12 @@ export interface Answer {
  */
 export class ChangeMap implements Witness {
   private readonly superblock: Superblock
-  private readonly counters: CounterTable
-  private readonly intents: IntentMap
+  private readonly recorder: Recorder
   private readonly options: ChangeMapOptions
-  private readonly granularity: number
-  private readonly regions: Regions
   private readonly turns = new Turns()
   private readonly now: () => number
   /** bytes that are left of the disk by a shrinking which is under way */
   private shrinking: number | undefined
-  private epoch: number
-  private folded: number
   private quietUntil = 0
   private untrackedUnderWay = 0
   /** called when the last change ends that is not recorded */
@@ -89,14 +74,9 @@ export class ChangeMap implements Witness {
   private constructor(superblock: Superblock, intents: IntentMap, options: ChangeMapOptions) {
     const { facts } = superblock
     this.superblock = superblock
-    this.intents = intents
-    this.regions = new Regions(intents)
-    this.counters = new CounterTable(options.store, facts.epoch)
     this.options = options
-    this.granularity = facts.granularity
-    this.epoch = facts.epoch
     this.now = options.now ?? Date.now
-    this.folded = this.now()
+    this.recorder = new Recorder(intents, facts, { store: options.store, turns: this.turns, now: this.now })
   }
 
   /** Makes a sidecar in a store that is empty. @returns its trackId */
@@ -147,7 +127,7 @@ export class ChangeMap implements Witness {
     const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
     const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), options)
     if (bond.kind === 'broken') map.lost = bond.why
-    else yield* map.recover(false)
+    else if (!(yield* map.recorder.recover(map.size, false))) map.lost = TOO_MUCH
     return map
   }
 
@@ -164,44 +144,21 @@ export class ChangeMap implements Witness {
     return this.lost
   }
 
-  *begin(offset: number, length: number): Io<number> {
+  begin(offset: number, length: number): Io<number> | number {
     if (length === 0) return UNTRACKED
-    if (this.lost !== undefined) return this.untracked()
-    const first = Math.floor(offset / REGION)
-    const last = Math.floor((offset + length - 1) / REGION)
-    const durable = this.regions.enter(first, last)
-    try {
-      if (!durable) yield* this.arm()
-      const { epoch } = this
-      yield* this.stamp(offset, length)
-      if (this.counters.waiting > WAITING || (durable && this.now() - this.folded > REST)) yield* this.fold()
-      return epoch
-    } catch (error) {
-      this.regions.leave(first, last)
-      yield* this.failed(error)
-      return this.untracked()
-    }
+    if (this.lost === undefined && this.recorder.beginAtOnce(offset, length)) return this.recorder.epoch
+    return this.beginWaiting(offset, length)
   }
 
-  *end(offset: number, length: number, begun: number): Io<void> {
-    if (length === 0) return
+  end(offset: number, length: number, begun: number): Io<void> | undefined {
+    if (length === 0) return undefined
     if (begun === UNTRACKED) {
       if (--this.untrackedUnderWay === 0) this.drained?.()
-      return
+      return undefined
     }
-    const first = Math.floor(offset / REGION)
-    const last = Math.floor((offset + length - 1) / REGION)
-    try {
-      // Whoever read the disk after the checkpoint may have seen it before this change.
-      if (begun !== this.epoch && this.lost === undefined) {
-        yield* this.stamp(offset, length)
-      }
-    } catch (error) {
-      // The change is made, so it is too late to refuse it.
-      yield* this.lose(unwritable(error))
-    } finally {
-      this.regions.leave(first, last)
-    }
+    if (begun !== this.recorder.epoch && this.lost === undefined) return this.endLater(offset, length)
+    this.recorder.leave(offset, length)
+    return undefined
   }
 
   *resizing(size: number): Io<void> {
@@ -210,7 +167,7 @@ export class ChangeMap implements Witness {
     try {
       if (size >= this.size) return
       this.shrinking = size
-      yield* this.turns.take(() => this.superblock.write({ shrinks: this.shrinksIn(this.epoch) }))
+      yield* this.turns.take(() => this.superblock.write({ shrinks: this.shrinksIn(this.recorder.epoch) }))
     } catch (error) {
       yield* this.failed(error)
     }
@@ -224,9 +181,9 @@ export class ChangeMap implements Witness {
     const began = this.now()
     if (this.lost !== undefined || began < this.quietUntil) return
     try {
-      yield* this.fold()
+      yield* this.recorder.fold()
       // Whoever finds the image like this knows that nobody has written since.
-      if (this.regions.rest) yield* this.write({ stamp: this.options.stampOf(), content: this.options.contentOf() })
+      if (this.recorder.rest) yield* this.write({ stamp: this.options.stampOf(), content: this.options.contentOf() })
       const ended = this.now()
       this.quietUntil = ended + QUIET * (ended - began)
     } catch (error) {
@@ -263,14 +220,15 @@ export class ChangeMap implements Witness {
    * @param from where to begin; what lies before is not looked at
    */
   *changes(token: Token | undefined, visit: (offset: number, length: number) => void, start = 0): Io<Answer> {
-    const { granularity, size } = this
+    const { size } = this
+    const { granularity } = this.facts
     const full = this.reasonForAll(token)
     if (full !== undefined || token === undefined) {
       if (size > start) visit(start, size - start)
       return { full, size, granularity }
     }
     yield* changesSince(
-      this.counters,
+      this.recorder.counters,
       { token, size, granularity, shrinks: this.superblock.facts.shrinks },
       visit,
       start,
@@ -293,8 +251,7 @@ export class ChangeMap implements Witness {
     const { store, stampOf, contentOf } = this.options
     try {
       if (this.lost !== undefined) return
-      yield* this.fold(true)
-      yield* this.regions.settle()
+      yield* this.recorder.settle()
       const stamp = stampOf()
       yield* this.write({ state: 'clean', stamp, content: contentOf(), next: NO_IDENTITY, diskSize: this.size })
     } catch (error) {
@@ -305,44 +262,54 @@ export class ChangeMap implements Witness {
     }
   }
 
+  private *beginWaiting(offset: number, length: number): Io<number> {
+    if (this.lost !== undefined) return this.untracked()
+    try {
+      return yield* this.recorder.begin(offset, length, this.size)
+    } catch (error) {
+      yield* this.failed(error)
+      return this.untracked()
+    }
+  }
+
+  /** The epoch has risen since the change began: whoever read the disk after the checkpoint may have seen it before. */
+  private *endLater(offset: number, length: number): Io<void> {
+    try {
+      yield* this.recorder.stamp(offset, length)
+    } catch (error) {
+      // The change is made, so it is too late to refuse it.
+      yield* this.lose(unwritable(error))
+    } finally {
+      this.recorder.leave(offset, length)
+    }
+  }
+
   private *begun(bond: Bond, subject: Subject): Io<void> {
     const { facts } = this.superblock
     const session = { state: 'open', stamp: subject.stamp, content: subject.content, next: subject.next } as const
     if (bond.kind === 'broken') {
       yield* this.write({ ...session, ...anew(facts, bond.why, this.now()), diskSize: this.size })
-      this.epoch = this.superblock.facts.epoch
+      this.recorder.epoch = this.superblock.facts.epoch
       return
     }
     // Those intents stay on the medium until they are folded, so nothing is lost if this opening is cut short, too.
-    yield* this.recover(true)
+    yield* this.recorder.recover(this.size, true)
     yield* this.write({ ...session, diskSize: this.size })
-  }
-
-  /** What the intents name counts as changed now. @param mayWrite counters go to the medium where they become many */
-  private *recover(mayWrite: boolean): Io<void> {
-    let count = 0
-    for (const number of this.intents.regions()) {
-      const offset = number * REGION
-      if (offset >= this.size) continue
-      if (++count > RECOVERED && !mayWrite) {
-        this.lost = 'its writer was cut short, and more of the record of changes was lost than can be named'
-        return
-      }
-      yield* this.stamp(offset, Math.min(REGION, this.size - offset))
-      if (mayWrite) this.regions.adopt(number)
-      if (mayWrite && this.counters.waiting > WAITING) yield* this.counters.write()
-    }
   }
 
   private *checkpointNow(consumer: string | undefined): Io<Token> {
     if (this.lost !== undefined) yield* this.beginAnew(this.lost)
-    if (this.epoch >= LIMIT.epoch - 1) yield* this.beginAnew('its epochs were used up')
+    if (this.recorder.epoch >= LIMIT.epoch - 1) yield* this.beginAnew('its epochs were used up')
     const { trackId, consumers } = this.superblock.facts
-    const token = { trackId, epoch: this.epoch, size: this.size }
+    const token = { trackId, epoch: this.recorder.epoch, size: this.size }
     const known = consumer === undefined ? consumers : withConsumer(consumers, this.standing(consumer, token))
     // A shrinking under way counts in the next epoch, too, as any change does.
-    yield* this.superblock.write({ epoch: this.epoch + 1, consumers: known, shrinks: this.shrinksIn(this.epoch + 1) })
-    this.epoch++
+    yield* this.superblock.write({
+      epoch: this.recorder.epoch + 1,
+      consumers: known,
+      shrinks: this.shrinksIn(this.recorder.epoch + 1),
+    })
+    this.recorder.epoch++
     return token
   }
 
@@ -357,7 +324,7 @@ export class ChangeMap implements Witness {
       })
     }
     yield* this.superblock.write({ ...anew(this.superblock.facts, reason, this.now()), state: 'open' })
-    this.epoch = this.superblock.facts.epoch
+    this.recorder.epoch = this.superblock.facts.epoch
     this.lost = undefined
     if (this.untrackedUnderWay > 0) {
       yield new Promise<void>((resolve) => {
@@ -398,37 +365,6 @@ export class ChangeMap implements Witness {
 
   private *write(facts: Partial<Facts>): Io<void> {
     yield* this.turns.take(() => this.superblock.write(facts))
-  }
-
-  /** Makes the intents of all regions durable that wait for it: whoever comes first does it for all. */
-  private *arm(): Io<void> {
-    yield* this.turns.take(() => this.regions.arm(ceilDiv(this.size, REGION)))
-    if (this.regions.size > ARMED) yield* this.fold()
-  }
-
-  /** The range changes in the present epoch. It may rise while this waits, and no counter may fall. */
-  private *stamp(offset: number, length: number): Io<void> {
-    const end = ceilDiv(offset + length, this.granularity)
-    for (let granule = Math.floor(offset / this.granularity); granule < end; ) {
-      const number = Math.floor(granule / COUNTERS)
-      const from = granule - number * COUNTERS
-      const to = Math.min(COUNTERS, from + end - granule)
-      const page = this.counters.peek(number) ?? (yield* this.counters.load(number))
-      this.counters.stamp(page, from, to, this.epoch)
-      granule += to - from
-    }
-  }
-
-  /** Makes counters durable, and gives up regions that rest. @param all those, too, that rest only since this began */
-  private *fold(all = false): Io<void> {
-    this.folded = this.now()
-    yield* this.turns.take(() => this.regions.giveUp(all, () => this.writeCounters()))
-    this.folded = this.now()
-  }
-
-  private *writeCounters(): Io<void> {
-    yield* this.counters.write()
-    yield* settle(this.options.store.flush())
   }
 
   /** What could not be recorded: it is not written either, or nothing that was recorded counts any more. */

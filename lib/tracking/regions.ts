@@ -50,6 +50,15 @@ export class Regions {
     return durable
   }
 
+  /** As `enter` for one region, if its intent is on the medium. @returns whether it is */
+  enterArmed(number: number): boolean {
+    const region = this.regions.get(number)
+    if (!region?.durable) return false
+    region.underWay++
+    region.touched = true
+    return true
+  }
+
   leave(first: number, last: number): void {
     for (let number = first; number <= last; number++) {
       const region = this.regions.get(number)

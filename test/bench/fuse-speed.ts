@@ -115,7 +115,8 @@ export async function portable(picked: Picked, conditions: Conditions): Promise<
   })
 }
 
-async function compareUse(
+/** Notes how fast both are. */
+export async function compareUse(
   what: string,
   use: Use,
   vdisk: MountedDisk,
@@ -143,7 +144,7 @@ async function measure(
 }
 
 /** Mounts on both sides, and ends both, whatever happens in between. */
-function mounted(sides: { vdisk: () => MountedDisk; peer: () => MountedDisk }) {
+export function mounted(sides: { vdisk: () => MountedDisk; peer: () => MountedDisk }) {
   return async (work: (disks: { vdisk: MountedDisk; peer: MountedDisk }) => Promise<void>): Promise<void> => {
     const vdisk = sides.vdisk()
     try {

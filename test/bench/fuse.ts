@@ -7,6 +7,7 @@ import { ENGINES, type Engine } from './fio.ts'
 import { memory, start } from './fuse-limits.ts'
 import type { Conditions } from './fuse-rows.ts'
 import { chain, cold, type Picked, portable, vhd, vhdx } from './fuse-speed.ts'
+import { tracked } from './fuse-tracked.ts'
 import { printTable, rows } from './harness.ts'
 
 /**
@@ -25,6 +26,7 @@ const GROUPS: Record<string, { peers: readonly string[]; run: (picked: Picked, g
     cold: { peers: ['qemu-storage-daemon'], run: cold },
     vhdx: { peers: ['vhdimount'], run: vhdx },
     vhd: { peers: ['vhdimount'], run: vhd },
+    tracked: { peers: [], run: tracked },
     'fuse-native': { peers: [], run: portable },
     start: { peers: [], run: async (picked, given) => (picked('start') ? start(given) : undefined) },
     memory: { peers: [], run: async (picked, given) => (picked('memory') ? memory(given) : undefined) },
@@ -38,7 +40,7 @@ const PACKAGES: Record<string, string> = {
 
 const USAGE = `npm run bench:fuse -- [ROW ...] [--rounds N] [--seconds S] [--engine ${ENGINES.join('|')}] [--full]
 ROW: part of GROUP/USE. Groups: ${Object.keys(GROUPS).join(', ')}.
-Uses: read-16, read-1, overwrite-16, sequential-read, sequential-write, dd-read, dd-write.`
+Uses: read-16, read-1, overwrite-16, sequential-read, sequential-write, dd-read, dd-write; tracked-memory and tracked-disk also have processor.`
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -76,6 +76,14 @@ export function memoryOf(pid: number, field: 'VmRSS' | 'VmHWM'): number {
   return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) / 1024
 }
 
+/** Processor time that a process has used, in all of its threads that still run; seconds. */
+export function processorTimeOf(pid: number): number {
+  const threads = fs.readdirSync(`/proc/${pid}/task`)
+  const nanoseconds = (thread: string): number =>
+    Number(fs.readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
+  return threads.reduce((sum, thread) => sum + nanoseconds(thread), 0) / 1e9
+}
+
 /** Runs a program to its end. @returns what it printed */
 export function call(command: readonly string[]): string {
   const { status, stdout, stderr, error } = spawnSync(command[0] as string, command.slice(1), { encoding: 'utf8' })

@@ -21,6 +21,17 @@ function subject(size = SIZE): Subject {
   return { size, stamp: STAMP, content: CONTENT, next: CONTENT, noticesWriters: true }
 }
 
+/** Begins a change. @returns what `end` wants to have */
+async function begin(map: ChangeMap, offset: number, length: number): Promise<number> {
+  const begun = map.begin(offset, length)
+  return typeof begun === 'number' ? begun : await promised(begun)
+}
+
+async function end(map: ChangeMap, offset: number, length: number, begun: number): Promise<void> {
+  const ending = map.end(offset, length, begun)
+  if (ending) await promised(ending)
+}
+
 interface Known {
   readonly token: Token
   readonly changed: Set<number>
@@ -67,7 +78,7 @@ class Tracked {
   async write(offset: number, length: number): Promise<void> {
     const { map, store } = this
     for (let at = offset; at < offset + length + REGION; at += REGION) this.written.add(Math.floor(at / REGION))
-    const begun = await promised(map.begin(offset, length))
+    const begun = await begin(map, offset, length)
     if (this.store !== store) return
     const id = this.numbers++
     this.underWay.set(id, { offset, length })
@@ -75,7 +86,7 @@ class Tracked {
     for (let turns = this.random.below(12); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve))
     if (this.store !== store) return
     const known = new Set(this.tokens)
-    await promised(map.end(offset, length, begun))
+    await end(map, offset, length, begun)
     if (this.store !== store) return
     this.underWay.delete(id)
     // Whoever asked for a token meanwhile may have read what was before.
@@ -199,15 +210,31 @@ describe('a map of changes', () => {
     await disk.reopen()
     await disk.write(offset - G, 10)
     turns = 50
-    const waiting = promised(disk.map.begin(offset, 10))
+    const waiting = begin(disk.map, offset, 10)
     turns = 0
     const token = await promised(disk.map.checkpoint())
-    await promised(disk.map.end(offset, 10, await promised(disk.map.begin(offset, 10))))
+    await end(disk.map, offset, 10, await begin(disk.map, offset, 10))
     const begun = await waiting
     const told: number[] = []
     await promised(disk.map.changes(token, (at) => told.push(at)))
     expect(told).toEqual([offset])
-    await promised(disk.map.end(offset, 10, begun))
+    await end(disk.map, offset, 10, begun)
+  })
+
+  test('a change may lie in two pages of counters, and in two regions, of which one is armed', async () => {
+    const disk = new Tracked({ below: () => 0, chance: () => false } as unknown as Random)
+    await disk.enable()
+    const edges = [COUNTERS * G, 200 * REGION]
+    for (const edge of edges) for (const offset of [edge - G, edge]) await disk.write(offset, 10)
+    await disk.write((edges[1] as number) - REGION, 10)
+    await disk.checkpoint()
+    for (const edge of edges) await disk.write(edge - 10, 20)
+    await disk.write(300 * REGION, 10)
+    await disk.checkpoint()
+    await disk.write(301 * REGION - 10, 20)
+    await disk.expectNothingMissed()
+    await disk.crash()
+    await disk.expectNothingMissed()
   })
 
   test('an intent falls only when the counters of its region are durable', async () => {
