@@ -18,6 +18,7 @@ const VERBS: readonly (readonly [string, string, () => Promise<{ command: AnyCom
   ['compare', 'tell whether two disks read the same', () => import('./commands/compare.ts')],
   ['resize', 'change the size of a disk', () => import('./commands/resize.ts')],
   ['snapshot', 'keep, list, go back to or drop states of a disk', () => import('./commands/snapshot.ts')],
+  ['bitmap', 'dirty bitmaps of QEMU and libvirt in a qcow2 image', () => import('./commands/bitmap.ts')],
   ['track', 'record what changes, for those who back it up', () => import('./commands/track.ts')],
   ['merge', 'merge an image into its parent, or several layers at once', () => import('./commands/merge.ts')],
   ['relink', 'point a child at its parent\u2019s new place', () => import('./commands/relink.ts')],

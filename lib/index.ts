@@ -11,7 +11,7 @@ export type { CreateOption, FormatDriver, Supports } from './contracts/driver.ts
 export type { Extent, ResolvedExtent } from './contracts/extent.ts'
 export type { Identity, ParentLink } from './contracts/identity.ts'
 export type { Concern, Inspector } from './contracts/inspection.ts'
-export type { SnapshotInfo } from './contracts/layer.ts'
+export type { BitmapInfo, SnapshotInfo } from './contracts/layer.ts'
 export type { DoubtfulRange, Repaired, RepairScope } from './contracts/repair.ts'
 export { createDisk, Disk, openDisk, type StreamOptions, type StreamRange } from './disk.ts'
 export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
@@ -19,6 +19,17 @@ export { drivers } from './formats/registry.ts'
 export type { Entry, EntryKind, FileStore, Files, OpenFileOptions } from './io/files.ts'
 export { hostFiles } from './io/host-files.ts'
 export { type Awaitable, breathe, type Io, just, promised, run, runSync, settle, Turns } from './io/io.ts'
+export { bitmapToToken, type Imported, type ImportOptions, importBitmap } from './jobs/bitmap-tokens.ts'
+export {
+  addBitmap,
+  type BitmapContent,
+  clearBitmap,
+  exportBitmap,
+  listBitmaps,
+  mergeBitmaps,
+  removeBitmap,
+  setBitmapEnabled,
+} from './jobs/bitmaps.ts'
 export { type CheckOptions, type CheckResult, checkImage } from './jobs/check.ts'
 export { type Child, childrenOf } from './jobs/children.ts'
 export { type CompareOptions, type Comparison, compareDisks } from './jobs/compare.ts'

@@ -160,11 +160,48 @@ export interface BitmapInfo {
   readonly consistent: boolean
 }
 
+/**
+ * Who has written to an image since it was last closed here: nobody; a program that keeps to the format, and so has kept its
+ * bitmaps; one that does not; or the image does not tell.
+ */
+export type ForeignWriter = 'none' | 'conforming' | 'other' | 'unknown'
+
 /** Dirty bitmaps stored in the image. */
 export interface StoredBitmaps {
+  /** as it was when the image was opened */
+  readonly foreignWriter?: ForeignWriter
   list(): readonly BitmapInfo[]
   /** One bit per granule of the disk. @throws VdiskError NOT_FOUND, CORRUPT if it is not consistent */
   read(name: string): Io<Bitmap>
+  /** Only in writable layers of which the format can keep bitmaps. */
+  readonly edit?: BitmapEditor | undefined
+}
+
+/** What a bitmap is to be; what is left out stays as it is. */
+export interface BitmapWish {
+  /** bytes per bit, a power of two; for one that is new by default what the format usually has */
+  readonly granularity?: number | undefined
+  /** whether writers must keep it up to date; by default a new one is */
+  readonly enabled?: boolean | undefined
+  /** one bit per granule of the disk; a new one is clear by default */
+  readonly bits?: Bitmap | undefined
+}
+
+/**
+ * Changes to the bitmaps of an image whose content has not changed since it was opened. Each is durable, whole or not at all,
+ * when it returns. Where no bitmap is consistent since a program has written that knows none, all of those go with the
+ * first change.
+ */
+export interface BitmapEditor {
+  /**
+   * Makes a bitmap, or gives the one of that name other properties; with other bits it is consistent from then on.
+   *
+   * @throws VdiskError REFUSED, LIMIT_EXCEEDED for what the format cannot keep; CORRUPT for one that is not consistent and
+   * gets no bits
+   */
+  put(name: string, wish: BitmapWish): Io<void>
+  /** @throws VdiskError NOT_FOUND */
+  remove(name: string): Io<void>
 }
 
 /** Whether a layer was opened for writing. */

@@ -1,22 +1,20 @@
 import path from 'node:path'
 import { normalizeGuid } from '../bytes/guid.ts'
-import { Chain } from '../chain/chain.ts'
-import type { InternalSnapshots, Layer, SnapshotInfo } from '../contracts/layer.ts'
+import type { Chain } from '../chain/chain.ts'
+import type { InternalSnapshots, SnapshotInfo } from '../contracts/layer.ts'
 import { isWritable } from '../contracts/layer.ts'
-import { type ErrorCode, isVdiskError, VdiskError } from '../errors.ts'
+import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import type { ChangeMap } from '../tracking/change-map.ts'
 import { childrenOf } from './children.ts'
 import { closing } from './closing.ts'
 import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { openTop, topOf } from './top-image.ts'
 import { changeMapOf } from './tracking.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
 
 /** Why nobody knows any more what changed. */
 const REVERTED = 'the disk was reverted to a snapshot'
-
-/** What a parent may be wrong in. */
-const PARENTAL: readonly ErrorCode[] = ['PARENT_MISSING', 'PARENT_MISMATCH', 'CHAIN_CYCLE', 'REFUSED']
 
 /** A state of a disk that can be gone back to. */
 export interface SnapshotEntry {
@@ -147,21 +145,11 @@ async function editSnapshots<T>(
   return await undoable(file, words, options, async (given) => {
     const opened = await openTop(file, given)
     return await closing(opened, async () => {
-      const { snapshots, format } = opened instanceof Chain ? topOf(opened) : opened
+      const { snapshots, format } = topOf(opened)
       if (!snapshots?.edit) throw keepsNone(file, format)
       return await work(snapshots.edit)
     })
   })
-}
-
-/** With its parents, so that tracking knows the disk again; without, where they cannot be found or are not right. */
-async function openTop(file: string, options: OpenOptions): Promise<Chain | Layer> {
-  try {
-    return await promised(openImage(file, { ...options, writable: true }))
-  } catch (error) {
-    if (!PARENTAL.some((code) => isVdiskError(error, code))) throw error
-    return await promised(openAlone(file, 'write', options))
-  }
 }
 
 function keepsNone(file: string, format: string): VdiskError {
@@ -192,8 +180,4 @@ async function emptyLayer(
   if (!top.clear) throw new TypeError(`${top.format} has parents, but no way to show nothing else`)
   if (map) await promised(map.lose(REVERTED))
   await promised(top.clear(below.size, signal))
-}
-
-function topOf(chain: Chain): Layer {
-  return chain.layers.at(-1) as Layer
 }

@@ -9,7 +9,7 @@ import { changesSince } from './changes-since.ts'
 import { IntentMap } from './intent-map.ts'
 import { LIMIT, REGION } from './layout.ts'
 import { anew, withConsumer, withShrink } from './next-facts.ts'
-import { Recorder } from './recorder.ts'
+import { type Range, Recorder } from './recorder.ts'
 import { type Consumer, type Facts, NO_IDENTITY, type Shrink, Superblock } from './superblock.ts'
 import type { Token } from './token.ts'
 
@@ -199,6 +199,25 @@ export class ChangeMap implements Witness {
    */
   *checkpoint(consumer?: string): Io<Token> {
     return yield* this.turns.take(() => this.checkpointNow(consumer))
+  }
+
+  /**
+   * What is known to have changed since some earlier moment becomes what a token stands for that is made now: asked with it,
+   * those ranges are told, and all that changes from now on.
+   *
+   * @param ranges bytes on the disk
+   * @param consumer whose token is to be remembered
+   */
+  *adopt(ranges: Iterable<Range>, consumer?: string): Io<Token> {
+    const token = yield* this.checkpoint()
+    yield* this.recorder.include(ranges)
+    yield* this.recorder.fold()
+    // Only now: a token that is remembered before would be answered with less.
+    if (consumer !== undefined) {
+      const { consumers } = this.superblock.facts
+      yield* this.write({ consumers: withConsumer(consumers, this.standing(consumer, token)) })
+    }
+    return token
   }
 
   /** A consumer is gone: its next question is answered with all of the disk. */

@@ -18,6 +18,15 @@ const REST = 5000
 /** Regions named by intents that a reader takes over into memory. */
 const RECOVERED = 1 << 16
 
+/** Bytes of the disk that are stamped before it is looked how many pages wait. */
+const MOST_AT_ONCE = 64 * 2 ** 30
+
+/** Bytes on the disk. */
+export interface Range {
+  readonly offset: number
+  readonly length: number
+}
+
 /** Where changes are recorded: in intents before they happen, and in counters, which a folding makes durable. */
 export class Recorder {
   readonly counters: CounterTable
@@ -142,6 +151,16 @@ export class Recorder {
       if (mayWrite && this.counters.waiting > WAITING) yield* this.counters.write()
     }
     return true
+  }
+
+  /** The ranges count as changed in the present epoch; what does not fit into memory goes to the medium, not yet durably. */
+  *include(ranges: Iterable<Range>): Io<void> {
+    for (const { offset, length } of ranges) {
+      for (let done = 0; done < length; done += MOST_AT_ONCE) {
+        yield* this.stamp(offset + done, Math.min(MOST_AT_ONCE, length - done))
+        if (this.counters.waiting > WAITING) yield* this.counters.write()
+      }
+    }
   }
 
   /** Makes the intents of all regions durable that wait for it: whoever comes first does it for all. */

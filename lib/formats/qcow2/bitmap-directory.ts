@@ -79,6 +79,64 @@ export function* readDirectory(header: Header, store: ByteStore): Io<Directory |
   return { at, length, entries: [...entries.values()] }
 }
 
+/** An entry as it goes into a directory: what it said before, if there was one, with what has changed. */
+export type DirectoryEntry = Pick<StoredBitmap, 'name' | 'granularityBits' | 'tableOffset' | 'tableSize' | 'flags'> & {
+  /** where it is read from, with extra data that is not ours to know; undefined: it is new */
+  readonly before: StoredBitmap | undefined
+}
+
+/**
+ * Writes a directory where nobody looks; whoever calls makes it durable.
+ *
+ * @param take gives room for so many bytes
+ * @returns undefined for one of no entries, which has no place
+ * @throws VdiskError LIMIT_EXCEEDED
+ */
+export function* writeDirectory(
+  header: Header,
+  store: ByteStore,
+  entries: readonly DirectoryEntry[],
+  take: (length: number) => Io<number>,
+): Io<Directory | undefined> {
+  const parts: Uint8Array[] = []
+  for (const entry of entries) parts.push(yield* encodeEntry(store, entry))
+  const length = parts.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  if (entries.length > LIMIT.bitmaps || length > LIMIT.bitmapDirectoryBytes) {
+    throw new VdiskError('LIMIT_EXCEEDED', {
+      message: `Cannot keep ${entries.length} bitmaps in ${header.file}: an image has at most ${LIMIT.bitmaps}`,
+      where: { file: header.file, structure: 'bitmap directory' },
+      advice: 'Remove some that nobody needs: vdisk bitmap remove IMAGE NAME',
+    })
+  }
+  if (entries.length === 0) return undefined
+  const at = yield* take(length)
+  yield* settle(store.write(at, Buffer.concat(parts)))
+  let entryAt = at
+  const stored = entries.map(({ before, ...fields }, i): StoredBitmap => {
+    const { length: entryLength } = parts[i] as Uint8Array
+    entryAt += entryLength
+    return { ...fields, entryAt: entryAt - entryLength, entryLength, problem: before?.problem }
+  })
+  return { at, length, entries: stored }
+}
+
+/** Padded to 8 bytes. ["Bitmap directory"] */
+function* encodeEntry(store: ByteStore, entry: DirectoryEntry): Io<Uint8Array> {
+  const { name, before, granularityBits, tableOffset, tableSize, flags } = entry
+  if (before) {
+    const bytes = new Uint8Array(roundUp(before.entryLength, 8))
+    yield* settle(store.read(before.entryAt, bytes.subarray(0, before.entryLength)))
+    bitmapEntry.patch(bytes, { granularityBits, tableOffset, tableSize, flags })
+    return bytes
+  }
+  const text = Buffer.from(name, 'utf8')
+  const bytes = new Uint8Array(roundUp(bitmapEntry.size + text.length, 8))
+  const fields = { type: 1, granularityBits, tableOffset, tableSize, flags, nameSize: text.length, extraDataSize: 0 }
+  bitmapEntry.encode(fields, bytes)
+  bytes.set(text, bitmapEntry.size)
+  return bytes
+}
+
 function problemOf(
   header: Header,
   fields: ReturnType<typeof bitmapEntry.decode>,

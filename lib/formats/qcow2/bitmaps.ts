@@ -1,22 +1,16 @@
-import { ceilDiv, roundUp } from '../../bytes/align.ts'
+import { ceilDiv } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
-import type { BitmapInfo, StoredBitmaps } from '../../contracts/layer.ts'
+import type { BitmapInfo, ForeignWriter, StoredBitmaps } from '../../contracts/layer.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { type Directory, readDirectory, type StoredBitmap } from './bitmap-directory.ts'
+import { BitmapData, type BitmapImage } from './bitmap-data.ts'
+import { type Directory, readDirectory, type StoredBitmap, writeDirectory } from './bitmap-directory.ts'
+import { BitmapEditing } from './bitmap-editing.ts'
+import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
-import {
-  AUTOCLEAR,
-  BITMAP_ALL_ONES,
-  BITMAP_FLAG,
-  bitmapEntry,
-  bitmapsExtension,
-  EXTENSION,
-  RESERVED_LOW,
-} from './layout.ts'
-import type { Refcounts } from './refcounts.ts'
-import { RootTable } from './root-table.ts'
+import { AUTOCLEAR, BITMAP_FLAG, bitmapEntry, bitmapsExtension, EXTENSION } from './layout.ts'
+import type { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
 
 /**
@@ -30,30 +24,19 @@ import type { TablePlaces } from './table-places.ts'
 /** Bitmaps larger than this together are not kept up to date: they stay marked, as after a crash. */
 const MEMORY = 64 << 20
 
-/** The image that the bitmaps are of. */
-export interface BitmapImage {
-  readonly header: Header
-  readonly store: ByteStore
-  /** where no bitmap data can lie */
-  readonly places: TablePlaces
-}
-
-/** What storing bitmaps needs from the writing half of the image. */
-export interface BitmapRoom {
-  readonly refcounts: Refcounts
-  flush(): Io<void>
-}
-
 export class Bitmaps implements StoredBitmaps {
   entries: readonly StoredBitmap[]
   /** where the directory lies, in bytes of the file; undefined too where a writer that knows no bitmaps was here since */
   directory: { readonly at: number; readonly length: number } | undefined
   /** why the directory could not be read; the disk itself can be */
   problem: VdiskError | undefined
+  edit?: NonNullable<StoredBitmaps['edit']>
+  foreignWriter: ForeignWriter = 'unknown'
   private readonly header: Header
   private readonly store: ByteStore
   private readonly places: TablePlaces
-  private room: BitmapRoom | undefined
+  private readonly data: BitmapData
+  private room: Qcow2Editor | undefined
   private tracking: StoredBitmap[] = []
 
   private constructor(
@@ -63,6 +46,7 @@ export class Bitmaps implements StoredBitmaps {
     this.header = image.header
     this.store = image.store
     this.places = image.places
+    this.data = new BitmapData(image)
     this.entries = directory?.entries ?? []
     this.directory = this.isValid ? directory : undefined
     this.problem = problem
@@ -79,8 +63,10 @@ export class Bitmaps implements StoredBitmaps {
   }
 
   /** From here on the bitmaps can be changed. */
-  attach(room: BitmapRoom): void {
+  attach(room: Qcow2Editor): void {
     this.room = room
+    // Version 2 has no bit by which a writer that knows no bitmaps could say so. ["Header", autoclear_features]
+    if (this.header.version === 3) this.edit = new BitmapEditing(this, this.data, room)
   }
 
   list(): BitmapInfo[] {
@@ -110,7 +96,7 @@ export class Bitmaps implements StoredBitmaps {
         advice: 'Treat everything as changed, and start a new bitmap.',
       })
     }
-    return yield* this.load(entry)
+    return yield* this.data.load(entry)
   }
 
   /** Marks what records as in use, durably, and takes it into memory. */
@@ -123,8 +109,13 @@ export class Bitmaps implements StoredBitmaps {
     yield* this.take(this.entries.filter((entry) => this.isConsistent(entry)))
   }
 
-  /** Fits the bitmaps in memory to the disk's new size; new bits are clear, as QEMU has them. */
-  resized(): void {
+  /**
+   * Fits the bitmaps in memory to the disk's new size. What a bitmap records that the disk grew by counts as changed: it may
+   * have been cut off before, with other content.
+   *
+   * @param size bytes that the disk had
+   */
+  resized(size: number): void {
     for (const entry of this.tracking) {
       const before = entry.bits as Bitmap
       const after = Bitmap.empty(ceilDiv(this.header.size, 2 ** entry.granularityBits))
@@ -133,6 +124,7 @@ export class Bitmaps implements StoredBitmaps {
       after.fill(Math.min(before.length, after.length), after.bytes.length * 8, false)
       entry.bits = after
     }
+    if (this.header.size > size) this.mark(size, this.header.size - size)
   }
 
   /** The guest's view of this range changes. */
@@ -150,7 +142,7 @@ export class Bitmaps implements StoredBitmaps {
     const saved = this.tracking
     this.tracking = []
     const tables: RootTable[] = []
-    for (const entry of saved) tables.push(yield* this.storeData(entry, this.room))
+    for (const entry of saved) tables.push(yield* this.data.rewrite(entry, this.room.refcounts))
     // Data and counts are durable before a table points at them, tables before a directory entry says so.
     yield* this.room.flush()
     for (const table of tables) yield* settle(this.store.write(table.at, table.bytes))
@@ -174,36 +166,49 @@ export class Bitmaps implements StoredBitmaps {
    */
   *drop(dropped: ReadonlySet<StoredBitmap>): Io<void> {
     const rest = this.directory ? this.entries.filter((entry) => !dropped.has(entry)) : []
-    const length = rest.reduce((sum, { entryLength }) => sum + roundUp(entryLength, 8), 0)
-    const places: number[] = []
-    let extension: Uint8Array | undefined
-    if (rest.length > 0) {
-      const { refcounts, flush } = this.room as BitmapRoom
-      const { at } = yield* refcounts.allocate(ceilDiv(length, this.header.clusterSize), true)
-      let end = at
-      for (const { entryAt, entryLength } of rest) {
-        const bytes = new Uint8Array(roundUp(entryLength, 8))
-        yield* settle(this.store.read(entryAt, bytes.subarray(0, entryLength)))
-        yield* settle(this.store.write(end, bytes))
-        places.push(end)
-        end += bytes.length
-      }
-      yield* flush()
-      extension = bitmapsExtension.encode({
-        count: rest.length,
-        reserved: 0,
-        directorySize: length,
-        directoryOffset: at,
-      })
-      this.places.addRange(at, length)
-    }
-    this.header.setExtension(EXTENSION.bitmaps, extension)
-    if (!extension) this.header.autoclear &= ~AUTOCLEAR.bitmaps
-    yield* this.header.write(this.store)
-    for (const [i, entry] of rest.entries()) entry.entryAt = places[i] as number
-    this.directory = rest.length > 0 ? { at: places[0] as number, length } : undefined
+    const room = this.room as Qcow2Editor
+    const { clusterSize } = this.header
+    const entries = rest.map((entry) => ({ ...entry, before: entry }))
+    const directory = yield* writeDirectory(this.header, this.store, entries, function* (length) {
+      return (yield* room.refcounts.allocate(ceilDiv(length, clusterSize), true)).at
+    })
+    if (directory) yield* room.flush()
+    const { tracking } = this
+    yield* this.name(directory)
+    // Those that stay are who they were: what is in memory of them is kept.
+    for (const [i, { entryAt }] of this.entries.entries()) (rest[i] as StoredBitmap).entryAt = entryAt
     this.entries = rest
-    this.tracking = this.tracking.filter((entry) => rest.includes(entry))
+    this.tracking = tracking.filter((entry) => rest.includes(entry))
+  }
+
+  /**
+   * The header names a directory that is durable, or none: in one step, after which its bitmaps count as saved.
+   *
+   * @throws VdiskError LIMIT_EXCEEDED, with nothing changed, if the header has no room
+   */
+  *name(directory: Directory | undefined): Io<void> {
+    const { header } = this
+    const before = { extension: header.extension(EXTENSION.bitmaps), autoclear: header.autoclear }
+    const extension = directory && {
+      count: directory.entries.length,
+      reserved: 0,
+      directorySize: directory.length,
+      directoryOffset: directory.at,
+    }
+    header.setExtension(EXTENSION.bitmaps, extension && bitmapsExtension.encode(extension))
+    if (directory) header.autoclear |= AUTOCLEAR.bitmaps
+    else header.autoclear &= ~AUTOCLEAR.bitmaps
+    try {
+      yield* header.write(this.store)
+    } catch (error) {
+      header.setExtension(EXTENSION.bitmaps, before.extension)
+      header.autoclear = before.autoclear
+      throw error
+    }
+    if (directory) this.places.addRange(directory.at, directory.length)
+    this.directory = directory
+    this.entries = directory?.entries ?? []
+    this.tracking = []
     this.problem = undefined
   }
 
@@ -212,7 +217,7 @@ export class Bitmaps implements StoredBitmaps {
     return (this.header.autoclear & AUTOCLEAR.bitmaps) !== 0n
   }
 
-  private isConsistent(entry: StoredBitmap): boolean {
+  isConsistent(entry: StoredBitmap): boolean {
     return this.isValid && (entry.flags & BITMAP_FLAG.inUse) === 0 && entry.problem === undefined
   }
 
@@ -221,10 +226,10 @@ export class Bitmaps implements StoredBitmaps {
     const loaded = new Map<StoredBitmap, Bitmap>()
     let memory = 0
     for (const entry of entries) {
-      memory += this.bytesOf(entry)
+      memory += this.data.bytesOf(entry)
       if (memory > MEMORY) continue
       try {
-        loaded.set(entry, yield* this.load(entry))
+        loaded.set(entry, yield* this.data.load(entry))
       } catch (error) {
         // What cannot be read cannot be kept up to date: it stays marked, and nobody relies on it.
         if (!isVdiskError(error, 'CORRUPT')) throw error
@@ -236,94 +241,6 @@ export class Bitmaps implements StoredBitmaps {
     for (const entry of entries) entry.flags |= BITMAP_FLAG.inUse
     for (const [entry, bits] of loaded) entry.bits = bits
     this.tracking.push(...loaded.keys())
-  }
-
-  private bytesOf(entry: StoredBitmap): number {
-    return ceilDiv(ceilDiv(this.header.size, 2 ** entry.granularityBits), 8)
-  }
-
-  /** ["Bitmap table", "Bitmap data"] */
-  private *load(entry: StoredBitmap): Io<Bitmap> {
-    const { clusterSize } = this.header
-    const length = this.bytesOf(entry)
-    const table = yield* this.readTable(entry)
-    const bytes = new Uint8Array(length)
-    const fileSize = yield* settle(this.store.size())
-    for (let i = 0; i < table.length; i++) {
-      const at = table.offset(i)
-      const part = bytes.subarray(i * clusterSize, Math.min(length, (i + 1) * clusterSize))
-      // What is missing may not count as unchanged, so here a last cluster that is cut short will not do.
-      if (at + part.length > fileSize) throw this.badTable(entry, i, at)
-      if (at !== 0) yield* settle(this.store.read(at, part))
-      else part.fill(table.low(i) & BITMAP_ALL_ONES ? 0xff : 0)
-    }
-    return new Bitmap(bytes, ceilDiv(this.header.size, 2 ** entry.granularityBits))
-  }
-
-  private *readTable(entry: StoredBitmap): Io<RootTable> {
-    const bytes = new Uint8Array(entry.tableSize * 8)
-    if (bytes.length > 0) yield* settle(this.store.read(entry.tableOffset, bytes))
-    const table = new RootTable(entry.tableOffset, bytes)
-    const fileSize = yield* settle(this.store.size())
-    for (let i = 0; i < table.length; i++) {
-      const at = table.offset(i)
-      const reserved = table.high(i) >>> 24 !== 0 || (table.low(i) & (at === 0 ? RESERVED_LOW : 0x1ff)) !== 0
-      const isPlace = at % this.header.clusterSize === 0 && at < fileSize && !this.places.holds(at)
-      if (reserved || (at !== 0 && !isPlace)) throw this.badTable(entry, i, at)
-    }
-    return table
-  }
-
-  private badTable(entry: StoredBitmap, index: number, at: number): VdiskError {
-    return new VdiskError('CORRUPT', {
-      message: `Cannot read bitmap "${entry.name}" of ${this.header.file}: entry ${index} of its table is ${at}`,
-      where: { file: this.header.file, structure: 'bitmap table', index, at: entry.tableOffset + index * 8 },
-      advice: 'Treat everything as changed, and start a new bitmap.',
-    })
-  }
-
-  /** Writes the bits into clusters of their own. @returns the table, not yet written */
-  private *storeData(entry: StoredBitmap, room: BitmapRoom): Io<RootTable> {
-    const { clusterSize } = this.header
-    const { bytes, length } = entry.bits as Bitmap
-    const size = ceilDiv(bytes.length, clusterSize)
-    const old = yield* this.readTable(entry)
-    let table = old
-    if (size !== entry.tableSize) {
-      table = yield* this.emptyTable(size, room)
-      if (entry.tableSize > 0) {
-        room.refcounts.release(entry.tableOffset, entry.tableSize * 8)
-        this.places.removeRange(entry.tableOffset)
-      }
-    }
-    for (let i = 0; i < Math.max(size, old.length); i++) {
-      const at = i < old.length ? old.offset(i) : 0
-      const part = bytes.subarray(i * clusterSize, Math.min(bytes.length, (i + 1) * clusterSize))
-      const uniform = i < size ? uniformBits(part, length - i * clusterSize * 8) : 'clear'
-      if (uniform !== undefined) {
-        if (at !== 0) room.refcounts.release(at, clusterSize)
-        if (i < size) table.set(i, uniform === 'set' ? BITMAP_ALL_ONES : 0)
-        continue
-      }
-      const target = at !== 0 ? at : (yield* room.refcounts.allocate(1)).at
-      const cluster = new Uint8Array(clusterSize)
-      cluster.set(part)
-      yield* settle(this.store.write(target, cluster))
-      table.set(i, target)
-    }
-    entry.tableOffset = table.at
-    entry.tableSize = size
-    delete entry.bits
-    return table
-  }
-
-  /** A place for so many entries; the bitmap of an empty disk has none, and no place. */
-  private *emptyTable(entries: number, { refcounts }: BitmapRoom): Io<RootTable> {
-    if (entries === 0) return new RootTable(0, new Uint8Array(0))
-    const bytes = new Uint8Array(roundUp(entries * 8, this.header.clusterSize))
-    const { at } = yield* refcounts.allocate(bytes.length / this.header.clusterSize, true)
-    this.places.addRange(at, bytes.length)
-    return new RootTable(at, bytes)
   }
 
   private *writeEntry(entry: StoredBitmap): Io<void> {
@@ -339,11 +256,4 @@ export class Bitmaps implements StoredBitmaps {
     bitmapEntry.patch(head, { flags })
     yield* settle(this.store.write(entry.entryAt + at, head.subarray(at, at + 4)))
   }
-}
-
-/** Whether all of `count` bits (at most those of `part`) are equal, and how. */
-function uniformBits(part: Uint8Array, count: number): 'set' | 'clear' | undefined {
-  const bits = new Bitmap(part, Math.min(count, part.length * 8))
-  if (bits.runEnd(0, bits.length) !== bits.length) return undefined
-  return bits.has(0) ? 'set' : 'clear'
 }

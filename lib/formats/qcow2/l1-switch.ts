@@ -15,12 +15,13 @@ export function* switchL1(layer: Qcow2Editor, next: RootTable, size: number): Io
   const { mapping, refcounts } = layer.walk
   const { header } = mapping
   const old = mapping.l1
-  const resizes = size !== header.size
+  const before = header.size
+  const resizes = size !== before
   if (resizes) yield* layer.bitmaps.beginResize()
   yield* header.change(layer.store, { l1TableOffset: next.at, l1Size: next.length, size })
   mapping.l1 = next
   replaceTables(mapping.places, old, next)
-  if (resizes) layer.bitmaps.resized()
+  if (resizes) layer.bitmaps.resized(before)
   layer.bitmaps.mark(0, size)
   yield* releaseReferences(layer.walk, old)
   refcounts.release(old.at, old.bytes.length)

@@ -121,7 +121,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     this.session = new Session(this.header, this.store, parts.linkage, this.bitmaps)
     this.allocation = new Allocation(this.mapping, refcounts, () => this.header.backingName !== undefined)
     this.writeBack = new WriteBack(this.mapping, refcounts, this.allocation)
-    this.bitmaps.attach({ refcounts, flush: () => this.flush() })
+    this.bitmaps.attach(this)
     parts.snapshots.attach(this)
     this.links = this.linkEditor()
   }

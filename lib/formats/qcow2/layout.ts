@@ -97,6 +97,8 @@ export const LIMIT = {
   bitmaps: 65535,
   bitmapDirectoryBytes: 64 << 20,
   bitmapBytes: 512 << 20,
+  bitmapBits: 2 ** 29,
+  bitmapNameBytes: 1023,
   minGranularityBits: 9,
   maxGranularityBits: 31,
   backingNameBytes: 1023,

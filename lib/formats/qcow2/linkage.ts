@@ -2,6 +2,7 @@ import { crc32cWithin } from '../../bytes/crc32c.ts'
 import { normalizeGuid, randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import { bits64, bytes, guid, struct, u8, u16, u32, u64 } from '../../bytes/struct.ts'
 import type { Identity, MergedMark, NewParent, ParentLink, ParentRecord } from '../../contracts/identity.ts'
+import type { ForeignWriter } from '../../contracts/layer.ts'
 import { standInForIdentity } from '../../contracts/stand-in.ts'
 import type { FileStamp } from '../../io/store.ts'
 import type { Header } from './header.ts'
@@ -104,6 +105,13 @@ export class Linkage {
   identity(header: Header, stamp: FileStamp | undefined): Identity {
     const { uuid, generation } = this.fields
     return { kind: 'generation', value: `${uuid}/${generation}`, current: this.isCurrent(header, stamp) }
+  }
+
+  /** @param stamp as for `identity` */
+  foreignWriter(header: Header, stamp: FileStamp | undefined): ForeignWriter {
+    if (header.version !== 3 || !stamp) return 'unknown'
+    if ((header.autoclear & AUTOCLEAR.linkage) === 0n) return 'conforming'
+    return this.isCurrent(header, stamp) ? 'none' : 'other'
   }
 
   /** What `identity` becomes with the next change of content. */

@@ -3,7 +3,8 @@ import type { Image } from '../../contracts/image.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { type BitmapImage, Bitmaps } from './bitmaps.ts'
+import type { BitmapImage } from './bitmap-data.ts'
+import { Bitmaps } from './bitmaps.ts'
 import { prepareCompression } from './compression.ts'
 import { FileSpace } from './file-space.ts'
 import { Header } from './header.ts'
@@ -57,6 +58,7 @@ export function* openParts(image: Image, access: Access | 'repair'): Io<Qcow2Par
   if (Linkage.isDamaged(header)) image.leaveOut?.(unreadableLinkage(header))
   const places = new TablePlaces(header.clusterSize)
   const bitmaps = yield* openBitmaps({ header, store, places }, access, image.leaveOut)
+  bitmaps.foreignWriter = linkage?.foreignWriter(header, store.stamp?.()) ?? 'unknown'
   const snapshots = yield* openSnapshots(header, store, access, image.leaveOut)
   const dataStore = inspecting || access === 'repair' ? store : yield* openDataStore(image, header, access)
   const mapping = new Mapping({ store, dataStore, header, l1, space, places })

@@ -34,10 +34,10 @@ export function* resizeImage(
     yield* hideParent(layer, parts, hidden, pace)
     yield* layer.flush()
     yield* header.change(layer.store, { size })
-    bitmaps.resized()
+    bitmaps.resized(before)
   } else {
     yield* header.change(layer.store, { size })
-    bitmaps.resized()
+    bitmaps.resized(before)
     yield* eraseRange(layer, roundUp(size, header.clusterSize), reachOf(parts), new Pace())
   }
   yield* layer.flush()

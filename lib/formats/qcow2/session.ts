@@ -1,4 +1,4 @@
-import { isVdiskError } from '../../errors.ts'
+import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore, FileStamp } from '../../io/store.ts'
 import type { Bitmaps } from './bitmaps.ts'
@@ -52,6 +52,15 @@ export class Session {
     if (this.begun !== 'content') yield* this.turns.take(() => this.begin('content'))
   }
 
+  /**
+   * Does something that the guest cannot see, while nothing else begins.
+   *
+   * @throws VdiskError REFUSED if what the guest sees may have changed since the image was opened
+   */
+  *alone(work: () => Io<void>): Io<void> {
+    yield* this.turns.take(() => this.workAlone(work))
+  }
+
   /** The linkage as it is now goes into the header, durably. */
   *writeLinkage(): Io<void> {
     this.linkage?.store(this.header)
@@ -96,6 +105,18 @@ export class Session {
   /** The file as the last who closed it left it; after our first change its time says nothing. */
   private stampBefore(): FileStamp | undefined {
     return this.marked ? undefined : this.store.stamp?.()
+  }
+
+  private *workAlone(work: () => Io<void>): Io<void> {
+    if (this.begun === 'content') {
+      throw new VdiskError('REFUSED', {
+        message: `Cannot change the bitmaps of ${this.header.file}: it has been written to since it was opened`,
+        where: { file: this.header.file },
+        advice: 'Close it first, so that its bitmaps are stored, and open it again.',
+      })
+    }
+    yield* this.begin('metadata')
+    yield* work()
   }
 
   private *begin(change: 'metadata' | 'content'): Io<void> {
