@@ -196,10 +196,8 @@ async function exportExtents({ args, out }: Call<BitmapArguments>): Promise<void
 async function exportToToken({ args, out, signal }: Call<BitmapArguments>): Promise<void> {
   const { consumer } = args
   const name = nameOf(args)
-  const { result: token, kept } = await withUndo(args, out, (undo) =>
-    bitmapToToken(args.image, name, { ...toOpenOptions(args), signal, undo, consumer }),
-  )
-  out.document({ image: args.image, bitmap: { name }, consumer, token, undo: kept })
+  const token = await bitmapToToken(args.image, name, { ...toOpenOptions(args), signal, consumer })
+  out.document({ image: args.image, bitmap: { name }, consumer, token })
   out.line(token)
 }
 

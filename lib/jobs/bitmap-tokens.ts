@@ -76,7 +76,7 @@ export async function importBitmap(file: string, name: string, options: ImportOp
 export async function bitmapToToken(
   file: string,
   name: string,
-  options: OpenOptions & UndoOptions & { consumer?: string | undefined } = {},
+  options: OpenOptions & { consumer?: string | undefined } = {},
 ): Promise<string> {
   return await editBitmaps(file, `bitmap export "${name}"`, options, async (image) => {
     const { stored, layer } = image

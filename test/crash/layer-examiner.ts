@@ -1,3 +1,4 @@
+import type { Bitmap } from '../../lib/bytes/bitmap.ts'
 import type { Chain } from '../../lib/chain/chain.ts'
 import { CheckReport } from '../../lib/contracts/check-report.ts'
 import type { FormatDriver } from '../../lib/contracts/driver.ts'
@@ -36,6 +37,8 @@ interface Found {
   /** pages of the disk that were read, by number */
   readonly pages: ReadonlyMap<number, Uint8Array>
   readonly snapshots: ReadonlyMap<string, ReadonlyMap<number, Uint8Array>>
+  /** names; undefined: they cannot be changed, but may be dropped */
+  readonly bitmaps: readonly string[] | undefined
 }
 
 /** Flags that a crash in a snapshot leaves behind its counts: then a write copies where it need not. */
@@ -59,11 +62,11 @@ export async function examineLayer(
   const { driver } = geometry
   const first = await openChain(driver, folder, 'write')
   const found = await look(first, expected.touched)
-  expectFitting(found, expected.possible)
+  const { bitmaps } = expectFitting(found, expected.possible)
   const changed = pagesThatDiffer(found, origin.picture)
   // What its parent showed is none of the image's own content.
   if (found.linked === origin.picture.linked) expectIdentity(first, changed, origin)
-  await expectBitmaps(first, changed, origin.picture)
+  await expectBitmaps(first, found, bitmaps)
   const recovered = changesIn(folder)
     ? await reopened(geometry, folder, first)
     : { chain: first, at: folder.log.length }
@@ -175,11 +178,18 @@ function look(chain: Chain, touched: ReadonlySet<number>): Promise<Found> {
 
 function* looking(chain: Chain, touched: ReadonlySet<number>): Io<Found> {
   const top = chain.layers.at(-1) as Layer
+  const bitmaps = top.bitmaps?.edit && top.bitmaps.list().map(({ name }) => name)
   const snapshots = new Map<string, ReadonlyMap<number, Uint8Array>>()
   for (const { id, name } of top.snapshots?.list() ?? []) {
     snapshots.set(name, yield* pagesOf(yield* chain.viewOfSnapshot(id), touched))
   }
-  return { size: chain.size, linked: chain.layers.length > 1, pages: yield* pagesOf(chain, touched), snapshots }
+  return {
+    size: chain.size,
+    linked: chain.layers.length > 1,
+    pages: yield* pagesOf(chain, touched),
+    snapshots,
+    bitmaps,
+  }
 }
 
 function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Uint8Array>> {
@@ -206,12 +216,12 @@ function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Ui
   return pages
 }
 
-/** @throws Error that says why what was found is none of what may be */
-function expectFitting(found: Found, possible: readonly Mixture<Picture>[]): void {
+/** @returns the first picture of those that were found @throws Error that says why what was found is none of what may be */
+function expectFitting(found: Found, possible: readonly Mixture<Picture>[]): Picture {
   const reasons: string[] = []
   for (const mixture of possible) {
     const reason = misfit(found, mixture)
-    if (reason === undefined) return
+    if (reason === undefined) return mixture[0]
     reasons.push(reason)
   }
   throw new Error(`what was found may not be: ${reasons.join('; or ')}`)
@@ -224,6 +234,9 @@ function misfit(found: Found, mixture: Mixture<Picture>): string | undefined {
   const names = [...found.snapshots.keys()].join()
   const wanted = [...picture.snapshots.keys()].join()
   if (names !== wanted) return `its snapshots are [${names}], not [${wanted}]`
+  const bitmaps = [...picture.bitmaps.keys()].join()
+  const present = found.bitmaps?.join() ?? bitmaps
+  if (present !== bitmaps) return `its bitmaps are [${present}], not [${bitmaps}]`
   const disks = mixture.map(({ disk }) => disk)
   for (const [number, page] of found.pages) {
     const at = strangeSector(number, page, disks)
@@ -238,8 +251,8 @@ function misfit(found: Found, mixture: Mixture<Picture>): string | undefined {
   return undefined
 }
 
-/** Pages of the disk that are not what they were at first, by number. */
-function pagesThatDiffer(found: Found, { disk }: Picture): number[] {
+/** Pages of the disk that are not what they were, by number. */
+function pagesThatDiffer(found: Found, { disk }: Pick<Picture, 'disk'>): number[] {
   return [...found.pages].flatMap(([number, page]) =>
     strangeSector(number, page, [disk]) === undefined ? [] : [number],
   )
@@ -253,17 +266,25 @@ function expectIdentity(chain: Chain, changed: readonly number[], origin: Origin
   throw new Error('the content is another one, the identity is not')
 }
 
-/** A bitmap that can be read covers all that differs; else it says that it cannot. */
-async function expectBitmaps(chain: Chain, changed: readonly number[], start: Picture): Promise<void> {
+/** A bitmap that can be read covers all that differs from when it began; else it says that it cannot. */
+async function expectBitmaps(chain: Chain, found: Found, began: Picture['bitmaps']): Promise<void> {
   const stored = (chain.layers.at(-1) as Layer).bitmaps
   for (const { name, granularity, consistent, enabled } of stored?.list() ?? []) {
-    if (!consistent || !enabled) continue
+    const disk = began.get(name)
+    if (!disk || !consistent || !enabled) continue
     const bits = await promised((stored as StoredBitmaps).read(name))
-    const missed = changed
-      .filter((number) => number * PAGE < Math.min(start.disk.size, chain.size))
-      .find((number) => !bits.has(Math.floor((number * PAGE) / granularity)))
+    const missed = pagesThatDiffer(found, { disk })
+      .filter((number) => number * PAGE < Math.min(disk.size, chain.size))
+      .find((number) => !touches(bits, granularity, number))
     if (missed !== undefined) throw new Error(`bitmap ${name} does not know that ${missed * PAGE} has changed`)
   }
+}
+
+/** Whether any granule of a page is set. */
+function touches(bits: Bitmap, granularity: number, number: number): boolean {
+  const first = Math.floor((number * PAGE) / granularity)
+  const end = Math.min(bits.length, Math.ceil(((number + 1) * PAGE) / granularity))
+  return bits.count(first, end) > 0
 }
 
 /** What other programs put into the header is still there. */

@@ -1,6 +1,7 @@
 import { roundDown, roundUp } from '../../lib/bytes/align.ts'
+import { Bitmap } from '../../lib/bytes/bitmap.ts'
 import type { Chain } from '../../lib/chain/chain.ts'
-import type { WritableLayer } from '../../lib/contracts/layer.ts'
+import type { BitmapEditor, WritableLayer } from '../../lib/contracts/layer.ts'
 import { isVdiskError } from '../../lib/errors.ts'
 import { promised, settle } from '../../lib/io/io.ts'
 import { patternFor } from '../model/history.ts'
@@ -47,6 +48,9 @@ const OPERATIONS: Record<string, Operation> = {
   snapshot: takeSnapshot,
   revert: revertToSnapshot,
   drop: dropSnapshot,
+  'add bitmap': addBitmap,
+  'clear bitmap': clearBitmap,
+  'remove bitmap': removeBitmap,
   pack,
   clear,
   relink: (use) => setParent(use, true),
@@ -60,6 +64,10 @@ export function operationsFor({ driver, child, options }: Geometry): string[] {
   // A count of one bit cannot say that a snapshot shares a cluster.
   if (supports.snapshots && !options.data_file && options.refcount_bits !== '1')
     names.push('snapshot', 'revert', 'drop')
+  // Version 2 of qcow2 has none.
+  if (driver.name === 'qcow2' && options.compat !== '0.10') {
+    names.push('add bitmap', 'clear bitmap', 'remove bitmap')
+  }
   if (supports.compression.length > 0 && !options.data_file) names.push('pack')
   if (child) names.push('reveal', 'clear', 'relink', 'unlink')
   return names
@@ -188,6 +196,54 @@ async function dropSnapshot(use: Use): Promise<void> {
     (before) => ({ ...before, snapshots }),
     () => promised(edit.delete(name)),
   )
+}
+
+/** A bitmap that records from now on. */
+async function addBitmap(use: Use): Promise<void> {
+  const edit = await editorOf(use)
+  const { disk, bitmaps } = use.truth.now
+  const name = `since ${use.fill}`
+  await inOneStep(
+    use,
+    (before) => ({ ...before, bitmaps: new Map([...bitmaps, [name, disk]]) }),
+    () => promised(edit.put(name, { granularity: 512 })),
+  )
+}
+
+/** The last bitmap begins anew, in more than one cluster. */
+async function clearBitmap(use: Use): Promise<void> {
+  const edit = await editorOf(use)
+  const { disk, bitmaps } = use.truth.now
+  const name = [...bitmaps.keys()].at(-1)
+  if (name === undefined) return
+  const bits = Bitmap.empty(topOf(use).size / 512)
+  // Too much is no lie.
+  for (let bit = 0; bit < bits.length; bit += 7) bits.fill(bit, bit + 1)
+  await inOneStep(
+    use,
+    (before) => ({ ...before, bitmaps: new Map([...bitmaps, [name, disk]]) }),
+    () => promised(edit.put(name, { granularity: 512, enabled: true, bits })),
+  )
+}
+
+async function removeBitmap(use: Use): Promise<void> {
+  const edit = await editorOf(use)
+  const bitmaps = new Map(use.truth.now.bitmaps)
+  const [name] = bitmaps.keys()
+  if (name === undefined) return
+  bitmaps.delete(name)
+  await inOneStep(
+    use,
+    (before) => ({ ...before, bitmaps }),
+    () => promised(edit.remove(name)),
+  )
+}
+
+/** Bitmaps are changed while the content is as it was opened. */
+async function editorOf(use: Use): Promise<BitmapEditor> {
+  await use.reopen()
+  use.truth.promise()
+  return topOf(use).bitmaps?.edit as BitmapEditor
 }
 
 /** Stores a compressed granule where the layer holds nothing yet. */

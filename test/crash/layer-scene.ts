@@ -127,7 +127,9 @@ async function pictureOf(chain: Chain): Promise<Picture> {
   for (const { name } of top.snapshots?.list() ?? []) {
     snapshots.set(name, await contentOf(await promised(chain.viewOfSnapshot(name))))
   }
-  return { disk: await contentOf(chain), snapshots, linked: top.parent !== undefined }
+  const disk = await contentOf(chain)
+  const bitmaps = new Map((top.bitmaps?.list() ?? []).map(({ name }) => [name, disk]))
+  return { disk, snapshots, bitmaps, linked: top.parent !== undefined }
 }
 
 async function contentOf(chain: Chain): Promise<PagedFile> {

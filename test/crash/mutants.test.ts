@@ -82,6 +82,15 @@ describe('the harness catches', () => {
     await caught(mutated(await sceneOf('qcow2 jobs'), skipFlush), ['convert'])
   })
 
+  test('a list of bitmaps that is named before it is durable', async () => {
+    const early = (log: Entry[]): void => {
+      const last = log.findLastIndex((entry) => entry.kind === 'write' && entry.at > 0)
+      const flush = log.findIndex((entry, i) => i > last && entry.kind === 'flush')
+      if (flush !== -1) log[flush] = { kind: 'mark', text: 'flush' }
+    }
+    await caught(mutated(await sceneOf('qcow2'), early), ['add bitmap'])
+  })
+
   test('an image that is changed before its identity is', async () => {
     const late = (log: Entry[]): void => {
       for (const place of HEADERS) {

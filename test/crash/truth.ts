@@ -7,6 +7,8 @@ export interface Picture {
   readonly disk: PagedFile
   /** internal snapshots by name */
   readonly snapshots: ReadonlyMap<string, PagedFile>
+  /** what the disk held when each bitmap began, by name */
+  readonly bitmaps: ReadonlyMap<string, PagedFile>
   /** the image has a parent */
   readonly linked: boolean
 }

@@ -1,6 +1,6 @@
 import { layers, merges, relinks, resizes } from './jobs-of-chains.ts'
 import { conversions, creations } from './jobs-of-files.ts'
-import { histories, looks, snapshots } from './jobs-on-a-disk.ts'
+import { bitmaps, histories, looks, snapshots } from './jobs-on-a-disk.ts'
 import type { ScriptedJob } from './scripted-job.ts'
 
 /** Every scripted job. */
@@ -12,6 +12,7 @@ export const JOBS: readonly ScriptedJob[] = [
   ...resizes,
   ...layers,
   ...snapshots,
+  ...bitmaps,
   ...looks,
   ...histories,
 ]

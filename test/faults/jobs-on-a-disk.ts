@@ -1,5 +1,7 @@
 import {
+  addBitmap,
   checkImage,
+  clearBitmap,
   compareDisks,
   createInternalSnapshot,
   type Disk,
@@ -9,6 +11,7 @@ import {
   inspectImage,
   listSnapshots,
   mapDisk,
+  removeBitmap,
   revertToSnapshot,
   VdiskError,
 } from '../../lib/index.ts'
@@ -45,6 +48,29 @@ export const snapshots: readonly ScriptedJob[] = [
   snapshotting('inside, removed', ({ files }) =>
     deleteInternalSnapshot(at('disk.qcow2'), 'first', { files, ...QCOW2 }),
   ),
+]
+
+/** An image with a bitmap that records, written to since. */
+function bitmapping(name: string, run: (run: Run) => Promise<unknown>): ScriptedJob {
+  const image = 'disk.qcow2'
+  return {
+    name: `bitmap: ${name}`,
+    async scene(files) {
+      await make(files, image, 54)
+      await addBitmap(at(image), 'one', { files, ...QCOW2, granularity: 512 })
+      await withDisk(files, image, (disk) => disk.write(500, patternFor(500, 9000, 55)), { writable: true })
+    },
+    run,
+    watched: [image],
+  }
+}
+
+export const bitmaps: readonly ScriptedJob[] = [
+  bitmapping('added', async ({ files }) => {
+    await addBitmap(at('disk.qcow2'), 'two', { files, ...QCOW2 })
+  }),
+  bitmapping('cleared', ({ files }) => clearBitmap(at('disk.qcow2'), 'one', { files, ...QCOW2 })),
+  bitmapping('removed', ({ files }) => removeBitmap(at('disk.qcow2'), 'one', { files, ...QCOW2 })),
 ]
 
 /** Three layers of several formats, and jobs that only look. */

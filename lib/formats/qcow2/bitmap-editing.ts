@@ -24,9 +24,9 @@ export class BitmapEditing implements BitmapEditor {
   private readonly data: BitmapData
   private readonly layer: Qcow2Editor
 
-  constructor(bitmaps: Bitmaps, data: BitmapData, layer: Qcow2Editor) {
-    this.bitmaps = bitmaps
-    this.data = data
+  constructor(layer: Qcow2Editor) {
+    this.bitmaps = layer.bitmaps
+    this.data = layer.bitmaps.data
     this.layer = layer
   }
 

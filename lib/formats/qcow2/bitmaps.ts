@@ -6,10 +6,9 @@ import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { BitmapData, type BitmapImage } from './bitmap-data.ts'
 import { type Directory, readDirectory, type StoredBitmap, writeDirectory } from './bitmap-directory.ts'
-import { BitmapEditing } from './bitmap-editing.ts'
-import type { Qcow2Editor } from './editor.ts'
 import type { Header } from './header.ts'
 import { AUTOCLEAR, BITMAP_FLAG, bitmapEntry, bitmapsExtension, EXTENSION } from './layout.ts'
+import type { Refcounts } from './refcounts.ts'
 import type { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
 
@@ -24,6 +23,12 @@ import type { TablePlaces } from './table-places.ts'
 /** Bitmaps larger than this together are not kept up to date: they stay marked, as after a crash. */
 const MEMORY = 64 << 20
 
+/** What storing bitmaps needs from the writing half of the image. */
+export interface BitmapRoom {
+  readonly refcounts: Refcounts
+  flush(): Io<void>
+}
+
 export class Bitmaps implements StoredBitmaps {
   entries: readonly StoredBitmap[]
   /** where the directory lies, in bytes of the file; undefined too where a writer that knows no bitmaps was here since */
@@ -35,8 +40,8 @@ export class Bitmaps implements StoredBitmaps {
   private readonly header: Header
   private readonly store: ByteStore
   private readonly places: TablePlaces
-  private readonly data: BitmapData
-  private room: Qcow2Editor | undefined
+  readonly data: BitmapData
+  private room: BitmapRoom | undefined
   private tracking: StoredBitmap[] = []
 
   private constructor(
@@ -63,10 +68,8 @@ export class Bitmaps implements StoredBitmaps {
   }
 
   /** From here on the bitmaps can be changed. */
-  attach(room: Qcow2Editor): void {
+  attach(room: BitmapRoom): void {
     this.room = room
-    // Version 2 has no bit by which a writer that knows no bitmaps could say so. ["Header", autoclear_features]
-    if (this.header.version === 3) this.edit = new BitmapEditing(this, this.data, room)
   }
 
   list(): BitmapInfo[] {
@@ -166,7 +169,7 @@ export class Bitmaps implements StoredBitmaps {
    */
   *drop(dropped: ReadonlySet<StoredBitmap>): Io<void> {
     const rest = this.directory ? this.entries.filter((entry) => !dropped.has(entry)) : []
-    const room = this.room as Qcow2Editor
+    const room = this.room as BitmapRoom
     const { clusterSize } = this.header
     const entries = rest.map((entry) => ({ ...entry, before: entry }))
     const directory = yield* writeDirectory(this.header, this.store, entries, function* (length) {

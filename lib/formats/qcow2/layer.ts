@@ -14,6 +14,7 @@ import type {
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Allocation } from './allocation.ts'
+import { BitmapEditing } from './bitmap-editing.ts'
 import type { Bitmaps } from './bitmaps.ts'
 import { clearImage } from './clear.ts'
 import { CompressedWriter } from './compressed-writer.ts'
@@ -122,6 +123,8 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
     this.allocation = new Allocation(this.mapping, refcounts, () => this.header.backingName !== undefined)
     this.writeBack = new WriteBack(this.mapping, refcounts, this.allocation)
     this.bitmaps.attach(this)
+    // Version 2 has no bit by which a writer that knows no bitmaps could say so. ["Header", autoclear_features]
+    if (this.header.version === 3) this.bitmaps.edit = new BitmapEditing(this)
     parts.snapshots.attach(this)
     this.links = this.linkEditor()
   }
