@@ -15,21 +15,37 @@ interface Held extends Claim {
  * One write at a time per granule.
  *
  * Two writes into one empty granule would each find room for it, and the one that publishes first would be lost.
- * So a writer claims the granules it touches, and the second waits. Ranges that do not meet do not wait.
+ * So a writer claims the granules it touches, and the second waits. Ranges that do not meet do not wait; those that do
+ * have their turn in the order in which they came, so that one who claims the whole disk gets it, however busy it is.
  */
 export class Claims {
+  /** held, and waited for, in the order in which they came */
   private readonly held: Held[] = [];
 
-  /** Waits until nobody claims any of start .. end-1, then claims it. */
+  /** Waits until nobody who came before claims any of start .. end-1, then claims it. */
   *take(start: number, end: number): Io<Claim> {
-    for (;;) {
-      const other = this.held.find((claim) => claim.start < end && start < claim.end)
-      if (!other) return this.hold(start, end)
-      yield other.ended()
+    const claim = this.enter(start, end)
+    let mine = false
+    try {
+      for (let other = this.before(claim); other; other = this.before(claim)) yield other.ended()
+      mine = true
+      return claim
+    } finally {
+      // Whoever waits for it no longer must not hold up those behind.
+      if (!mine) claim.release()
     }
   }
 
-  private hold(start: number, end: number): Claim {
+  /** The first of those that came before and meet it. */
+  private before(claim: Held): Held | undefined {
+    for (const other of this.held) {
+      if (other === claim) return undefined
+      if (other.start < claim.end && claim.start < other.end) return other
+    }
+    return undefined
+  }
+
+  private enter(start: number, end: number): Held {
     let waiting: { promise: Promise<void>; resolve: () => void } | undefined
     const claim: Held = {
       start,
