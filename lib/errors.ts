@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'NO_SPACE'
   | 'NOT_FOUND'
   | 'CANCELLED'
+  | 'MOMENT_LOST'
   | 'IO'
 
 /** The place an error speaks of. `at` counts bytes in the file, `offset` bytes on the disk that the guest sees. */

@@ -4,6 +4,7 @@ export { Chain } from './chain/chain.ts'
 export { ExchangeableDevice, type ExchangeOptions } from './chain/exchangeable-device.ts'
 export { LayerPool, type LayerPoolOptions, type PooledLayer } from './chain/layer-pool.ts'
 export type { Level, LinkReason, Verdict } from './chain/linkage.ts'
+export { Moment, type MomentOptions } from './chain/moment.ts'
 export type { Finding, Severity } from './contracts/check-report.ts'
 export { CONCERNS, type ConcernCode, type ConcernSeverity } from './contracts/concerns.ts'
 export type { Device } from './contracts/device.ts'
@@ -50,6 +51,7 @@ export {
 export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'
+export { type MarkedMoment, takeMoment } from './jobs/moment.ts'
 export {
   type DiskContent,
   inspectPartitions,

@@ -20,6 +20,7 @@ const ERRNO_OF: Record<ErrorCode, number> = {
   PARENT_MISSING: ERRNO.EIO,
   PARENT_MISMATCH: ERRNO.EIO,
   CHAIN_CYCLE: ERRNO.EIO,
+  MOMENT_LOST: ERRNO.EIO,
 }
 
 export function errnoOf(error: unknown): number {

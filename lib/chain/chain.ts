@@ -1,12 +1,14 @@
 import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
 import type { Extent, ResolvedExtent } from '../contracts/extent.ts'
+import type { Keeper } from '../contracts/keeper.ts'
 import { isWritable, type Layer, type Reservation, type WritableLayer } from '../contracts/layer.ts'
 import type { Witness } from '../contracts/witness.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import { Claims, Epochs } from './claims.ts'
+import { Keepers } from './keepers.ts'
 import type { LayerPool } from './layer-pool.ts'
 import type { Verdict } from './linkage.ts'
 import { UnpackedCache } from './unpacked.ts'
@@ -18,6 +20,9 @@ const ZEROS = new Uint8Array(PIECE)
 
 /** Bytes that the kernel is asked to copy at a time. */
 const TRANSFER = 16 << 20
+
+/** Why a moment is lost that ends with its disk. */
+const CLOSED = 'the disk was closed'
 
 /** Bytes to be written that lie in a store. */
 interface Stored {
@@ -51,6 +56,8 @@ export class Chain implements Device {
   /** how each layer is tied to the one below it; nothing for the base */
   readonly links: readonly (Verdict | undefined)[]
   readonly writable: boolean
+  /** who keeps what the disk held at some moment: they hear of every change before it happens */
+  readonly keepers = new Keepers()
   private readonly top: Layer
   private readonly claims = new Claims()
   private readonly reads: Epochs
@@ -111,12 +118,28 @@ export class Chain implements Device {
    * @param open gives it, while nothing is under way that it would not hear of; undefined: from now on nobody does
    */
   *attend(open: () => Io<Witness | undefined>): Io<void> {
+    this.attending = yield* this.atRest(open)
+  }
+
+  /** Does something at an instant at which no change is under way: those that have begun end first, all others wait for it. */
+  *atRest<T>(work: () => Io<T>): Io<T> {
+    this.assertOpen()
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {
-      this.attending = yield* open()
+      this.assertOpen()
+      return yield* work()
     } finally {
       claim.release()
     }
+  }
+
+  /** Those who kept a moment of a disk with the same content, in whose place this one is now, go on with it. */
+  adopt(keepers: readonly Keeper[]): void {
+    for (const keeper of keepers) {
+      if (this.closed) keeper.lose(CLOSED)
+      else keeper.goOn(this)
+    }
+    this.keepers.add(...keepers)
   }
 
   /** The disk as it was when layer `depth` was the top; read-only. It closes nothing, and ends with this chain. */
@@ -212,6 +235,7 @@ export class Chain implements Device {
     // Tables move: nobody may be about to change them.
     const claim = yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     try {
+      if (size < top.size) yield* this.keepers.keep(size, top.size - size)
       if (this.witness) yield* this.witness.resizing(size)
       yield* this.resizeClaimed(top, size, signal)
     } finally {
@@ -241,13 +265,15 @@ export class Chain implements Device {
   /**
    * Waits for reads and writes under way, those of views too, then lets every layer go, top first, even if one of them
    * fails; the first failure is thrown. Layers that other chains share stay open for those. Nothing else works
-   * afterwards; closing again does nothing.
+   * afterwards, and moments of the disk are lost; closing again does nothing.
    */
   *close(): Io<void> {
     if (this.closed) return
     this.closed = true
     if (this.whole) return
-    const { reads, pool } = this
+    const { keepers, reads, pool } = this
+    // First: a change that waits for one of them could not end.
+    keepers.lose(CLOSED)
     // The number of a closed descriptor may be another file's the next moment: nobody may be on the way to it.
     yield* this.claims.take(0, Number.POSITIVE_INFINITY)
     yield* this.flushes.take(() => reads.drain())
@@ -298,6 +324,7 @@ export class Chain implements Device {
     try {
       // The disk may have become smaller while this waited.
       this.assertRange(offset, length)
+      if (this.keepers.any) yield* this.keepers.keep(offset, length)
       return this.witness ? yield* attended(this.witness, offset, length, work(top)) : yield* work(top)
     } finally {
       claim.release()

@@ -1,8 +1,10 @@
 import type { Device } from '../contracts/device.ts'
 import type { ResolvedExtent } from '../contracts/extent.ts'
+import type { Keeper } from '../contracts/keeper.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
+import { Chain } from './chain.ts'
 
 /** Bytes at a time of a transfer that the device behind cannot take over. */
 const PIECE = 1 << 20
@@ -10,6 +12,8 @@ const PIECE = 1 << 20
 export interface ExchangeOptions<D> {
   /** the next device may have another size than the one before */
   readonly resized?: boolean | undefined
+  /** why the next device holds something else than the one before: moments of that are lost; undefined: it does not */
+  readonly reverted?: string | undefined
   /**
    * Gives what to go on with where the exchange fails after `prepare` has closed the device before: that, opened again.
    * It also closes whatever `prepare` had opened. Without it, the device before goes on.
@@ -63,8 +67,8 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
    * flushed, then `prepare` runs alone; what it gives is the device for all that follows.
    *
    * `prepare` may close the present device, or leave that to whoever gets the result; it must not use this one, whose
-   * operations wait for it. If it fails, all goes on with the present device, or with what `recover` gives, and its
-   * error is thrown; if `recover` fails too, that error is.
+   * operations wait for it. Moments of the present device go on with the next one. If it fails, all goes on with the
+   * present device, or with what `recover` gives, and its error is thrown; if `recover` fails too, that error is.
    *
    * @returns the device that was replaced
    * @throws VdiskError REFUSED if the next device has another size and `resized` does not allow it
@@ -152,7 +156,14 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
       }
       const before = this.inner
       yield* before.flush()
-      this.inner = yield* this.prepared(before, prepare, options)
+      // Nobody reads from what `prepare` may close; until then a change may wait for their readers.
+      const keepers = before instanceof Chain ? yield* before.keepers.leave() : []
+      try {
+        this.inner = yield* this.prepared(before, prepare, options)
+        if (options.reverted !== undefined) for (const keeper of keepers) keeper.lose(options.reverted)
+      } finally {
+        handOver(keepers, this.inner)
+      }
       return before
     } finally {
       this.idle = undefined
@@ -176,6 +187,12 @@ export class ExchangeableDevice<D extends Device = Device> implements Device {
       throw error
     }
   }
+}
+
+/** Those who keep a moment of one device go on with the one in its place. */
+function handOver(keepers: readonly Keeper[], device: Device): void {
+  if (device instanceof Chain) device.adopt(keepers)
+  else for (const keeper of keepers) keeper.lose('its layers were let go')
 }
 
 function* copy(device: Device, offset: number, source: ByteStore, at: number, length: number): Io<number> {
