@@ -25,7 +25,7 @@ interface SnapshotArguments extends OpenArguments, UndoArguments {
 export const command = defineCommand<SnapshotArguments>({
   usage: '<action> <image> [name]',
   describe:
-    'Keeps states of a disk. With --to the state is frozen in the image, and a new layer over it takes what is written from\nthen on; without, it is kept inside the image under a name, where the format can (qcow2).',
+    'Keeps states of a disk. With --to the state is frozen in the image, and a new layer over it takes what is written from\nthen on; without, it is kept inside the image under a name, where the format can (qcow2, Parallels bundles).',
   examples: [
     ['vdisk snapshot create disk.qcow2 before-update', 'inside the image'],
     ['vdisk snapshot create disk.vhdx --to disk-2.avhdx', 'a new layer: from now on the disk is disk-2.avhdx'],

@@ -24,6 +24,8 @@ export interface Gate {
   nearby?(image: Image): readonly string[]
   /** As `Image.takeOver` and `Image.removeNeighbour`. @throws VdiskError REFUSED for what is no plain name */
   takeOver?(neighbour: string, image: Image): void
+  /** As `Image.namesBeside`. */
+  namesBeside?(image: Image): readonly string[]
   removeNeighbour?(neighbour: string, image: Image): void
   /** The linkage record beside an image, if files can lie there. @param file path of the image */
   recordBeside?(file: string): SideFile | undefined
@@ -138,6 +140,10 @@ export class FolderGate implements Gate {
     const file = path.join(path.dirname(own), name)
     if (path.basename(file) === name && file !== own && this.files.look(file)?.kind !== 'folder') return file
     throw refused({ reference: name, from, role: 'data' }, 'it is no other file beside it')
+  }
+
+  namesBeside({ name }: Image): string[] {
+    return this.filesIn(path.dirname(this.files.realPath(name))).slice(0, SEARCHED)
   }
 
   recordBeside(file: string): SideFile {
@@ -335,6 +341,10 @@ export class HostImage implements Image {
   *removeNeighbour(neighbour: string): Io<void> {
     if (!this.gate.removeNeighbour) throw this.fixed()
     yield* just(this.gate.removeNeighbour(neighbour, this))
+  }
+
+  namesBeside(): readonly string[] {
+    return this.gate.namesBeside?.(this) ?? []
   }
 
   private fixed(): VdiskError {

@@ -34,13 +34,15 @@ export interface Image {
   takeOver?(neighbour: string): Io<void>
   /** Removes a file of the image's own folder that nothing names any more. Durable with what is next. */
   removeNeighbour?(neighbour: string): Io<void>
+  /** Names of the files in its folder; undefined where nobody can tell. */
+  namesBeside?(): readonly string[]
   /** the linkage record beside it; undefined where nothing can lie beside it */
   readonly linkRecord?: SideFile | undefined
 }
 
 /** The same image, some of which is otherwise. Images may be of classes, so a copy by `...` would lack what those give it. */
 export function imageWith(image: Image, changes: Partial<Image>): Image {
-  const { name, store, signal, leaveOut, member, linkRecord, takeOver, removeNeighbour } = image
+  const { name, store, signal, leaveOut, member, linkRecord, takeOver, removeNeighbour, namesBeside } = image
   return {
     name,
     store,
@@ -51,6 +53,7 @@ export function imageWith(image: Image, changes: Partial<Image>): Image {
     neighbour: (reference, access) => image.neighbour(reference, access),
     ...(takeOver && { takeOver: (neighbour) => takeOver.call(image, neighbour) }),
     ...(removeNeighbour && { removeNeighbour: (neighbour) => removeNeighbour.call(image, neighbour) }),
+    ...(namesBeside && { namesBeside: () => namesBeside.call(image) }),
     ...changes,
   }
 }

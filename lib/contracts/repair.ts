@@ -53,7 +53,16 @@ export class RepairReport {
   add(repaired: NewRepaired): void {
     this.count++
     if (this.done.length < KEPT) this.done.push({ at: undefined, doubtful: undefined, ...repaired })
-    if (repaired.doubtful) this.addRange(repaired.doubtful)
+    if (repaired.doubtful) this.doubt(repaired.doubtful)
+  }
+
+  /** Notes a further range that a change makes doubtful. */
+  doubt(range: DoubtfulRange): void {
+    const last = this.ranges.at(-1)
+    const meets = last && last.snapshot === range.snapshot && last.offset + last.length === range.offset
+    if (meets) this.ranges[this.ranges.length - 1] = covering(last, range)
+    else if (this.ranges.length < RANGES) this.ranges.push(range)
+    else this.widen(range)
   }
 
   /** Every range that is doubtful: the disk's first, then those of snapshots, each in order and without overlaps. */
@@ -74,14 +83,6 @@ export class RepairReport {
   /** Tells how far the repair is. */
   advance(done: number, total: number): void {
     this.progress(done, total)
-  }
-
-  private addRange(range: DoubtfulRange): void {
-    const last = this.ranges.at(-1)
-    const meets = last && last.snapshot === range.snapshot && last.offset + last.length === range.offset
-    if (meets) this.ranges[this.ranges.length - 1] = covering(last, range)
-    else if (this.ranges.length < RANGES) this.ranges.push(range)
-    else this.widen(range)
   }
 
   private widen(range: DoubtfulRange): void {

@@ -21,6 +21,12 @@ export function imageFileOf(name: string, files: Files): string {
   return name
 }
 
+/** Whether an image is a folder, whether that is named or the file in it that stands for the image. */
+export function isFolderImage(name: string, files: Files): boolean {
+  const entry = path.basename(imageFileOf(name, files))
+  return drivers.some(({ folderEntry }) => folderEntry === entry)
+}
+
 /** What cannot even be looked at is told better by whoever opens it. */
 function isFolder(name: string, files: Files): boolean {
   try {

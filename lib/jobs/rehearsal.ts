@@ -44,6 +44,10 @@ export class Rehearsal implements Image {
     return overlay
   }
 
+  namesBeside(): readonly string[] {
+    return this.image.namesBeside?.() ?? []
+  }
+
   takeOver(neighbour: string): Io<void> {
     this.store = this.neighbours.get(neighbour) as ByteStore
     return this.removeNeighbour(neighbour)

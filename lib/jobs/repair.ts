@@ -6,7 +6,7 @@ import { isVdiskError, VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { Checker, type CheckResult } from './check.ts'
 import { childrenOf } from './children.ts'
-import { type OpenOptions, openPatient } from './images.ts'
+import { fileIdOf, type OpenOptions, openPatient } from './images.ts'
 import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
 import { Rehearsal } from './rehearsal.ts'
 import { type UndoOptions, undoableJob } from './undoable.ts'
@@ -49,12 +49,17 @@ export async function* repairImage(file: string, options: RepairOptions = {}): J
 
 async function* repairOrTry(file: string, options: RepairOptions): Job<RepairResult> {
   const work = new Repair(file, options, new Checker(options))
-  const { image, driver } = await promised(openPatient(file, options.dryRun ? 'read' : 'repair', options))
+  let { image, driver } = await promised(openPatient(file, options.dryRun ? 'read' : 'repair', options))
   let layer: Layer | undefined
   let rehearsal: Rehearsal | undefined
   try {
     if (options.dryRun) rehearsal = await promised(Rehearsal.of(image))
     yield* work.mend(rehearsal ?? image, driver)
+    if (!rehearsal && fileIdOf(file, options) !== image.store.fileId()) {
+      // Another file took over its name: it is the image now.
+      image.store.close()
+      ;({ image, driver } = await promised(openPatient(file, 'repair', options)))
+    }
     layer = yield* work.check(rehearsal ?? image, driver)
   } finally {
     await rehearsal?.close()

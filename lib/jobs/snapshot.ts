@@ -8,6 +8,7 @@ import { promised } from '../io/io.ts'
 import type { ChangeMap } from '../tracking/change-map.ts'
 import { childrenOf } from './children.ts'
 import { closing } from './closing.ts'
+import { isFolderImage } from './image-file.ts'
 import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
 import { openTop, topOf } from './top-image.ts'
 import { changeMapOf } from './tracking.ts'
@@ -51,14 +52,20 @@ export async function listSnapshots(file: string, options: OpenOptions = {}): Pr
   }
 }
 
-/** Freezes the present state inside the image, under a name. */
+/**
+ * Freezes the present state inside the image, under a name.
+ *
+ * In an image that is a folder this makes new files, and replaces the one that names them: no journal is kept, for to
+ * delete the snapshot takes it back.
+ */
 export async function createInternalSnapshot(
   file: string,
   name: string,
   options: OpenOptions & UndoOptions = {},
 ): Promise<SnapshotInfo> {
   const words = `snapshot create "${name}"`
-  return await editSnapshots(file, words, options, (edit) => promised(edit.create(name, options.signal)))
+  const given = isFolderImage(file, filesOf(options)) ? { ...options, undo: false } : options
+  return await editSnapshots(file, words, given, (edit) => promised(edit.create(name, options.signal)))
 }
 
 /**

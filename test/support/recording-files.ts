@@ -96,7 +96,8 @@ export class RecordingFiles implements Files {
 
   look(file: string): Entry | undefined {
     const number = this.names.get(file)
-    return number === undefined ? undefined : { kind: 'file', id: `${number}`, mode: 0o644 }
+    if (number !== undefined) return { kind: 'file', id: `${number}`, mode: 0o644 }
+    return this.list(file).length > 0 ? { kind: 'folder', id: file, mode: 0o755 } : undefined
   }
 
   find(file: string): Entry | undefined {

@@ -7,10 +7,31 @@ import type { ImageEntry } from './descriptor.ts'
 import { openExpanding, openExpandingForWriting, type Part, PlainPart } from './part.ts'
 
 /**
+ * Opens a file that a descriptor names. A path that leads nowhere, for a bundle was moved or renamed, is tried by its last part
+ * within the bundle.
+ *
+ * @throws VdiskError NOT_FOUND, and what the gate throws
+ */
+export function* openFileOf(image: Image, file: string, access: 'read' | 'write'): Io<ByteStore> {
+  const last = file.split(/[\\/]/).at(-1) ?? ''
+  try {
+    return yield* image.neighbour(file, access)
+  } catch (error) {
+    const isElsewhere = isVdiskError(error, 'NOT_FOUND') || isVdiskError(error, 'REFUSED')
+    if (!isElsewhere || last === file || last === '') throw error
+    try {
+      return yield* image.neighbour(last, access)
+    } catch {
+      // What the descriptor says is the name to tell.
+      throw error
+    }
+  }
+}
+
+/**
  * The open image files of a bundle, by the names that its descriptor has for them.
  *
- * A descriptor is data from somewhere: every file passes the gate. A path that leads nowhere, for a bundle was moved or
- * renamed, is tried by its last part within the bundle.
+ * A descriptor is data from somewhere: every file passes the gate.
  */
 export class BundleFiles {
   private readonly image: Image
@@ -24,7 +45,7 @@ export class BundleFiles {
   *open({ file, type }: ImageEntry, access: 'read' | 'write'): Io<Part> {
     const known = this.parts.get(file)
     if (known) return known
-    const store = yield* this.find(file, access)
+    const store = yield* openFileOf(this.image, file, access)
     try {
       this.refuseTwice(file, store)
       const part = yield* this.openPart(store, type, access)
@@ -54,22 +75,6 @@ export class BundleFiles {
 
   get all(): readonly Part[] {
     return [...this.parts.values()]
-  }
-
-  private *find(file: string, access: 'read' | 'write'): Io<ByteStore> {
-    const last = file.split(/[\\/]/).at(-1) ?? ''
-    try {
-      return yield* this.image.neighbour(file, access)
-    } catch (error) {
-      const isElsewhere = isVdiskError(error, 'NOT_FOUND') || isVdiskError(error, 'REFUSED')
-      if (!isElsewhere || last === file || last === '') throw error
-      try {
-        return yield* this.image.neighbour(last, access)
-      } catch {
-        // What the descriptor says is the name to tell.
-        throw error
-      }
-    }
   }
 
   private *openPart(store: ByteStore, type: ImageEntry['type'], access: 'read' | 'write'): Io<Part> {

@@ -5,16 +5,15 @@ import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { BundleFiles, BundleStore } from './bundle-files.ts'
 import { BundleSnapshots, type StateTree } from './bundle-snapshots.ts'
-import { corrupt, refusal, tooLarge, unsupported } from './damage.ts'
-import { DESCRIPTOR_NAME, Descriptor, type ImageEntry, type StorageEntry } from './descriptor.ts'
+import { corrupt, refusal, unsupported } from './damage.ts'
+import type { Descriptor, ImageEntry, StorageEntry } from './descriptor.ts'
 import { withSize } from './descriptor-edit.ts'
+import { readDescriptor, replaceDescriptor } from './descriptor-file.ts'
 import { ParallelsLayer, type WritableDisk, WritableParallelsLayer } from './layer.ts'
 import { SECTOR } from './layout.ts'
 import { ExpandingPart, writable } from './part.ts'
 import { Storage } from './storage.ts'
 
-/** Bytes of a descriptor; real ones have a few thousand. */
-const LONGEST = 1 << 20
 /** Unit of a plain disk: what file systems have as one. */
 const PLAIN_UNIT = 4096
 
@@ -157,37 +156,19 @@ export class Bundle implements WritableDisk, StateTree {
     if (last.length > size - last.start) yield* last.resize(size - last.start, readsEnded)
   }
 
-  /**
-   * A new descriptor takes the place of the old one: after a crash one or the other is there. What it names is durable.
-   *
-   * @throws VdiskError UNSUPPORTED where files cannot be replaced
-   */
   *replaceDescriptor(text: string): Io<void> {
-    const { image, name } = this
-    if (!image.takeOver) throw refusal(name, 'change the descriptor of', 'where it lies files cannot be replaced')
-    const bytes = new TextEncoder().encode(text)
-    // What is written must be what is read.
-    const next = Descriptor.parse(name, bytes)
-    const beside = `${DESCRIPTOR_NAME}.new`
-    yield* image.removeNeighbour?.(beside) ?? []
-    const store = yield* image.neighbour(beside, 'create')
-    try {
-      yield* settle(store.write(0, bytes))
-      yield* settle(store.flush())
-      yield* image.takeOver(beside)
-    } catch (error) {
-      yield* settle(store.close())
-      yield* image.removeNeighbour?.(beside) ?? []
-      throw error
-    }
+    const { store, descriptor } = yield* replaceDescriptor(this.image, text)
     this.stores.push(store)
-    this.descriptor = next
+    this.descriptor = descriptor
   }
 
   private refuseShort(size: number, { file }: ImageEntry, { start, end }: StorageEntry): void {
     if (size >= end - start) return
     const why = `its file "${file.slice(0, 200)}" holds ${size} bytes of the ${end - start} that its storage has`
-    throw corrupt(this.name, why, { structure: 'DiskDescriptor.xml', section: 'StorageData element' })
+    const advice = 'Read what is there with --salvage, or mend it: vdisk check IMAGE --repair'
+    const fault = corrupt(this.name, why, { structure: 'DiskDescriptor.xml', section: 'StorageData element' }, advice)
+    if (!this.image.leaveOut) throw fault
+    this.image.leaveOut(fault)
   }
 
   private refuseUnwritable(): void {
@@ -197,12 +178,4 @@ export class Bundle implements WritableDisk, StateTree {
     const why = 'its files do not begin where a cluster does, so that two writes could meet in one'
     throw unsupported(this.name, why, { structure: 'DiskDescriptor.xml' }, 'Convert it: vdisk convert')
   }
-}
-
-function* readDescriptor(image: Image): Io<Descriptor> {
-  const length = yield* settle(image.store.size())
-  if (length > LONGEST) throw tooLarge(image.name, `it has ${length} bytes`, { structure: 'DiskDescriptor.xml' })
-  const bytes = new Uint8Array(length)
-  yield* settle(image.store.read(0, bytes))
-  return Descriptor.parse(image.name, bytes, image.leaveOut)
 }

@@ -1,10 +1,12 @@
 import { childOf } from '../../bytes/xml.ts'
 import type { CheckReport } from '../../contracts/check-report.ts'
+import type { Image } from '../../contracts/image.ts'
 import { isVdiskError, reasonOf } from '../../errors.ts'
-import type { Io } from '../../io/io.ts'
+import { type Io, settle } from '../../io/io.ts'
 import type { Bundle } from './bundle.ts'
 import { checkExpanding } from './check.ts'
 import type { ImageEntry, StorageEntry } from './descriptor.ts'
+import { kindOf } from './header.ts'
 import { SECTOR } from './layout.ts'
 import { ExpandingPart } from './part.ts'
 
@@ -22,6 +24,34 @@ export function* checkBundle(bundle: Bundle, report: CheckReport): Io<void> {
           `"${image.file}" is of state ${image.guid}, which is not in the tree`,
         )
     }
+  }
+  yield* checkUnnamed(bundle, report)
+}
+
+/** Files that a descriptor should name, or that an interrupted change has left: nobody can tell which. */
+function* checkUnnamed({ image, descriptor }: Bundle, report: CheckReport): Io<void> {
+  const entries = descriptor.storages.flatMap(({ images }) => [...images.values()])
+  const named = new Set(entries.map(({ file }) => file.split(/[\\/]/).at(-1)))
+  for (const name of image.namesBeside?.() ?? []) {
+    if (!/\.hds$/i.test(name) || named.has(name) || !(yield* isExpanding(image, name))) continue
+    const message = `"${name}" is an image that nothing names: remove it if you know that nobody misses it`
+    note(report, 'FILE_UNNAMED', 'warning', message)
+  }
+}
+
+function* isExpanding(image: Image, name: string): Io<boolean> {
+  try {
+    const store = yield* image.neighbour(name, 'read')
+    try {
+      const head = new Uint8Array(Math.min(SECTOR, yield* settle(store.size())))
+      yield* settle(store.read(0, head))
+      return kindOf(head) !== undefined
+    } finally {
+      yield* settle(store.close())
+    }
+  } catch (error) {
+    if (!isVdiskError(error) || ['IO', 'CANCELLED'].includes(error.code)) throw error
+    return false
   }
 }
 

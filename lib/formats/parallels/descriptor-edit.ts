@@ -79,6 +79,19 @@ export function without(
   return edit.apply()
 }
 
+/** States that cannot be read go, and what storages have of them. */
+export function withoutBroken(descriptor: Descriptor): string {
+  const edit = new XmlEdit(descriptor.document)
+  for (const { guid, element } of descriptor.broken.keys()) {
+    if (element) edit.remove(element)
+    for (const { images } of descriptor.storages) {
+      const image = images.get(guid)
+      if (image) edit.remove(image.element)
+    }
+  }
+  return edit.apply()
+}
+
 /** The disk has another size; the last storage takes the difference. @param size bytes */
 export function withSize(descriptor: Descriptor, size: number): string {
   const edit = new XmlEdit(descriptor.document)

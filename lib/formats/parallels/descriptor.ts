@@ -49,6 +49,8 @@ export class Descriptor {
   readonly storages: readonly StorageEntry[]
   readonly shots: Map<string, Shot>
   readonly top: string
+  /** states that cannot be read, and why: they are left out of `shots` */
+  readonly broken = new Map<Shot, VdiskError>()
   private readonly file: string
   private readonly leaveOut: LeaveOut | undefined
 
@@ -202,14 +204,15 @@ export class Descriptor {
 
   /** Other states than the one that is written: what is wrong with one of them does not keep the disk from being read. */
   private leaveOutBroken(): void {
-    for (const guid of this.shots.keys()) {
+    for (const [guid, shot] of this.shots) {
       try {
         this.refuseMissingImages(this.branchOf(guid))
       } catch (error) {
         this.tell(error)
-        this.shots.delete(guid)
+        this.broken.set(shot, error as VdiskError)
       }
     }
+    for (const { guid } of this.broken.keys()) this.shots.delete(guid)
   }
 
   /** @throws the fault, where nothing may be left out */

@@ -9,13 +9,13 @@ import { checkExpanding } from './check.ts'
 import { checkBundle } from './check-bundle.ts'
 import { asksForBundle, createOptions, makeExpanding, planFor } from './create.ts'
 import { createBundle } from './create-bundle.ts'
-import { unsupported } from './damage.ts'
 import { DESCRIPTOR_NAME } from './descriptor.ts'
 import { kindOf } from './header.ts'
 import { isDescription, parallelsInspector } from './inspect.ts'
 import type { ParallelsLayer } from './layer.ts'
 import { LIMIT, SECTOR } from './layout.ts'
 import { repairExpanding } from './repair.ts'
+import { repairBundle } from './repair-bundle.ts'
 import { openSingle, openSingleForWriting, SingleDisk } from './single.ts'
 
 /** Parallels Desktop's format: expanding images, and bundles of them with a tree of snapshots. */
@@ -67,9 +67,8 @@ export const parallels: FormatDriver = {
   inspector: parallelsInspector,
 
   *repair(image: Image, report: RepairReport) {
-    if (!(yield* isBundle(image))) return yield* repairExpanding(image, report)
-    const advice = 'Its files can be: vdisk check FILE.hds --repair. To save what it holds: vdisk convert'
-    throw unsupported(image.name, 'a bundle is not mended as a whole', { structure: DESCRIPTOR_NAME }, advice)
+    if (yield* isBundle(image)) yield* repairBundle(image, report)
+    else yield* repairExpanding(image, report)
   },
 }
 

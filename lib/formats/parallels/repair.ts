@@ -16,6 +16,9 @@ import { BAT_ENTRY, headerLayout, IN_USE, LIMIT } from './layout.ts'
 const AT_ONCE = 10_000
 const PIECE = 1 << 20
 
+/** What the repair of one image file has to do with a report. */
+export type PartReport = Pick<RepairReport, 'scope' | 'add' | 'advance'>
+
 /**
  * Mends an expanding image.
  *
@@ -25,19 +28,19 @@ const PIECE = 1 << 20
  * one cluster the later gets a copy of its own, and which of the two had it nobody knows, so both are told. Nothing is guessed
  * that a header has lost: without it no cluster can be found.
  */
-export function* repairExpanding(image: Image, report: RepairReport): Io<void> {
+export function* repairExpanding(image: Pick<Image, 'name' | 'store'>, report: PartReport): Io<void> {
   yield* new Repair(image, report, yield* Header.read(image.name, image.store)).run()
 }
 
 class Repair {
   private readonly store: ByteStore
-  private readonly report: RepairReport
+  private readonly report: PartReport
   private readonly header: Header
   private readonly all: boolean
   private readonly wasOpened: boolean
   private begun = false
 
-  constructor({ store }: Image, report: RepairReport, header: Header) {
+  constructor({ store }: Pick<Image, 'store'>, report: PartReport, header: Header) {
     this.store = store
     this.report = report
     this.header = header

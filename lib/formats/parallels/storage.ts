@@ -1,6 +1,8 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { Reservation } from '../../contracts/layer.ts'
+import type { VdiskError } from '../../errors.ts'
 import type { Io } from '../../io/io.ts'
+import { corrupt } from './damage.ts'
 import { type Part, writable } from './part.ts'
 
 /** A range of the disk, and the image files that hold it: one, or one for each state of a snapshot tree's branch. */
@@ -27,7 +29,8 @@ export class Storage {
   }
 
   map(offset: number, length: number): Io<Extent> {
-    return this.parts.length === 1 ? this.top.map(offset, length) : this.find(this.parts.length - 1, offset, length)
+    const isWhole = this.parts.length === 1 && this.top.size >= this.bytes
+    return isWhole ? this.top.map(offset, length) : this.find(this.parts.length - 1, offset, length)
   }
 
   reserve(offset: number, length: number): Io<Reservation> {
@@ -56,12 +59,17 @@ export class Storage {
     let rest = length
     for (let i = from; i >= 0; i--) {
       const part = this.parts[i] as Part
-      // What is longer than the file that holds it reads as zero behind.
-      if (offset >= part.size) break
+      if (offset >= part.size) throw tooShort(part, offset)
       const extent = yield* part.map(offset, Math.min(rest, part.size - offset))
       if (extent.kind !== 'parent') return extent
       rest = extent.length
     }
     return { kind: 'zero', length: rest }
   }
+}
+
+/** Only salvage opens such a part: what it should hold there nobody knows. */
+function tooShort({ name, size }: Part, offset: number): VdiskError {
+  const why = `what lies ${offset} bytes behind its beginning is missing: it holds ${size} bytes, less than its storage`
+  return corrupt(name, why, { structure: 'header', section: 'Header' })
 }

@@ -250,10 +250,31 @@ describe('a bundle', () => {
 
   test('cannot keep an undo journal of what replaces its files, and is as before', async () => {
     const name = await bundle()
+    // To take this back is to delete it: no journal is needed.
+    await createInternalSnapshot(name, 's', { undo: true })
     const before = [descriptorOf(name), ...filesOf(name)]
-    await expect(createInternalSnapshot(name, 's', { undo: true })).rejects.toMatchObject({ code: 'UNSUPPORTED' })
+    for (const change of [revertToSnapshot, deleteInternalSnapshot]) {
+      await expect(change(name, 's', { undo: true })).rejects.toMatchObject({
+        code: 'UNSUPPORTED',
+        advice: expect.stringContaining('--no-undo'),
+      })
+    }
     expect([descriptorOf(name), ...filesOf(name)]).toEqual(before)
-    expect(fs.readdirSync(name)).toHaveLength(2)
+    expect(fs.readdirSync(name)).toHaveLength(3)
+  })
+
+  test('with snapshots keeps its size, until they are deleted: their files have the old one', async () => {
+    const name = await bundle()
+    await createInternalSnapshot(name, 's')
+    const before = descriptorOf(name)
+    await expect(resizeDisk(name, 8 * MIB)).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      advice: expect.stringContaining('vdisk snapshot delete IMAGE NAME'),
+    })
+    expect(descriptorOf(name)).toBe(before)
+    await deleteInternalSnapshot(name, 's')
+    await resizeDisk(name, 8 * MIB)
+    expect((await contentOf(name)).length).toBe(8 * MIB)
   })
 
   randomTest('histories of writes, snapshots, reverts and merges agree with plain copies', async (random) => {
