@@ -50,7 +50,8 @@ export {
 } from './jobs/inspect.ts'
 export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
-export { type Merged, type MergeOptions, type MergePlan, mergeImage, planMerge } from './jobs/merge.ts'
+export { type Merged, mergeImage } from './jobs/merge.ts'
+export { type MergeOptions, type MergePlan, planMerge } from './jobs/merge-plan.ts'
 export { type MarkedMoment, takeMoment } from './jobs/moment.ts'
 export {
   type DiskContent,

@@ -4,6 +4,7 @@ import type { Identity, NewParent } from '../contracts/identity.ts'
 import { isWritable, type Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
+import type { CarriedTracking } from './carried-tracking.ts'
 import { closing } from './closing.ts'
 import { fileIdOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
@@ -53,9 +54,15 @@ export async function relink(file: string, parent: string, options: RelinkOption
   return { file, parent, verdict, replaced: replaces?.value }
 }
 
-/** Changes the link of one image to a parent that is known to be right. */
-export async function pointAt(file: string, parent: NewParent, options: OpenOptions = {}): Promise<void> {
+/** Changes the link of one image to a parent that is known to be right. @param tracking what must know of it */
+export async function pointAt(
+  file: string,
+  parent: NewParent,
+  options: OpenOptions = {},
+  tracking?: CarriedTracking,
+): Promise<void> {
   const layer = await promised(openAlone(file, 'write', options))
+  tracking?.see(layer)
   await closing(layer, async () => {
     const links = isWritable(layer) ? layer.links : undefined
     if (!links) {
@@ -66,6 +73,7 @@ export async function pointAt(file: string, parent: NewParent, options: OpenOpti
     }
     await promised(links.setParent(parent))
   })
+  tracking?.left(layer)
 }
 
 async function judge(child: Layer, file: string, parent: string, options: RelinkOptions): Promise<Verdict> {

@@ -1,15 +1,26 @@
 import path from 'node:path'
 import { normalizeGuid } from '../bytes/guid.ts'
 import type { Chain } from '../chain/chain.ts'
+import { driverNamed } from '../chain/probe.ts'
 import type { InternalSnapshots, SnapshotInfo } from '../contracts/layer.ts'
 import { isWritable } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
+import { drivers } from '../formats/registry.ts'
 import { promised } from '../io/io.ts'
 import type { ChangeMap } from '../tracking/change-map.ts'
+import { CarriedTracking } from './carried-tracking.ts'
 import { childrenOf } from './children.ts'
 import { closing } from './closing.ts'
 import { isFolderImage } from './image-file.ts'
-import { createImage, type FileOptions, filesOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import {
+  createImage,
+  type FileOptions,
+  filesOf,
+  type OpenOptions,
+  openAlone,
+  openImage,
+  withParentFolder,
+} from './images.ts'
 import { openTop, topOf } from './top-image.ts'
 import { changeMapOf } from './tracking.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
@@ -92,8 +103,25 @@ export async function createLayer(
       advice: 'Choose another name for the new layer.',
     })
   }
-  await promised(createImage(overlay, { ...options, format, parent: file, parentFormat: below.format }))
+  const parentFormat = below.format
+  const shared = { ...options, format: undefined, parentFormat: undefined }
+  const toOptions = { ...withParentFolder(shared, file), format, parentFormat }
+  const disk = { file, to: overlay, options: { ...shared, format: parentFormat }, toOptions }
+  const tracking = await CarriedTracking.begin([disk])
+  try {
+    if (!makesFolder(format, overlay, options.options)) await promised(tracking.place())
+    await promised(createImage(overlay, { ...options, format, parent: file, parentFormat }))
+  } catch (error) {
+    await tracking.abandon()
+    throw error
+  }
+  await tracking.finish()
   return { file: overlay, format }
+}
+
+/** Whether the new image is a folder, in which nothing can lie beforehand. */
+function makesFolder(format: string, overlay: string, options: Readonly<Record<string, string>> = {}): boolean {
+  return driverNamed(format, drivers, overlay).createsFolder?.(new Map(Object.entries(options))) ?? false
 }
 
 /**

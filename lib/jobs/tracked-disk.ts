@@ -71,10 +71,11 @@ export function sidecarOfImage(file: string): string {
 /** What a change map wants to know of its disk. */
 export function howFor(chain: Chain, files: Files, sidecar: string): Omit<ChangeMapOptions, 'store'> {
   const top = chain.layers.at(-1) as Layer
+  const parents = wordsOfParents(chain)
   return {
     sizeOf: () => chain.size,
     stampOf: () => stampOf(top),
-    contentOf: () => contentOf(chain, top.identity),
+    contentOf: () => contentOf(parents, top, top.identity),
     remove: () => {
       files.remove(sidecar, { missing: 'allow' })
       files.flushFolder(path.dirname(sidecar))
@@ -87,22 +88,27 @@ export function subjectOf(chain: Chain, before: FileStamp | undefined): Subject 
   const top = chain.layers.at(-1) as Layer
   const several = (top.neighbours ?? []).length > 0
   const next = isWritable(top) ? top.nextIdentity : top.identity
+  const parents = wordsOfParents(chain)
   return {
     size: chain.size,
     stamp: before && !several ? before : stampOf(top),
-    content: contentOf(chain, top.identity),
-    next: contentOf(chain, next),
-    noticesWriters: !several && (driverNamed(top.format, drivers, top.name).noticesWriters ?? false),
+    content: contentOf(parents, top, top.identity),
+    next: contentOf(parents, top, next),
+    noticesWriters: !several && noticesWriters(top),
   }
 }
 
-/** Who the content of a disk is: all layers. All zero where its own top has no identity. */
-function contentOf({ layers }: Chain, identity: Identity | undefined): Uint8Array {
-  if (!identity?.current) return new Uint8Array(32)
-  const hash = createHash('sha256')
-  for (const layer of layers.slice(0, -1))
-    hash.update(`${layer.format} ${wordOf(layer.identity)} ${stampWord(layer)}\n`)
-  return hash.update(`${layers.at(-1)?.format} ${wordOf(identity)}\n`).digest()
+/** Who the content below the top layer is. Nobody may write to a parent while its child is open, so it stays. */
+function wordsOfParents({ layers }: Chain): readonly string[] {
+  return layers.slice(0, -1).map((layer) => `${layer.format} ${wordOf(layer.identity)} ${stampWord(layer)}\n`)
+}
+
+/** Who the content of a disk is: all layers. All zero for a single one that has no identity. */
+function contentOf(parents: readonly string[], top: Layer, identity: Identity | undefined): Uint8Array {
+  if (!identity?.current && parents.length === 0) return new Uint8Array(32)
+  return createHash('sha256')
+    .update([...parents, `${top.format} ${wordOf(identity)}\n`].join(''))
+    .digest()
 }
 
 function wordOf(identity: Identity | undefined): string {
@@ -111,7 +117,12 @@ function wordOf(identity: Identity | undefined): string {
 
 /** Of a parent whose format does not tell whether it was written to, its file must be as it was. */
 function stampWord(layer: Layer): string {
-  if (layer.identity?.current && driverNamed(layer.format, drivers, layer.name).noticesWriters) return ''
+  if (noticesWriters(layer)) return ''
   const { size, modified, changed } = stampOf(layer) ?? {}
   return `${size} ${modified} ${changed}`
+}
+
+/** Whether the identity of a layer tells of everybody who wrote to it. */
+function noticesWriters({ format, identity, name }: Layer): boolean {
+  return identity?.current === true && driverNamed(format, drivers, name).noticesWriters === true
 }

@@ -31,7 +31,7 @@ export function bondOf(facts: Facts, subject: Subject, own: FileStamp | undefine
   if (own.inode !== facts.own.inode || own.born !== facts.own.born) {
     return broken('the record of changes is a copy, or was brought back from one')
   }
-  if (facts.state === 'lost') return broken(facts.reason)
+  if (facts.state === 'lost' || facts.state === 'moved') return broken(facts.reason)
   if (facts.stamp && (stamp.inode !== facts.stamp.inode || stamp.born !== facts.stamp.born)) {
     return broken('the image is another file than the one that was tracked')
   }

@@ -42,9 +42,10 @@ export const LIMIT = {
  * clean: all is folded, and the stamp is that of the image
  * open: somebody writes, or was killed while writing
  * lost: changes were made that are not in it
+ * moved: the disk goes on in another file, and its record beside that
  */
-export type State = 'clean' | 'open' | 'lost'
-export const STATES: readonly State[] = ['clean', 'open', 'lost']
+export type State = 'clean' | 'open' | 'lost' | 'moved'
+export const STATES: readonly State[] = ['clean', 'open', 'lost', 'moved']
 
 export const MAGIC = 'VDSKTRAK'
 

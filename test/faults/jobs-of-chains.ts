@@ -1,5 +1,5 @@
 import { createLayer, finish, mergeImage, relink, resizeDisk, revertToSnapshot } from '../../lib/index.ts'
-import type { MergeOptions } from '../../lib/jobs/merge.ts'
+import type { MergeOptions } from '../../lib/jobs/merge-plan.ts'
 import { at, formatOf, type JobFiles, make, type ScriptedJob, SHAPE, withDisk } from './scripted-job.ts'
 
 /** A chain, lowest first: each covers a part of what is below. */
