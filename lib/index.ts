@@ -15,7 +15,15 @@ export type { Concern, Inspector } from './contracts/inspection.ts'
 export type { BitmapInfo, SnapshotInfo } from './contracts/layer.ts'
 export type { DoubtfulRange, Repaired, RepairScope } from './contracts/repair.ts'
 export { createDisk, Disk, openDisk, type StreamOptions, type StreamRange } from './disk.ts'
-export { type ErrorCode, isVdiskError, messageOf, VdiskError, type Where } from './errors.ts'
+export {
+  cancelled,
+  type ErrorCode,
+  isVdiskError,
+  messageOf,
+  throwIfCancelled,
+  VdiskError,
+  type Where,
+} from './errors.ts'
 export { drivers } from './formats/registry.ts'
 export type { Entry, EntryKind, FileStore, Files, OpenFileOptions } from './io/files.ts'
 export { hostFiles } from './io/host-files.ts'

@@ -1,5 +1,5 @@
 import fs from 'node:fs'
-import { VdiskError } from '../../lib/index.ts'
+import { cancelled, throwIfCancelled, VdiskError } from '../../lib/index.ts'
 import { errorOf } from '../fault.ts'
 import { writeBack } from '../filesystems/attachments.ts'
 import { readNote } from '../filesystems/filesystem-notes.ts'
@@ -15,39 +15,52 @@ const SILENCE = 15 * HEARTBEAT
 /** How long a list waits for a server, in milliseconds. */
 const GLANCE = 1000
 
+export interface AskOptions {
+  /** milliseconds without a sign of life after which the server is taken for stuck */
+  readonly silence?: number | undefined
+  /** is told how far the server is, in its words */
+  readonly onProgress?: ((progress: object) => void) | undefined
+  /** gives the request up; a server that works for it hears of that, and ends */
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
  * Asks the server of a mount.
  *
  * @param argument what the verb needs, see docs/control-protocol.md
- * @param silence milliseconds without a sign of life after which the server is taken for stuck
- * @throws VdiskError what the server answers; IO if it does not
+ * @throws VdiskError what the server answers; IO if it does not; CANCELLED
  */
 export async function ask<T extends object>(
   held: HeldBy,
   verb: ControlVerb,
   argument: object = {},
-  silence: number = SILENCE,
+  { silence = SILENCE, onProgress, signal }: AskOptions = {},
 ): Promise<T> {
+  throwIfCancelled(signal)
   const { control, pid } = held.record
   if (control === undefined) throw noAnswer(held, 'it has no control socket')
   // Loaded where there is somebody to talk to: most commands have no mount.
   const net = process.getBuiltinModule('node:net')
   const socket = net.connect(control)
   socket.setTimeout(silence, () => socket.destroy(noAnswer(held, `process ${pid} gives no sign of life`)))
+  const giveUp = (): void => void socket.destroy(cancelled())
+  signal?.addEventListener('abort', giveUp)
   try {
     socket.write(`${JSON.stringify({ id: 1, verb, image: held.image?.image, ...argument })}\n`)
     const lines = new Lines(LONGEST_ANSWER)
     for await (const chunk of socket) {
       for (const line of lines.push(chunk as Buffer)) {
-        const { result, error } = JSON.parse(line) as ControlAnswer
+        const { result, error, progress } = JSON.parse(line) as ControlAnswer
         if (error) throw errorOf(error)
         if (result) return result as T
+        if (progress) onProgress?.(progress)
       }
     }
     throw noAnswer(held, 'it ended the conversation')
   } catch (error) {
     throw error instanceof VdiskError ? error : noAnswer(held, (error as Error).message)
   } finally {
+    signal?.removeEventListener('abort', giveUp)
     socket.destroy()
   }
 }
@@ -76,7 +89,7 @@ export async function lastFailure(mountpoint: string): Promise<Failure | undefin
   const held = holderOf(mountpoint)
   if (!held) return undefined
   try {
-    const { images } = await ask<Status>(held, 'status', {}, GLANCE)
+    const { images } = await ask<Status>(held, 'status', {}, { silence: GLANCE })
     const failures = images.flatMap(({ status }) => status.failures)
     return failures.toSorted((a, b) => a.time.localeCompare(b.time)).at(-1)
   } catch {

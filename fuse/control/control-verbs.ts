@@ -15,13 +15,13 @@ import { type ControlRequest, type ControlVerb, notUnderstood } from './control-
 import { type ControlTarget, diskOf, MOST_RUNS, numberIn } from './control-target.ts'
 import { track } from './control-tracking.ts'
 
-type Verb = (target: ControlTarget, request: ControlRequest, tell: (progress: object) => void) => Promise<object>
+type Verb = (target: ControlTarget, ...asked: Parameters<ControlHandler>) => Promise<object>
 
 const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, partitions, map, resize, track, flush, unmount }
 
 /** Answers what is asked about a mount. */
 export function controlVerbs(target: ControlTarget): ControlHandler {
-  return (request, tell) => HANDLERS[request.verb](target, request, tell)
+  return (...asked) => HANDLERS[asked[0].verb](target, ...asked)
 }
 
 async function info(target: ControlTarget, request: ControlRequest): Promise<object> {

@@ -24,8 +24,17 @@ const STALLED = 10_000
 /** A connection on which nothing is asked for so long, in milliseconds, is closed. */
 const IDLE = 60_000
 
-/** Answers a request. @param tell gives a sign of how far it is */
-export type ControlHandler = (request: ControlRequest, tell: (progress: object) => void) => Promise<object>
+/**
+ * Answers a request.
+ *
+ * @param tell gives a sign of how far it is
+ * @param gone says that nobody waits for the answer any more
+ */
+export type ControlHandler = (
+  request: ControlRequest,
+  tell: (progress: object) => void,
+  gone: AbortSignal,
+) => Promise<object>
 
 /**
  * The socket on which the server of a mount is asked.
@@ -96,6 +105,7 @@ class Connection {
   private readonly socket: net.Socket
   private readonly handle: ControlHandler
   private readonly log: (message: string) => void
+  private readonly gone = new AbortController()
   private ending = false
   private busy = false
 
@@ -105,6 +115,7 @@ class Connection {
     this.log = log
     // A client that goes away is no fault.
     socket.on('error', () => socket.destroy())
+    socket.on('close', () => this.gone.abort())
     socket.setTimeout(IDLE, () => {
       if (!this.busy) socket.destroy()
     })
@@ -157,7 +168,7 @@ class Connection {
         if (this.socket.writableLength === 0) this.socket.write(`${JSON.stringify({ id, progress })}\n`)
       }
       timer = setInterval(() => tell(last), HEARTBEAT)
-      return { id, result: await this.handle(request, tell) }
+      return { id, result: await this.handle(request, tell, this.gone.signal) }
     } catch (error) {
       // What is not one of our errors is a mistake of ours: its stack belongs in the log.
       if (!isVdiskError(error)) this.log(`Control: ${(error as Error).stack ?? messageOf(error)}`)

@@ -62,6 +62,8 @@ describe.skipIf(process.platform === 'win32')('a control socket', () => {
   let folder: string
   let control: ControlSocket
   let release: () => void
+  /** how often a handler was told that nobody waits for it */
+  let given: number
   const clients: Client[] = []
   const connect = (): Client => {
     const client = new Client(path.join(folder, 'socket'))
@@ -77,12 +79,16 @@ describe.skipIf(process.platform === 'win32')('a control socket', () => {
     const held = new Promise<void>((resolve) => {
       release = resolve
     })
+    given = 0
     control = await ControlSocket.listen(
       file,
-      async ({ verb, large }, tell) => {
+      async ({ verb, large }, tell, gone) => {
         if (verb === 'flush') {
+          const count = (): number => given++
+          gone.addEventListener('abort', count)
           tell({ phase: 'waiting' })
           await held
+          gone.removeEventListener('abort', count)
         }
         if (verb === 'resize') throw new VdiskError('REFUSED', { message: 'Cannot do it', advice: 'Do not.' })
         return { verb, ...(large ? { filler: 'x'.repeat(8 << 20) } : {}) }
@@ -120,6 +126,19 @@ describe.skipIf(process.platform === 'win32')('a control socket', () => {
     expect(await quick.after(1)).toEqual([{ id: 2, result: { verb: 'status' } }])
     release()
     await until(() => slow.answers.some((answer) => 'result' in answer))
+  })
+
+  test('tells whoever works for a client that this is gone, and nobody whose client waits', async () => {
+    const [leaving, staying] = [connect(), connect()]
+    for (const client of [leaving, staying]) {
+      client.socket.write('{"id":1,"verb":"flush"}\n')
+      await client.after(1)
+    }
+    leaving.socket.destroy()
+    await until(() => given > 0)
+    release()
+    await until(() => staying.answers.some((answer) => 'result' in answer))
+    expect(given).toBe(1)
   })
 
   test('leaves whoever sends a line without an end', async () => {
