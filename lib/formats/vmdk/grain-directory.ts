@@ -97,6 +97,6 @@ function* readEntries(store: ByteStore, header: SparseHeader, at: number, end: n
   const view = new DataView(bytes.buffer)
   return Uint32Array.from({ length: tables }, (_, index) => {
     const sector = view.getUint32(index * ENTRY, true)
-    return sector * SECTOR + tableBytes > end ? IMPOSSIBLE : sector
+    return sector !== 0 && sector * SECTOR + tableBytes > end ? IMPOSSIBLE : sector
   })
 }
