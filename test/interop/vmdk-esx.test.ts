@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { expect, test } from 'vitest'
-import { openDisk } from '../../lib/index.ts'
+import { createDisk, openDisk } from '../../lib/index.ts'
 import { describeWithPeers, runPeer } from '../support/peers.ts'
 import { printSeed, randomFor } from '../support/random.ts'
 import { scratchFolder } from '../support/temp.ts'
@@ -26,5 +26,32 @@ describeWithPeers(['qemu-img'], 'deltas of ESX, as QEMU reads them', () => {
     const bytes = Buffer.alloc(disk.size)
     await disk.read(0, bytes)
     expect(bytes.equals(fs.readFileSync(path.join(folder, 'd.raw')))).toBe(true)
+  })
+})
+
+const MIB = 1 << 20
+
+describeWithPeers(['qemu-img'], 'a delta of ESX that we write, as QEMU reads it', () => {
+  test('is what was written over its flat parent', async () => {
+    const random = randomFor('written')
+    const folder = scratchFolder()
+    const [base, child] = [path.join(folder, 'vm.vmdk'), path.join(folder, 'vm-000001.vmdk')]
+    const wanted = Buffer.from(random.bytes(5 * MIB))
+    {
+      await using disk = await createDisk(base, { format: 'vmdk', size: 5 * MIB, options: { subformat: 'vmfs' } })
+      await disk.write(0, wanted)
+    }
+    {
+      const options = { subformat: 'vmfsSparse' }
+      await using disk = await createDisk(child, { format: 'vmdk', parent: base, options })
+      for (let times = 0; times < 60; times++) {
+        const offset = random.below(5 * MIB - 20_000)
+        const source = random.bytes(1 + random.below(20_000))
+        await disk.write(offset, source)
+        wanted.set(source, offset)
+      }
+    }
+    runPeer('qemu-img', ['convert', '-f', 'vmdk', '-O', 'raw', child, 'd.raw'], { in: folder })
+    expect(wanted.equals(fs.readFileSync(path.join(folder, 'd.raw')))).toBe(true)
   })
 })

@@ -1,4 +1,4 @@
-import { ceilDiv, roundDown } from '../../bytes/align.ts'
+import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { type Io, just, settle, Turns } from '../../io/io.ts'
 import type { GrainTables } from './grain-tables.ts'
@@ -176,10 +176,11 @@ export class Allocation {
     // Another write may have made it while this one waited its turn.
     if (!this.isAbsent(table)) return
     const { directory, header, places } = this.tables
-    const { tableBytes, grainBytes } = header
+    const { tableBytes, grainBytes, unit } = header
     const length = tableBytes * (directory.copy ? 2 : 1)
     if (this.tableRoom.left < length) {
-      this.tableRoom = { at: yield* this.space.allocate(grainBytes), left: grainBytes }
+      const left = roundUp(Math.max(length, grainBytes), unit)
+      this.tableRoom = { at: yield* this.space.allocate(left), left }
     }
     const sector = this.tableRoom.at / SECTOR
     this.tableRoom = { at: this.tableRoom.at + length, left: this.tableRoom.left - length }

@@ -7,8 +7,8 @@ import { ENTRY, SECTOR } from './layout.ts'
 import { sameBytes } from './survey.ts'
 import { type TableGroup, TableWalk } from './table-walk.ts'
 
-/** Grains that lie anywhere share parts of so many bytes at least: else they are not compared. */
-const LEAST_PART = 4096
+/** Parts of the file whose use is noted at a time, one bit each. */
+const WINDOW = 1 << 28
 /** Bytes looked at in one piece. */
 const PIECE = 64 << 10
 
@@ -25,8 +25,13 @@ export class Census {
   private readonly end: number
   /** whether the file was not closed: then copies of tables may differ without harm */
   private readonly isOpen: boolean
+  /** bytes of the parts in which the file is accounted for */
+  private part = SECTOR
+  /** which parts are in use, from that of number `firstPart` on */
   private used = Bitmap.empty(0)
-  private part = 0
+  private firstPart = 0
+  /** the first sector behind all that is in use */
+  private endOfUse = 0
 
   constructor(tables: GrainTables, start: number, end: number, report: CheckReport) {
     this.tables = tables
@@ -39,14 +44,20 @@ export class Census {
   *take(): Io<void> {
     this.checkDirectories()
     yield* this.findPart()
-    this.used = Bitmap.empty(this.part === 0 ? 0 : Math.ceil(this.end / this.part))
-    for (const { sector, length } of this.tables.places) this.mark(sector * SECTOR, length * SECTOR)
-    yield* this.walk((group) => {
-      this.checkCopies(group)
-      this.checkEntries(group)
-      this.report.advance(group.first, this.tables.header.tables)
-    })
-    yield* this.findUnused()
+    const parts = Math.ceil(this.end / this.part)
+    const { tables } = this.tables.header
+    for (let first = 0; first === 0 || first < parts; first += WINDOW) {
+      this.firstPart = first
+      this.used = Bitmap.empty(Math.min(WINDOW, parts - first))
+      for (const { sector, length } of this.tables.places) this.mark(sector * SECTOR, length * SECTOR)
+      yield* this.walk((group) => {
+        if (first === 0) this.checkCopies(group)
+        this.checkEntries(group)
+        this.report.advance((first / WINDOW) * tables + group.first, Math.ceil(parts / WINDOW) * tables)
+      })
+      yield* this.findUnused()
+    }
+    this.checkFreeSector()
   }
 
   private *walk(visit: (group: TableGroup) => void): Io<void> {
@@ -77,8 +88,15 @@ export class Census {
     yield* this.walk((group) => {
       for (const { sector } of this.grainsOf(group)) bits |= sector
     })
-    const part = Math.min(sectors, bits & -bits) * SECTOR
-    this.part = part >= LEAST_PART ? part : 0
+    this.part = Math.min(sectors, bits & -bits) * SECTOR
+  }
+
+  /** Other programs take new room from the sector that the header calls the first free one. */
+  private checkFreeSector(): void {
+    const { freeSector } = this.tables
+    if (freeSector === undefined || freeSector >= this.endOfUse) return
+    const message = `it says that sector ${freeSector} and all behind it are free, but there is content up to sector ${this.endOfUse}: other programs would write over that`
+    this.note('FREE_SECTOR_LOW', 'error', { structure: 'header', at: 0, message })
   }
 
   private checkCopies(group: TableGroup): void {
@@ -121,7 +139,8 @@ export class Census {
       const complaint = tables.complaintAbout(sector, used)
       const spot = { structure: 'grain table', at, guest }
       if (complaint !== undefined) {
-        this.note('GRAIN_MISPLACED', 'error', { ...spot, message: `the entry of grain ${grain} ${complaint}` })
+        if (this.firstPart === 0)
+          this.note('GRAIN_MISPLACED', 'error', { ...spot, message: `the entry of grain ${grain} ${complaint}` })
       } else if (this.mark(sector * SECTOR, used)) {
         const message = `grain ${grain} lies at sector ${sector}, where another one lies: a write to either changes both`
         this.note('GRAIN_SHARED', 'error', { ...spot, message })
@@ -152,8 +171,9 @@ export class Census {
     for (const { start, length, set } of this.used.runs()) {
       if (set) continue
       // Before the first grain is room for structures, whether they need it or not.
-      const at = Math.max(start * this.part, this.tables.header.overhead)
-      const bytes = Math.min((start + length) * this.part, this.end) - at
+      const first = this.firstPart + start
+      const at = Math.max(first * this.part, this.tables.header.overhead)
+      const bytes = Math.min((first + length) * this.part, this.end) - at
       if (bytes <= 0) continue
       if (!(yield* takesRoom(this.tables.store, at, bytes))) continue
       const message = `${bytes} bytes at ${at} belong to nothing`
@@ -161,11 +181,11 @@ export class Census {
     }
   }
 
-  /** Marks a range as in use. @returns whether some of it was so before */
+  /** Marks a range as in use, as far as it lies in the parts that are looked at. @returns whether some of it was so before */
   private mark(at: number, length: number): boolean {
-    if (this.part === 0) return false
-    const first = Math.floor(at / this.part)
-    const end = Math.min(this.used.length, Math.ceil((at + length) / this.part))
+    this.endOfUse = Math.max(this.endOfUse, Math.ceil((at + length) / SECTOR))
+    const first = Math.max(0, Math.floor(at / this.part) - this.firstPart)
+    const end = Math.min(this.used.length, Math.ceil((at + length) / this.part) - this.firstPart)
     if (end <= first) return false
     const isFree = !this.used.has(first) && this.used.runEnd(first, end) === end
     this.used.fill(first, end)

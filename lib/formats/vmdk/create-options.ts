@@ -2,12 +2,13 @@ import type { CreateOption } from '../../contracts/driver.ts'
 
 /** How the parts of a new disk are stored, by the name of its type. */
 export const SUBFORMATS = {
-  monolithicSparse: { type: 'SPARSE', isSplit: false },
-  monolithicFlat: { type: 'FLAT', isSplit: false },
-  twoGbMaxExtentSparse: { type: 'SPARSE', isSplit: true },
-  twoGbMaxExtentFlat: { type: 'FLAT', isSplit: true },
-  streamOptimized: { type: 'SPARSE', isSplit: false },
-  vmfs: { type: 'VMFS', isSplit: false },
+  monolithicSparse: { type: 'SPARSE', isSplit: false, grain: '64K' },
+  monolithicFlat: { type: 'FLAT', isSplit: false, grain: undefined },
+  twoGbMaxExtentSparse: { type: 'SPARSE', isSplit: true, grain: '64K' },
+  twoGbMaxExtentFlat: { type: 'FLAT', isSplit: true, grain: undefined },
+  streamOptimized: { type: 'SPARSE', isSplit: false, grain: '64K' },
+  vmfs: { type: 'VMFS', isSplit: false, grain: undefined },
+  vmfsSparse: { type: 'VMFSSPARSE', isSplit: false, grain: '512' },
 } as const
 
 export type Subformat = keyof typeof SUBFORMATS
@@ -18,7 +19,7 @@ export const createOptions: readonly CreateOption[] = [
     name: 'subformat',
     values: Object.keys(SUBFORMATS),
     initial: 'monolithicSparse',
-    help: 'monolithicSparse: one file; Flat: a file with the bytes of the disk beside a small descriptor; twoGbMaxExtent...: pieces of 2 GiB; streamOptimized: packed, filled once by convert; vmfs: flat, as ESXi has it',
+    help: 'monolithicSparse: one file; Flat: a file with the bytes of the disk beside a small descriptor; twoGbMaxExtent...: pieces of 2 GiB; streamOptimized: packed, filled once by convert; vmfs: flat, as ESXi has it; vmfsSparse: the delta that ESXi lays over a vmfs disk',
   },
   {
     name: 'adapter_type',
@@ -35,7 +36,12 @@ export const createOptions: readonly CreateOption[] = [
     initial: 'off',
     help: 'of a sparse disk: grains can be marked as zero; header version 2',
   },
-  { name: 'grain_size', values: 'size', initial: '64K', help: 'of a sparse disk: unit of allocation, 4K to 1M' },
+  {
+    name: 'grain_size',
+    values: 'size',
+    initial: undefined,
+    help: 'of a sparse disk: unit of allocation, 4K to 1M; default 64K. Of vmfsSparse 512 to 1M; default 512',
+  },
   {
     name: 'extent_size',
     values: 'size',

@@ -1,4 +1,5 @@
 import { isPowerOfTwo, roundUp } from '../../bytes/align.ts'
+import { formatSize, parseSize } from '../../bytes/size.ts'
 import { CreateOptions } from '../../contracts/create-options.ts'
 import type { CreateShape } from '../../contracts/driver.ts'
 import type { NewParent } from '../../contracts/identity.ts'
@@ -62,15 +63,18 @@ export function* createVmdk(
 function makePlan(file: string, shape: CreateShape): Plan {
   const options = new CreateOptions(file, 'vmdk', createOptions, shape.options)
   const subformat = options.text('subformat') as Subformat
-  const isSparse = SUBFORMATS[subformat].type === 'SPARSE'
+  const { grain: usualGrain } = SUBFORMATS[subformat]
+  const isSparse = usualGrain !== undefined
   const isStream = subformat === 'streamOptimized'
   const size = roundUp(shape.size, SECTOR)
-  const grainBytes = options.size('grain_size')
+  const grainBytes = options.has('grain_size') ? options.size('grain_size') : (parseSize(usualGrain ?? '64K') ?? 0)
+  const leastGrain = subformat === 'vmfsSparse' ? SECTOR : GRAIN.least * SECTOR
   const extentBytes = SUBFORMATS[subformat].isSplit ? options.size('extent_size') : Math.max(size, SECTOR)
   const zeroedGrains = options.on('zeroed_grain')
   const preallocation = options.text('preallocation')
-  if (!isPowerOfTwo(grainBytes) || grainBytes < GRAIN.least * SECTOR || grainBytes > MOST_GRAIN) {
-    options.refuse(`grain_size cannot be ${options.text('grain_size')}`, 'Choose a power of two from 4K to 1M.')
+  if (!isPowerOfTwo(grainBytes) || grainBytes < leastGrain || grainBytes > MOST_GRAIN) {
+    const advice = `Choose a power of two from ${formatSize(leastGrain)} to 1M.`
+    options.refuse(`grain_size cannot be ${options.text('grain_size')}`, advice)
   }
   if (extentBytes === 0 || extentBytes % (isSparse ? grainBytes : SECTOR) !== 0) {
     if (SUBFORMATS[subformat].isSplit) options.refuse('extent_size must be a multiple of the size of grains')
@@ -90,6 +94,9 @@ function makePlan(file: string, shape: CreateShape): Plan {
   }
   if (isStream && shape.parent) options.refuse('a stream holds a whole disk', 'Choose another subformat for a child.')
   if (!isSparse && zeroedGrains) options.refuse('a flat disk has no grains', 'Leave zeroed_grain away.')
+  if (subformat === 'vmfsSparse' && zeroedGrains) {
+    options.refuse('the delta disks of ESX have no mark for grains of zeros', 'Leave zeroed_grain away.')
+  }
   if (isSparse && preallocation !== 'off') options.refuse(`preallocation=${preallocation} needs a flat subformat`)
   for (const name of ['hwversion', 'toolsversion']) {
     if (/[^0-9]/.test(options.text(name))) options.refuse(`${name} cannot be "${options.text(name)}"`, 'Give a number.')
@@ -138,8 +145,9 @@ function* makeExtents(image: Image, plan: Plan, replaces: boolean): Io<ExtentLin
   let done = 0
   do {
     const length = Math.min(plan.extentBytes, plan.size - done)
+    const ending = type === 'VMFSSPARSE' ? 'delta' : 'flat'
     const nameFor = (chosen: string): string =>
-      isSplit ? extentName(chosen, type === 'SPARSE' ? 's' : 'f', lines.length + 1) : `${chosen}-flat.vmdk`
+      isSplit ? extentName(chosen, type === 'SPARSE' ? 's' : 'f', lines.length + 1) : `${chosen}-${ending}.vmdk`
     const stems = stem === undefined ? stemsFor(stemOf(image.name), replaces) : [stem]
     const made = yield* makeFile(image, stems, nameFor)
     stem = made.stem

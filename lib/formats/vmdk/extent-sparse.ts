@@ -12,7 +12,7 @@ import { GrainDirectory } from './grain-directory.ts'
 import { GrainTables } from './grain-tables.ts'
 import { SECTOR } from './layout.ts'
 import type { Space } from './space.ts'
-import { type SparseHeader, writeHeader } from './sparse-header.ts'
+import type { SparseHeader } from './sparse-header.ts'
 import { clearSparse, resizeSparse, type SparseParts } from './sparse-resize.ts'
 import { type Survey, survey } from './survey.ts'
 import { WriteBack } from './write-back.ts'
@@ -152,6 +152,7 @@ export class WritableSparseExtent extends SparseExtent implements WritableExtent
     // What was given up needs one more round to be free.
     while (!this.space.givenUp.isEmpty) yield* this.flush()
     yield* this.space.trim()
+    yield* this.writeBack.countRoom()
     yield* this.setUnclean(false)
     yield* settle(this.store.flush())
     this.begun = false
@@ -191,7 +192,7 @@ export class WritableSparseExtent extends SparseExtent implements WritableExtent
   }
 
   private *setUnclean(unclean: boolean): Io<void> {
-    yield* writeHeader(this.store, { unclean: unclean ? 1 : 0 })
+    yield* this.tables.header.change(this.store, { unclean: unclean ? 1 : 0 })
   }
 }
 

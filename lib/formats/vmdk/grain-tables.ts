@@ -37,6 +37,8 @@ export class GrainTables implements TableStore {
   directory: GrainDirectory
   /** replaced by what keeps account of room, where the file is written */
   space: FileEnd
+  /** what the header says now of where free room begins; undefined: it does not tell */
+  freeSector: number | undefined
 
   constructor(
     parts: { store: ByteStore; header: SparseHeader; directory: GrainDirectory; hasParent: boolean },
@@ -48,6 +50,7 @@ export class GrainTables implements TableStore {
     this.directory = parts.directory
     this.hasParent = parts.hasParent
     this.space = space
+    this.freeSector = parts.header.freeSector
     this.places = placesOf(parts.header, parts.directory)
     this.cache = new TableCache(this, { pageSize: parts.header.tableBytes, capacity: CACHE })
   }
@@ -263,7 +266,7 @@ export class GrainTables implements TableStore {
 function placesOf(header: SparseHeader, directory: GrainDirectory): MetadataPlaces {
   const places = MetadataPlaces.of(directory.sectors, header.tableBytes / SECTOR)
   const directorySectors = Math.ceil((header.tables * ENTRY) / SECTOR)
-  places.add(0, 1)
+  places.add(0, header.length / SECTOR)
   if (header.descriptor) places.add(header.descriptor.at / SECTOR, header.descriptor.length / SECTOR)
   if (directory.own) places.add(header.directoryAt / SECTOR, directorySectors)
   if (directory.copy && header.redundantAt !== undefined && header.redundantAt !== header.directoryAt)

@@ -27,7 +27,10 @@ export class MetadataPlaces {
 
   /** Notes a structure. */
   add(sector: number, length: number): void {
-    if (length > 0) this.join([sector, sector + length])
+    if (length <= 0) return
+    // Behind all others, as new tables mostly are: nothing need be moved.
+    if (sector > (this.edges.at(-1) ?? -1)) this.edges.push(sector, sector + length)
+    else this.join([sector, sector + length])
   }
 
   /** Whether a range touches a structure. */

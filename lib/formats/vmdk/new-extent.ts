@@ -3,6 +3,7 @@ import { isVdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { writeZeros } from '../../io/zeros.ts'
+import { layOutCowd } from './esx/cowd-header.ts'
 import { layOutSparse } from './sparse-layout.ts'
 
 /** Names tried before somebody's files in the way are complained about. */
@@ -50,8 +51,9 @@ export function* makeFile(
 /** Makes an empty extent of a new file, durable, and closes it. @param length bytes of the disk */
 export function* fillExtent(image: Image, extent: NewExtent, store: ByteStore, length: number): Io<void> {
   try {
-    if (extent.type === 'SPARSE') {
-      const { grainBytes, zeroedGrains } = extent
+    const { grainBytes, zeroedGrains } = extent
+    if (extent.type === 'VMFSSPARSE') yield* layOutCowd(store, { size: length, grainBytes })
+    else if (extent.type === 'SPARSE') {
       yield* layOutSparse(store, { size: length, grainBytes, zeroedGrains, descriptor: undefined })
     } else {
       yield* settle(store.grow(length))

@@ -34,21 +34,23 @@ export function* resizeImage(
 }
 
 /**
- * Empties the disk and gives it another size, in one step: for a disk in one sparse file.
+ * Empties the disk and gives it another size, in one step: for a disk in one sparse file, whose size stays where the
+ * descriptor is another one.
  *
  * @param size bytes; rounded up to sectors, as for a new image
  */
 export function* clearImage(layer: VmdkEditor, size: number): Io<void> {
   const { structure, session } = layer
-  const [extent] = structure.extents
-  if (!structure.isMonolithic || !extent || !isWritableExtent(extent) || !extent.clear) {
+  const [extent, ...others] = structure.extents
+  const after = roundUp(size, SECTOR)
+  const isOneStep = structure.isMonolithic || (others.length === 0 && after === structure.size)
+  if (!isOneStep || !extent || !isWritableExtent(extent) || !extent.clear) {
     throw new VdiskError('UNSUPPORTED', {
-      message: `Cannot empty ${layer.name}: it consists of several files, which cannot be emptied in one step`,
+      message: `Cannot empty ${layer.name}: it consists of several files, which cannot be changed together in one step`,
       where: { file: layer.name },
       advice: 'Make a new layer instead: vdisk snapshot create PARENT --to FILE',
     })
   }
-  const after = roundUp(size, SECTOR)
   yield* session.beginContent()
   yield* extent.clear(after)
   structure.size = after

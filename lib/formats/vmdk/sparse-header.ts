@@ -25,12 +25,28 @@ const FOOTER_FROM_END = 2 * SECTOR
 /** What says how all the rest is to be read. */
 const DECISIVE = ['version', 'flags', 'grainSize', 'entriesPerTable', 'compression'] as const
 
-/** What the header of a hosted sparse extent says, in bytes. ["Hosted Sparse Extents"] */
+/** What of a header changes while its extent is in use. Places and sizes are sectors. */
+export interface HeaderChanges {
+  readonly capacity?: number
+  readonly directoryOffset?: bigint
+  readonly redundantDirectoryOffset?: number
+  readonly unclean?: 0 | 1
+  /** grain tables that the directory has entries for; hosted extents do not say it */
+  readonly tables?: number
+  /** the first behind all room that is in use; hosted extents do not say it */
+  readonly freeSector?: number
+}
+
+/** What the header of a sparse extent says, in bytes, as hosted products say it. ["Hosted Sparse Extents"] */
 export interface SparseHeader {
   readonly fields: ReturnType<typeof sparseHeader.decode>
+  /** bytes of the header itself */
+  readonly length: number
   /** bytes of the disk */
   readonly size: number
   readonly grainBytes: number
+  /** bytes in which room is taken, counted from the begin of the file: what lies there begins at a multiple of it */
+  readonly unit: number
   readonly tableBytes: number
   /** grain tables, and so entries of a directory */
   readonly tables: number
@@ -45,6 +61,12 @@ export interface SparseHeader {
   readonly isStream: boolean
   /** room of the embedded descriptor; undefined: it is another file */
   readonly descriptor: { readonly at: number; readonly length: number } | undefined
+  /** the first sector behind all room in use, where the header tells it: others take new room from there on */
+  readonly freeSector: number | undefined
+  /** tables that say nothing have no room either: the directory does not name them */
+  readonly tablesOnDemand: boolean
+  /** Changes the header, in one sector but for `unclean`; what is not named stays. */
+  readonly change: (store: ByteStore, changes: HeaderChanges) => Io<void>
 }
 
 /**
@@ -74,8 +96,8 @@ export function* readSparseHeader(reader: Reader, store: ByteStore): Io<SparseHe
   return judgeHeader(name, { ...fields, directoryOffset: BigInt((found ?? 0) / SECTOR) }, 0)
 }
 
-/** Changes fields of the header, in its one sector; what is not named stays. */
-export function* writeHeader(store: ByteStore, changes: Partial<SparseHeader['fields']>): Io<void> {
+/** Changes fields of the header, in its one sector; what is not named stays, and for what it does not say it has no field. */
+function* changeHeader(store: ByteStore, changes: HeaderChanges): Io<void> {
   const bytes = new Uint8Array(sparseHeader.size)
   yield* settle(store.read(0, bytes))
   sparseHeader.patch(bytes, changes)
@@ -104,8 +126,10 @@ export function judgeHeader(file: string, fields: SparseHeader['fields'], at: nu
   const { descriptorOffset, descriptorSize } = fields
   return {
     fields,
+    length: sparseHeader.size,
     size: capacity * SECTOR,
     grainBytes: grainSize * SECTOR,
+    unit: grainSize * SECTOR,
     tableBytes: entriesPerTable * ENTRY,
     tables,
     directoryAt: Number(fields.directoryOffset) * SECTOR,
@@ -120,6 +144,9 @@ export function judgeHeader(file: string, fields: SparseHeader['fields'], at: nu
       descriptorOffset === 0 || descriptorSize === 0
         ? undefined
         : { at: descriptorOffset * SECTOR, length: Math.min(descriptorSize * SECTOR, MOST_DESCRIPTOR_BYTES) },
+    freeSector: undefined,
+    tablesOnDemand: false,
+    change: changeHeader,
   }
 }
 

@@ -5,7 +5,7 @@ import type { GrainDirectory } from './grain-directory.ts'
 import type { GrainTables } from './grain-tables.ts'
 import { ENTRY, GRAIN_ENTRY, SECTOR } from './layout.ts'
 import type { Space } from './space.ts'
-import { type SparseHeader, writeHeader } from './sparse-header.ts'
+import type { SparseHeader } from './sparse-header.ts'
 import { encodeEntries, type WriteBack } from './write-back.ts'
 
 /** What a change of size works with. */
@@ -42,7 +42,7 @@ export function* clearSparse(parts: SparseParts, size: number): Io<void> {
   while (!space.givenUp.isEmpty) yield* writeBack.flush()
   const structures = [...tables.places].map(({ sector, length }) => ({ at: sector * SECTOR, length: length * SECTOR }))
   const used = space.usedOutside(structures)
-  const map = yield* newMap(parts, size, false)
+  const map = yield* newMap(parts, size, false, 0)
   yield* adopt(parts, map)
   tables.cache.drop(0, map.header.tables * map.header.tableBytes + tables.header.tables * tables.header.tableBytes)
   for (const { at, length } of used) space.release(at, length)
@@ -55,7 +55,12 @@ function* grow(parts: SparseParts, size: number, hidden: number, pace: Pace): Io
   const before = tables.grains
   yield* coverTail(parts)
   yield* allocation.forget(before)
-  const map = yield* newMap(parts, size, true)
+  const perTable = tables.header.tableBytes / ENTRY
+  // The new directory takes over what the old one names: so the table in which something will be hidden is there before.
+  if (before % perTable !== 0 && ceilDiv(hidden, grainBytes) > before) {
+    yield* allocation.ensureTable(Math.floor(before / perTable))
+  }
+  const map = yield* newMap(parts, size, true, hidden)
   yield* hideGrains(parts, map, before, ceilDiv(hidden, grainBytes), pace)
   yield* writeBack.flush()
   yield* adopt(parts, map)
@@ -112,8 +117,9 @@ function* enterNew(tables: GrainTables, directory: GrainDirectory, grain: number
 function* shrink(parts: SparseParts, size: number): Io<void> {
   const { tables, allocation, writeBack } = parts
   const capacity = size / SECTOR
+  const count = ceilDiv(size, tables.header.grainBytes * (tables.header.tableBytes / ENTRY))
   yield* writeBack.flush()
-  yield* writeHeader(tables.store, { capacity })
+  yield* tables.header.change(tables.store, { capacity, tables: count })
   yield* settle(tables.store.flush())
   // The old map is still the one in memory: what lies past the new size can be reached for the last time.
   const pace = new Pace()
@@ -124,7 +130,6 @@ function* shrink(parts: SparseParts, size: number): Io<void> {
   }
   yield* writeBack.flush()
   const fields = { ...tables.header.fields, capacity }
-  const count = ceilDiv(size, tables.header.grainBytes * (tables.header.tableBytes / ENTRY))
   const header = { ...tables.header, fields, size, tables: count }
   // The disk may grow again: under the numbers of these tables others come then.
   tables.cache.drop(count * header.tableBytes, (tables.header.tables - count) * header.tableBytes)
@@ -133,14 +138,19 @@ function* shrink(parts: SparseParts, size: number): Io<void> {
 
 /**
  * Prepares directories for another size in room that nothing leads to: those that name the old tables and new ones
- * behind them, or new ones alone.
+ * behind them, or new ones alone. Where tables that say nothing have no room, only those are made that are to hide the
+ * parent.
+ *
+ * @param hidden bytes of the extent up to which a parent would show in what is new
  */
-function* newMap(parts: SparseParts, size: number, keepsOld: boolean): Io<NewMap> {
+function* newMap(parts: SparseParts, size: number, keepsOld: boolean, hidden: number): Io<NewMap> {
   const { tables, space } = parts
   const { header, directory, store } = tables
-  const { tableBytes, grainBytes } = header
-  const count = ceilDiv(size, grainBytes * (tableBytes / ENTRY))
+  const { tableBytes, grainBytes, unit } = header
+  const ofTable = grainBytes * (tableBytes / ENTRY)
+  const count = ceilDiv(size, ofTable)
   const kept = keepsOld ? header.tables : 0
+  const made = header.tablesOnDemand ? Math.max(0, ceilDiv(hidden, ofTable) - kept) : count - kept
   const fields = { ...header.fields, capacity: size / SECTOR }
   if (keepsOld && count === kept) {
     const same = { ...header, fields, size }
@@ -148,11 +158,11 @@ function* newMap(parts: SparseParts, size: number, keepsOld: boolean): Io<NewMap
   }
   const hasCopy = directory.copy !== undefined
   const directoryBytes = ceilDiv(count * ENTRY, SECTOR) * SECTOR
-  const halfBytes = directoryBytes + (count - kept) * tableBytes
-  const at = yield* space.allocate(ceilDiv(halfBytes * (hasCopy ? 2 : 1), grainBytes) * grainBytes)
+  const halfBytes = directoryBytes + made * tableBytes
+  const at = yield* space.allocate(roundUp(halfBytes * (hasCopy ? 2 : 1), unit))
   const [copyAt, ownAt] = hasCopy ? [at, at + halfBytes] : [undefined, at]
   const newTables = (start: number): number[] =>
-    Array.from({ length: count - kept }, (_, i) => (start + directoryBytes + i * tableBytes) / SECTOR)
+    Array.from({ length: count - kept }, (_, i) => (i < made ? (start + directoryBytes + i * tableBytes) / SECTOR : 0))
   const next: SparseHeader = {
     ...header,
     fields: {
@@ -178,10 +188,11 @@ function* newMap(parts: SparseParts, size: number, keepsOld: boolean): Io<NewMap
 
 /** The step that decides: one sector. */
 function* adopt(parts: SparseParts, { header, directory }: NewMap): Io<void> {
-  const { tables } = parts
+  const { tables, writeBack } = parts
   const { capacity, directoryOffset, redundantDirectoryOffset } = header.fields
+  yield* writeBack.countRoom()
   yield* settle(tables.store.flush())
-  yield* writeHeader(tables.store, { capacity, directoryOffset, redundantDirectoryOffset })
+  yield* header.change(tables.store, { capacity, directoryOffset, redundantDirectoryOffset, tables: header.tables })
   yield* settle(tables.store.flush())
   exchange(parts, header, directory)
 }

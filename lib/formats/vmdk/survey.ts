@@ -24,7 +24,7 @@ export function* survey(tables: GrainTables, { signal }: Pick<Image, 'signal'>):
   const { directory, header, store, file, places } = tables
   if (!directory.own) throw damaged(file, 'its grain directory lies past its end', { at: header.directoryAt })
   if (places.overlap) throw damaged(file, 'two of its tables overlap, or one and the header', {})
-  const space = new Space(store, header.grainBytes, yield* settle(store.size()))
+  const space = new Space(store, header.unit, yield* settle(store.size()))
   for (const { sector, length } of places) space.mark(sector * SECTOR, length * SECTOR)
   const walk = new TableWalk(store, directory, new Pace(signal))
   const differing: number[] = []
@@ -47,7 +47,7 @@ function markGrains(tables: GrainTables, space: Space, { first, count, own, ownA
     const complaint = tables.complaintAbout(sector, tables.usedOf(grain))
     const spot = { structure: 'grain table', index: grain, at: ownAt + at, section: 'Grain Table' }
     if (complaint !== undefined) throw damaged(tables.file, `the entry of grain ${grain} ${complaint}`, spot)
-    if ((sector * SECTOR) % header.grainBytes !== 0) throw unaligned(tables.file, grain, spot)
+    if ((sector * SECTOR) % header.unit !== 0) throw unaligned(tables.file, grain, spot)
     if (space.mark(sector * SECTOR, header.grainBytes)) {
       throw damaged(
         tables.file,

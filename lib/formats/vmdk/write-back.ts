@@ -8,7 +8,7 @@ import type { Space } from './space.ts'
  *
  *   new content id, mark of an open file → F → grains → F → copies of tables, tables, directories → F
  *
- * A table names a grain only when all of it is durable, and a directory a table likewise. The copies come first, then
+ * Where the header tells how far the room in use goes, it does so durably with the grains. A table names a grain only when all of it is durable, and a directory a table likewise. The copies come first, then
  * the tables that are in use; no barrier stands between: what either says is true, and until the file is closed its
  * header tells that the two may differ. Room that was given up is used again one flush later. Of a table only changed
  * sectors are written.
@@ -40,6 +40,15 @@ export class WriteBack {
     yield* this.turns.take(() => this.roundNow())
   }
 
+  /** The header tells how far the room in use goes, where it tells that at all; durable with the next flush. */
+  *countRoom(): Io<void> {
+    const { tables, space } = this
+    const freeSector = Math.ceil(space.end / SECTOR)
+    if (tables.freeSector === undefined || tables.freeSector === freeSector) return
+    yield* tables.header.change(tables.store, { freeSector })
+    tables.freeSector = freeSector
+  }
+
   private *flushNow(): Io<void> {
     yield* this.space.retire()
     yield* this.roundNow()
@@ -52,13 +61,16 @@ export class WriteBack {
     const batch = cache.take()
     const { newTables } = this
     this.newTables = new Set()
+    // As they are now: a table that is named while this waits is not durable when the directory is written.
+    const entries = this.directorySectors(newTables)
     const released = this.space.givenUp.takeReleased()
     let taken = true
     let done = false
     try {
+      yield* this.countRoom()
       yield* settle(store.flush())
       if (batch.pages.length > 0 || newTables.size > 0) {
-        yield* this.writeDirectory(newTables)
+        for (const { at, bytes } of entries) yield* settle(store.write(at, bytes))
         // From here on it puts the batch back itself if it fails.
         taken = false
         yield* cache.write(batch)
@@ -75,21 +87,22 @@ export class WriteBack {
     }
   }
 
-  /** Entries of new tables, in both directories: the sectors that hold them. */
-  private *writeDirectory(newTables: ReadonlySet<number>): Io<void> {
-    const { directory, header, store } = this.tables
+  /** Entries of new tables, in both directories: the sectors that hold them, and where these lie. */
+  private directorySectors(newTables: ReadonlySet<number>): { readonly at: number; readonly bytes: Uint8Array }[] {
+    const { directory, header } = this.tables
     const perSector = SECTOR / ENTRY
     const sectors = new Set([...newTables].map((table) => Math.floor(table / perSector)))
-    for (const [entries, at] of [
+    const places = [
       [directory.copy, header.redundantAt],
       [directory.own, header.directoryAt],
-    ] as const) {
-      if (!entries || at === undefined) continue
-      for (const sector of sectors) {
-        const part = entries.subarray(sector * perSector, (sector + 1) * perSector)
-        yield* settle(store.write(at + sector * SECTOR, encodeEntries(part)))
-      }
-    }
+    ] as const
+    return places.flatMap(([entries, start]) => {
+      if (!entries || start === undefined) return []
+      return [...sectors].map((sector) => ({
+        at: start + sector * SECTOR,
+        bytes: encodeEntries(entries.subarray(sector * perSector, (sector + 1) * perSector)),
+      }))
+    })
   }
 }
 

@@ -134,13 +134,10 @@ describe('a space-efficient delta (seSparse)', () => {
     ]),
   )
 
-  test.each([
-    ['SESPARSE', SMALL],
-    ['VMFSSPARSE', cowdOf(800, new Map([[5, Buffer.alloc(512, 1)]]))],
-  ] as const)('is not opened for writing, nor is any other (%s), and stays as it is', async (type, delta) => {
-    const file = written(type, 800, delta)
+  test('is not opened for writing, and stays as it is', async () => {
+    const file = written('SESPARSE', 800, SMALL)
     expect((await refusal(() => openDisk(file, { writable: true }))).code).toBe('READ_ONLY')
-    expect(fs.readFileSync(path.join(path.dirname(file), 'disk-delta.vmdk')).equals(delta)).toBe(true)
+    expect(fs.readFileSync(path.join(path.dirname(file), 'disk-delta.vmdk')).equals(SMALL)).toBe(true)
   })
 
   test.each<[string, number, bigint, string]>([

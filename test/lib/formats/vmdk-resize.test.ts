@@ -35,6 +35,12 @@ const cases: Case[] = [
     size: 2 * MIB,
     cut: MIB,
   },
+  {
+    name: 'as a delta of ESX, without its last tables',
+    options: { subformat: 'vmfsSparse' },
+    size: 6 * MIB,
+    cut: MIB + 512,
+  },
 ]
 
 async function readFrom(chain: Chain, offset: number): Promise<Uint8Array> {

@@ -23,7 +23,7 @@ export const cowdHeader = struct(
   },
 )
 
-export const COWD = { version: 1, tableEntries: 4096, mostGrain: 2048 } as const
+export const COWD = { version: 1, flags: 3, tableEntries: 4096, mostGrain: 2048 } as const
 
 /**
  * Constant header of a space-efficient extent, little-endian. There is no document; the names are those of public readers.

@@ -5,7 +5,7 @@ import type { ByteStore } from '../../../io/store.ts'
 import { GrainDirectory } from '../grain-directory.ts'
 import { GrainTables } from '../grain-tables.ts'
 import { ENTRY, SECTOR } from '../layout.ts'
-import { type SparseHeader, writeHeader } from '../sparse-header.ts'
+import type { HeaderChanges, SparseHeader } from '../sparse-header.ts'
 
 /** A sparse extent under repair. */
 export class Patient {
@@ -36,10 +36,10 @@ export class Patient {
   }
 
   /** Changes the header, durably, and reads the directories anew from where it says now. */
-  *reread(changes: Partial<SparseHeader['fields']> = {}): Io<void> {
+  *reread(changes: Pick<HeaderChanges, 'directoryOffset' | 'redundantDirectoryOffset'> = {}): Io<void> {
     const { header } = this.tables
     if (Object.keys(changes).length > 0) {
-      yield* writeHeader(this.store, changes)
+      yield* header.change(this.store, changes)
       yield* settle(this.store.flush())
     }
     const fields = { ...header.fields, ...changes }
@@ -51,13 +51,25 @@ export class Patient {
     this.tables = yield* read(this.store, moved, this.hasParent)
   }
 
-  /** Room behind all that the file has, on the border of a grain; what is not written there is zero. */
+  /** Whether the header tells where free room begins. */
+  get countsRoom(): boolean {
+    return this.tables.freeSector !== undefined
+  }
+
+  /** The header tells that free room begins there; durable with the next flush. */
+  *setFreeSector(freeSector: number): Io<void> {
+    yield* this.tables.header.change(this.store, { freeSector })
+    this.tables.freeSector = freeSector
+  }
+
+  /** Room behind all that the file has, where a grain can lie; what is not written there is zero. */
   *room(length: number): Io<number> {
-    const { grainBytes } = this.tables.header
-    const at = roundUp(yield* settle(this.store.size()), grainBytes)
+    const { grainBytes, unit } = this.tables.header
+    const at = roundUp(yield* settle(this.store.size()), unit)
     const end = at + roundUp(length, grainBytes)
     yield* settle(this.store.grow(end))
     this.tables.space = { end }
+    if (this.countsRoom) yield* this.setFreeSector(end / SECTOR)
     return at
   }
 
@@ -93,7 +105,7 @@ export class Patient {
     const message = 'its last writer had not closed it; its tables and their copies agree now'
     this.note({ code: 'NOT_CLOSED', structure: 'header', at: 0, message })
     yield* settle(this.store.flush())
-    yield* writeHeader(this.store, { unclean: 0 })
+    yield* this.tables.header.change(this.store, { unclean: 0 })
     yield* settle(this.store.flush())
   }
 
