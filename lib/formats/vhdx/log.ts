@@ -17,6 +17,7 @@ import {
   TRAILING,
   ZERO_DESCRIPTOR,
 } from './layout.ts'
+import { LogSectors } from './log-sectors.ts'
 
 /**
  * Reading a log: which updates were promised and may not have reached their places. [2.3]
@@ -76,9 +77,8 @@ export function* readPendingLog(reader: Reader, store: ByteStore, headers: LogPl
       section: '2.2.2',
     })
   }
-  const bytes = new Uint8Array(headers.logLength)
-  yield* settle(store.read(headers.logOffset, bytes))
-  const log = new Log(file, bytes, headers)
+  const sectors = yield* LogSectors.read(store, headers.logOffset, headers.logLength)
+  const log = new Log(file, sectors, headers)
   const sequence = log.activeSequence()
   const head = sequence.at(-1)
   if (!head) {
@@ -113,16 +113,14 @@ export function* readPendingLog(reader: Reader, store: ByteStore, headers: LogPl
 
 class Log {
   private readonly file: string
-  private readonly bytes: Uint8Array
-  private readonly view: DataView
+  private readonly sectors: LogSectors
   private readonly headers: LogPlace
   private readonly known = new Map<number, Entry | undefined>()
   private checked = 0
 
-  constructor(file: string, bytes: Uint8Array, headers: LogPlace) {
+  constructor(file: string, sectors: LogSectors, headers: LogPlace) {
     this.file = file
-    this.bytes = bytes
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.sectors = sectors
     this.headers = headers
   }
 
@@ -131,7 +129,7 @@ class Log {
     let active: readonly Entry[] = []
     // An entry of a sequence whose head points past its beginning: no sequence that begins later has it either.
     const hopeless = new Set<number>()
-    for (let tail = 0; tail < this.bytes.length; ) {
+    for (let tail = 0; tail < this.sectors.length; ) {
       const sequence = hopeless.has(tail) ? [] : this.sequenceFrom(tail)
       const head = sequence.at(-1)
       const start = head ? sequence.findIndex(({ at }) => at === head.tail) : -1
@@ -142,7 +140,7 @@ class Log {
       }
       const best = active.at(-1)
       if (!best || head.sequenceNumber > best.sequenceNumber) active = sequence.slice(start)
-      const next = (head.at + head.length) % this.bytes.length
+      const next = (head.at + head.length) % this.sectors.length
       if (next <= tail) break
       tail = next
     }
@@ -156,14 +154,14 @@ class Log {
       let dataAt = entry.at + descriptorSectors(entry.descriptorCount) * LOG_SECTOR
       for (let i = 0; i < entry.descriptorCount; i++) {
         const descriptor = this.descriptorAt(entry, i)
-        const at = this.wide(descriptor + 16)
-        if (this.view.getUint32(descriptor, true) === ZERO_DESCRIPTOR) {
-          const length = this.wide(descriptor + 8)
+        const at = this.sectors.u64(descriptor + 16)
+        if (this.sectors.u32(descriptor) === ZERO_DESCRIPTOR) {
+          const length = this.sectors.u64(descriptor + 8)
           this.checkTarget(entry, at, length, fileEnd)
           if (length > 0) updates.push({ kind: 'zero', at, length })
         } else {
           this.checkTarget(entry, at, LOG_SECTOR, fileEnd)
-          updates.push({ kind: 'data', at, bytes: this.restored(descriptor, dataAt % this.bytes.length) })
+          updates.push({ kind: 'data', at, bytes: this.restored(descriptor, dataAt % this.sectors.length) })
           dataAt += LOG_SECTOR
         }
       }
@@ -179,7 +177,7 @@ class Log {
       const last = sequence.at(-1)
       if (!entry || (last && entry.sequenceNumber !== last.sequenceNumber + 1n)) return sequence
       sequence.push(entry)
-      at = (at + entry.length) % this.bytes.length
+      at = (at + entry.length) % this.sectors.length
     }
   }
 
@@ -190,13 +188,13 @@ class Log {
 
   /** Everything that is cheap to check comes before the checksum, so that a hostile log costs little. */
   private validEntry(at: number): Entry | undefined {
-    const { bytes, headers } = this
-    if (this.view.getUint32(at, true) !== LOG_ENTRY) return undefined
-    const fields = logEntryHeader.decode(bytes.subarray(at, at + LOG_SECTOR))
+    const { sectors, headers } = this
+    if (sectors.u32(at) !== LOG_ENTRY) return undefined
+    const fields = logEntryHeader.decode(sectors.sector(at))
     if (fields.logGuid !== headers.logGuid || fields.sequenceNumber === 0n) return undefined
     const { entryLength: length, tail, sequenceNumber, descriptorCount } = fields
-    if (length === 0 || length % LOG_SECTOR !== 0 || length > bytes.length) return undefined
-    if (tail % LOG_SECTOR !== 0 || tail >= bytes.length) return undefined
+    if (length === 0 || length % LOG_SECTOR !== 0 || length > sectors.length) return undefined
+    if (tail % LOG_SECTOR !== 0 || tail >= sectors.length) return undefined
     const { flushedFileOffset, lastFileOffset } = fields
     const entry = { at, length, tail, sequenceNumber, descriptorCount, flushedFileOffset, lastFileOffset }
     if (descriptorSectors(descriptorCount) * LOG_SECTOR > length || !this.hasValidSectors(entry)) return undefined
@@ -205,24 +203,24 @@ class Log {
 
   /** Whether descriptors and data sectors are what they should be, each with the sequence number of the entry. */
   private hasValidSectors(entry: Entry): boolean {
-    const { view, bytes } = this
+    const { sectors } = this
     const low = Number(entry.sequenceNumber & 0xffffffffn)
     const high = Number(entry.sequenceNumber >> 32n)
     const end = entry.at + entry.length
     let dataAt = entry.at + descriptorSectors(entry.descriptorCount) * LOG_SECTOR
     for (let i = 0; i < entry.descriptorCount; i++) {
       const at = this.descriptorAt(entry, i)
-      const kind = view.getUint32(at, true)
-      if (view.getUint32(at + 24, true) !== low || view.getUint32(at + 28, true) !== high) return false
-      if (view.getUint32(at + 16, true) % LOG_SECTOR !== 0) return false
+      const kind = sectors.u32(at)
+      if (sectors.u32(at + 24) !== low || sectors.u32(at + 28) !== high) return false
+      if (sectors.u32(at + 16) % LOG_SECTOR !== 0) return false
       if (kind === ZERO_DESCRIPTOR) {
-        if (view.getUint32(at + 8, true) % LOG_SECTOR !== 0) return false
+        if (sectors.u32(at + 8) % LOG_SECTOR !== 0) return false
         continue
       }
       if (kind !== DATA_DESCRIPTOR || dataAt + LOG_SECTOR > end) return false
-      const sector = dataAt % bytes.length
-      if (view.getUint32(sector, true) !== DATA_SECTOR || view.getUint32(sector + 4, true) !== high) return false
-      if (view.getUint32(sector + LOG_SECTOR - 4, true) !== low) return false
+      const sector = dataAt % sectors.length
+      if (sectors.u32(sector) !== DATA_SECTOR || sectors.u32(sector + 4) !== high) return false
+      if (sectors.u32(sector + LOG_SECTOR - 4) !== low) return false
       dataAt += LOG_SECTOR
     }
     return true
@@ -230,34 +228,30 @@ class Log {
 
   private checksumOf(entry: Entry): number {
     this.checked += entry.length
-    if (this.checked > this.bytes.length * CHECKED) {
+    if (this.checked > this.sectors.length * CHECKED) {
       throw corrupt(this.file, 'the entries of its log lie on top of each other', {
         structure: 'log',
         at: this.headers.logOffset + entry.at,
         section: '2.3.1',
       })
     }
-    const first = this.bytes.subarray(entry.at, entry.at + LOG_SECTOR)
-    const rest = entry.length - LOG_SECTOR
-    const start = entry.at + LOG_SECTOR
-    const toEnd = Math.min(rest, this.bytes.length - start)
-    const sum = crc32c(
-      this.bytes.subarray(start, start + toEnd),
-      crc32cWithin(first, logEntryHeader.offsetOf('checksum')),
-    )
-    return crc32c(this.bytes.subarray(0, rest - toEnd), sum)
+    let sum = crc32cWithin(this.sectors.sector(entry.at), logEntryHeader.offsetOf('checksum'))
+    for (let done = LOG_SECTOR; done < entry.length; done += LOG_SECTOR) {
+      sum = crc32c(this.sectors.sector((entry.at + done) % this.sectors.length), sum)
+    }
+    return sum
   }
 
   /** Bytes from the start of the log of a descriptor. The first sector begins with the header, as large as two. */
   private descriptorAt(entry: Entry, index: number): number {
-    return (entry.at + (index + 2) * LOG_DESCRIPTOR) % this.bytes.length
+    return (entry.at + (index + 2) * LOG_DESCRIPTOR) % this.sectors.length
   }
 
   /** An update as it is to be written: its ends are in the descriptor. [2.3.1.3] */
   private restored(descriptor: number, sector: number): Uint8Array {
-    const update = this.bytes.slice(sector, sector + LOG_SECTOR)
-    update.set(this.bytes.subarray(descriptor + 8, descriptor + 8 + LEADING))
-    update.set(this.bytes.subarray(descriptor + 4, descriptor + 4 + TRAILING), LOG_SECTOR - TRAILING)
+    const update = this.sectors.sector(sector).slice()
+    update.set(this.sectors.bytes(descriptor + 8, LEADING))
+    update.set(this.sectors.bytes(descriptor + 4, TRAILING), LOG_SECTOR - TRAILING)
     return update
   }
 
@@ -269,9 +263,5 @@ class Log {
       at < LOGGED_FROM ? 'the headers' : at < logOffset + logLength && at + length > logOffset ? 'the log' : ''
     if (where !== '') throw corrupt(this.file, `its log writes over ${where}, at ${at}`, spot)
     if (at + length > fileEnd) throw corrupt(this.file, `its log writes at ${at}, past the end of the file`, spot)
-  }
-
-  private wide(at: number): number {
-    return this.view.getUint32(at + 4, true) * 2 ** 32 + this.view.getUint32(at, true)
   }
 }

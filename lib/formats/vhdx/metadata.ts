@@ -93,9 +93,7 @@ export class Metadata {
     if (region.at + METADATA_TABLE_SIZE > size || region.length < METADATA_TABLE_SIZE) {
       throw corrupt(file, 'its metadata region is not in the file', { structure: 'metadata region', at: region.at })
     }
-    const table = new Uint8Array(METADATA_TABLE_SIZE)
-    yield* settle(store.read(region.at, table))
-    const items = parseMetadataTable(reader, table, region)
+    const items = parseMetadataTable(reader, yield* readTable(reader, store, region), region)
     const load = function* (from: Reader, id: string, name: string, length?: number): Io<Uint8Array | undefined> {
       const item = systemItem(items, id)
       const complaint = complaintAbout(file, item, { region, size, name, length })
@@ -227,6 +225,16 @@ export class Metadata {
   private spot(section: string): Spot {
     return { structure: 'metadata region', at: this.region.at, section }
   }
+}
+
+/** The table as far as its entries reach, which is a fraction of it; salvage looks at what stands behind them too. */
+function* readTable(reader: Reader, store: ByteStore, region: Region): Io<Uint8Array> {
+  const head = new Uint8Array(metadataTableHeader.size)
+  yield* settle(store.read(region.at, head))
+  const claimed = entryAt(metadataTableHeader.decode(head).entryCount)
+  const table = new Uint8Array(reader.leaveOut ? METADATA_TABLE_SIZE : Math.min(claimed, METADATA_TABLE_SIZE))
+  yield* settle(store.read(region.at, table))
+  return table
 }
 
 /** The bytes of the items that are known. */
