@@ -172,9 +172,10 @@ function validateL1(file: string, fields: HeaderFields, needed: number, fileSize
     fields.l1Size = needed
   }
   if (fields.l1Size === 0) return
+  const isThere = isPlace(fields, at, fileSize)
+  if (isThere && at + fields.l1Size * 8 <= fileSize) return
   const damage = corruptHeader(file, 'l1_table_offset', at, headerV2.offsetOf('l1TableOffset'))
-  if (!isPlace(fields, at, fileSize)) throw damage
-  if (at + fields.l1Size * 8 <= fileSize) return
+  if (!isThere) throw damage
   dispensable(damage, leaveOut)
   fields.l1Size = needed
 }

@@ -78,17 +78,16 @@ export class Linkage {
   /** The extension of a header; undefined if there is none, or none that can be read. */
   static of(header: Header): Linkage | undefined {
     const data = header.extension(EXTENSION.linkage)
-    if (!data || !isReadable(data)) return undefined
+    const fields = data && readable(data)
+    if (!fields) return undefined
     const name = Buffer.from(data.subarray(layout.size)).toString('utf8').replace(/\0+$/, '')
-    return new Linkage(layout.decode(data), name)
+    return new Linkage(fields, name)
   }
 
-  /** Whether the extension of a header is damaged; one of a later version is only unknown. */
+  /** Whether the extension of a header is damaged, where `of` found none; one of a later version is only unknown. */
   static isDamaged(header: Header): boolean {
     const data = header.extension(EXTENSION.linkage)
-    if (!data) return false
-    const isKnown = data.length < layout.size || layout.decode(data).version === VERSION
-    return isKnown && !isReadable(data)
+    return data !== undefined && (data.length < layout.size || layout.decode(data).version === VERSION)
   }
 
   /** Puts the present state into the header; writing that is the caller's. */
@@ -287,10 +286,11 @@ function parentFields(identity: Identity | undefined): Pick<Fields, 'parentKind'
   return { parentKind: PARENT_KIND.none, parentUuid: ZERO_GUID, parentGeneration: 0 }
 }
 
-function isReadable(data: Uint8Array): boolean {
-  if (data.length < layout.size) return false
+/** What the extension says; undefined if that cannot be believed. */
+function readable(data: Uint8Array): Fields | undefined {
+  if (data.length < layout.size) return undefined
   const fields = layout.decode(data)
-  return fields.version === VERSION && fields.checksum === checksumOf(data) && isSane(fields)
+  return fields.version === VERSION && fields.checksum === checksumOf(data) && isSane(fields) ? fields : undefined
 }
 
 function checksumOf(data: Uint8Array): number {

@@ -55,7 +55,7 @@ export function* openParts(image: Image, access: Access | 'repair'): Io<Qcow2Par
   const inspecting = access === 'inspect'
   const l1 = yield* Mapping.readL1(store, header.l1TableOffset, inspecting ? 0 : header.l1Size)
   const linkage = Linkage.of(header)
-  if (Linkage.isDamaged(header)) image.leaveOut?.(unreadableLinkage(header))
+  if (!linkage && Linkage.isDamaged(header)) image.leaveOut?.(unreadableLinkage(header))
   const places = new TablePlaces(header.clusterSize)
   const bitmaps = yield* openBitmaps({ header, store, places }, access, image.leaveOut)
   bitmaps.foreignWriter = linkage?.foreignWriter(header, store.stamp?.()) ?? 'unknown'
