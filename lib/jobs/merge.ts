@@ -15,6 +15,7 @@ import { copyDisk } from './copy.ts'
 import { ownFilesOf } from './image-file.ts'
 import { filesOf, newParentOf, openAlone, openImage, openUntracked, withParentFolder } from './images.ts'
 import { type Job, throwIfCancelled } from './job.ts'
+import { knownByTime, noteMerge, renewAbove } from './merge-above.ts'
 import {
   complaintAbout,
   disksOf,
@@ -79,9 +80,15 @@ async function* moveDisk({ plan, children, tracking }: Merging, options: MergeOp
   let done = false
   try {
     await promised(tracking.place())
+    const own = fileOptions(options)
+    const above = plan.unsound.length > 0 ? [] : await knownByTime(plan.merged[0] as string, plan.broken, own)
+    await noteMerge(above, tracking, own)
     const bytes = plan.complete ? 0 : yield* moveContent(plan, tracking, options)
     // From here on both chains are whole; a signal no longer stops what takes only moments.
-    for (const child of children) await repoint(child, plan, tracking, options)
+    for (const child of children) {
+      await repoint(child, plan, tracking, options)
+      await renewAbove(above, child, tracking, own)
+    }
     await tracking.finish()
     done = true
     return bytes
@@ -103,7 +110,6 @@ async function* moveContent(plan: MergePlan, tracking: CarriedTracking, options:
     const into = target.layers.at(-1) as WritableLayer
     for (const layer of target.layers) tracking.see(layer)
     await beginMerge(lowest, target, tracking, options)
-    await noteMergeAbove(plan, tracking, options)
     for (const name of plan.merged) upper.push(await promised(openAlone(name, 'read', options)))
     for (const layer of upper) tracking.see(layer)
     const disk = new Chain([...target.layers, ...upper], { readOnly: true })
@@ -146,27 +152,6 @@ async function beginMerge(
     if (expects) await promised(links.beginMerge(into.identity, into.nextIdentity))
   })
   tracking.left(child)
-}
-
-/**
- * Above the lowest merged layer, those that know their parent by a record say that a merge is under way: the sample in it is
- * one of the whole disk below, which changes although the parent's file does not.
- */
-async function noteMergeAbove(plan: MergePlan, tracking: CarriedTracking, options: MergeOptions): Promise<void> {
-  if (plan.unsound.length > 0) return
-  let byRecord = false
-  for (const name of plan.merged) {
-    const layer = await promised(openAlone(name, 'write', fileOptions(options)))
-    tracking.see(layer)
-    await closing(layer, async () => {
-      const { parent, identity } = layer
-      if (byRecord && parent?.record && isWritable(layer) && layer.links && takesNotes(layer)) {
-        await promised(layer.links.beginMerge(parent.expects[0], undefined))
-      }
-      byRecord = !identity || identity.weak === true
-    })
-    tracking.left(layer)
-  }
 }
 
 /**
