@@ -7,7 +7,7 @@ import { mixed } from './fingerprint.ts'
 import { describeCrash, formatReproducer, type Reproducer } from './reproducer.ts'
 import type { Played, Scene } from './scene.ts'
 import { withSeededGuids } from './seeded-guids.ts'
-import { shrink } from './shrink.ts'
+import { replay, shrink } from './shrink.ts'
 
 /** How much a campaign does. */
 export interface Effort {
@@ -86,13 +86,23 @@ export async function campaign(
   const random = new Random(seed + part.number)
   const progress = { figures, contents, examined: new NumberSet(), random }
   let turn = 0
-  for (const operations of sequences(scene.operations, length, new Random(seed))) {
-    if (turn++ % part.of !== part.number) continue
-    await crashSequence(scene, operations, effort, progress)
-    figures.distinct = contents.size
-    if (contents.size >= effort.states) break
+  const { stackTraceLimit } = Error
+  // Media that lied lead to errors all the time. To say where one was made takes longer than all the rest.
+  Error.stackTraceLimit = 0
+  try {
+    for (const operations of sequences(scene.operations, length, new Random(seed))) {
+      if (turn++ % part.of !== part.number) continue
+      await crashSequence(scene, operations, effort, progress)
+      figures.distinct = contents.size
+      if (contents.size >= effort.states) break
+    }
+    return figures
+  } catch (error) {
+    Error.stackTraceLimit = stackTraceLimit
+    throw error instanceof CrashFailure ? await shrunk(scene, error) : error
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
   }
-  return figures
 }
 
 /** All sequences, the short ones first; those of one length as chance has it, so that a part of them is a fair sample. */
@@ -133,7 +143,7 @@ async function crashSequence(
   const from = operations.length > 1 ? (played.begins.at(-1) as number) + 1 : 0
   const all = [...choicesFor(played.log, from, scene.sector, random)]
   const isSingle = operations.length === 1
-  const tried = isSingle ? all : sample(all, effort.perSequence, random).sort((a, b) => a.end - b.end)
+  const tried = (isSingle ? all : sample(all, effort.perSequence, random)).map((choice) => choice())
   const lied = [1, 2, 3].flatMap((lies) =>
     played.log.length === 0
       ? []
@@ -145,7 +155,7 @@ async function crashSequence(
     figures.states++
     if (crash.liedFlushes) figures.lied++
     const reproducer = { seed: effort.seed, scene: scene.name, operations, crash }
-    const { log, recovered } = await examined(scene, played, medium, reproducer, figures.states % THOROUGH === 0)
+    const { log, recovered } = await examined(played, medium, reproducer, figures.states % THOROUGH === 0)
     if (!crash.liedFlushes)
       await crashRecovery(scene, played, { medium, log: log.slice(0, recovered) }, reproducer, effort, progress)
   }
@@ -164,12 +174,13 @@ async function crashRecovery(
   const { figures, random } = progress
   const states = new CrashStates(recovery.medium, recovery.log, scene.sector)
   const all = [...choicesFor(recovery.log, 1, scene.sector, random)]
-  for (const again of sample(all, effort.perRecovery, random)) {
+  for (const choice of sample(all, effort.perRecovery, random)) {
+    const again = choice()
     const { medium, hash } = states.after(again)
     if (!isNew(played, hash, reproducer.crash, progress)) continue
     figures.states++
     figures.double++
-    await examined(scene, played, medium, { ...reproducer, again }, figures.states % THOROUGH === 0)
+    await examined(played, medium, { ...reproducer, again }, figures.states % THOROUGH === 0)
   }
 }
 
@@ -186,7 +197,6 @@ function isNew(played: Played, hash: number, { end, liedFlushes }: Choice, { con
 }
 
 async function examined(
-  scene: Scene,
   played: Played,
   medium: Medium,
   reproducer: Reproducer,
@@ -197,8 +207,13 @@ async function examined(
     const recovered = await examineSeeded(played, folder, reproducer, thorough)
     return { log: folder.log, recovered }
   } catch (error) {
-    throw await shrink(scene, new CrashFailure(reproducer, played.log, error))
+    throw new CrashFailure(reproducer, played.log, error)
   }
+}
+
+/** As small as it can be, and with the places where its errors were made. */
+async function shrunk(scene: Scene, failure: CrashFailure): Promise<CrashFailure> {
+  return await shrink(scene, (await replay(scene, failure.reproducer)) ?? failure)
 }
 
 /** Opens what a crash has left, and goes on; the random numbers are others than those before the crash, and the same each time. */

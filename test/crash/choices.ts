@@ -18,8 +18,15 @@ const RANDOM_TEARS = 3
  * Every prefix of it; and before each flush, and at the end, everything that a crash may take back of what is on its
  * way: every subset of few entries, of many each one alone lost, each one alone kept, and random ones; each entry torn
  * with all others kept and with none; random sectors of all; and the size of the files at its least and its most.
+ *
+ * Each is made when it is asked for: there are thousands of them where a few are tried.
  */
-export function* choicesFor(log: readonly Entry[], from: number, sector: number, random: Random): Generator<Choice> {
+export function* choicesFor(
+  log: readonly Entry[],
+  from: number,
+  sector: number,
+  random: Random,
+): Generator<() => Choice> {
   for (let end = from; end <= log.length; end++) {
     const last = log[end - 1]
     const next = log[end]
@@ -27,21 +34,22 @@ export function* choicesFor(log: readonly Entry[], from: number, sector: number,
     if (last?.kind === 'mark' && !isBarrier) continue
     const pending = pendingAt(log, end)
     const all = pending.map((index) => ({ index }))
-    yield { end, kept: all }
+    yield () => ({ end, kept: all })
     if (!isBarrier || pending.length === 0) continue
     const resized = pending.some((index) => changesSize(log[index] as Entry))
     for (const kept of subsets(all, random)) {
-      yield { end, kept }
-      if (resized && pending.length <= 4) yield { end, kept, size: random.chance(0.5) ? 'least' : 'most' }
+      yield () => ({ end, kept: kept() })
+      if (resized && pending.length <= 4)
+        yield () => ({ end, kept: kept(), size: random.chance(0.5) ? 'least' : 'most' })
     }
-    for (const kept of tears(log, all, sector, random)) yield { end, kept }
+    for (const kept of tears(log, all, sector, random)) yield () => ({ end, kept: kept() })
     if (pending.some((index) => pieceEnds(log[index] as Entry, sector).length > 1)) {
-      for (let i = 0; i < RANDOM_SECTORS; i++) yield { end, kept: randomSubset(log, all, sector, random) }
+      for (let i = 0; i < RANDOM_SECTORS; i++) yield () => ({ end, kept: randomSubset(log, all, sector, random) })
     }
     if (!resized) continue
     for (const size of ['least', 'most'] as const) {
-      yield { end, kept: all, size }
-      yield { end, kept: [], size }
+      yield () => ({ end, kept: all, size })
+      yield () => ({ end, kept: [], size })
     }
   }
 }
@@ -63,17 +71,19 @@ function changesSize(entry: Entry): boolean {
   return entry.kind === 'truncate' || entry.kind === 'write'
 }
 
-function* subsets(all: readonly Kept[], random: Random): Generator<readonly Kept[]> {
+function* subsets(all: readonly Kept[], random: Random): Generator<() => readonly Kept[]> {
   if (all.length <= EVERY_SUBSET) {
-    for (let bits = 0; bits < 2 ** all.length - 1; bits++) yield all.filter((_, i) => bits & (1 << i))
+    for (let bits = 0; bits < 2 ** all.length - 1; bits++) yield () => all.filter((_, i) => bits & (1 << i))
     return
   }
-  yield []
-  for (const lost of all) yield all.filter((one) => one !== lost)
-  for (const kept of all) yield [kept]
+  yield () => []
+  for (const lost of all) yield () => all.filter((one) => one !== lost)
+  for (const kept of all) yield () => [kept]
   for (let i = 0; i < RANDOM_SUBSETS; i++) {
-    const share = random.fraction()
-    yield all.filter(() => random.chance(share))
+    yield () => {
+      const share = random.fraction()
+      return all.filter(() => random.chance(share))
+    }
   }
 }
 
@@ -82,7 +92,7 @@ function* tears(
   all: readonly Kept[],
   sector: number,
   random: Random,
-): Generator<readonly Kept[]> {
+): Generator<() => readonly Kept[]> {
   for (const [place, { index }] of all.entries()) {
     const count = pieceEnds(log[index] as Entry, sector).length
     if (count === 1) continue
@@ -95,9 +105,9 @@ function* tears(
         [0, cut],
         [cut, count],
       ] as const) {
-        const torn = { index, pieces: Array.from({ length: end - first }, (_, i) => first + i) }
-        yield all.with(place, torn)
-        yield [torn]
+        const torn = (): Kept => ({ index, pieces: Array.from({ length: end - first }, (_, i) => first + i) })
+        yield () => all.with(place, torn())
+        yield () => [torn()]
       }
     }
   }

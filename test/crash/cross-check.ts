@@ -52,7 +52,7 @@ export async function crossCheck(
       const choices = [...choicesFor(played.log, 0, scene.sector, random)]
       // Several of each sequence: to play it costs as much as to judge it.
       for (let n = 0; n < Math.min(4, choices.length) && done < count; n++, done++) {
-        const crash = random.pick(choices)
+        const crash = random.pick(choices)()
         const reproducer = { seed: how.seed, scene: scene.name, operations, crash }
         leaks += await judgeOne(geometry, { scene, played, reproducer }, how.folder)
       }

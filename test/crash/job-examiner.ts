@@ -50,7 +50,8 @@ export interface ShelfExpectation {
 export async function examineShelf(kind: Kind, folder: CrashFolder, expected: ShelfExpectation): Promise<number> {
   const { possible, touched } = expected
   if (!possible) {
-    for (const name of expected.names) await tolerating(() => fitOf(kind, folder, name, [], touched))
+    const looks = new Looks(kind, folder, touched)
+    for (const name of expected.names) await tolerating(() => looks.at(name))
     return folder.log.length
   }
   const shelf = await fitting(kind, folder, possible, expected)
@@ -77,8 +78,9 @@ async function fitting(
   { touched, closing }: Pick<ShelfExpectation, 'touched' | 'closing'>,
 ): Promise<Shelf> {
   const reasons: string[] = []
+  const looks = new Looks(kind, folder, touched)
   for (const mixture of possible.toReversed()) {
-    const reason = await misfit(kind, folder, mixture, touched)
+    const reason = await misfit(looks, folder, mixture)
     if (reason === undefined) return mixture[0]
     reasons.push(reason)
   }
@@ -102,15 +104,10 @@ async function acceptParents(kind: Kind, folder: CrashFolder, { layers }: Shelf)
   }
 }
 
-async function misfit(
-  kind: Kind,
-  folder: CrashFolder,
-  mixture: Mixture<Shelf>,
-  touched: ReadonlySet<number>,
-): Promise<string | undefined> {
+async function misfit(looks: Looks, folder: CrashFolder, mixture: Mixture<Shelf>): Promise<string | undefined> {
   for (const name of mixture[0].disks.keys()) {
     const contents = mixture.map(({ disks }) => disks.get(name) as PagedFile)
-    const reason = await fitOf(kind, folder, name, contents, touched)
+    const reason = misfitOf(await looks.at(name), contents)
     if (reason !== undefined) return `${name}: ${reason}`
   }
   const { task } = mixture[0]
@@ -119,32 +116,56 @@ async function misfit(
   return undefined
 }
 
-/** Why a disk is none of what it may be; undefined: it is. @param contents none: whatever it is */
-async function fitOf(
-  kind: Kind,
-  folder: CrashFolder,
-  name: string,
-  contents: readonly PagedFile[],
-  touched: ReadonlySet<number>,
-): Promise<string | undefined> {
-  let disk: Disk
-  try {
-    disk = await openIn(folder, kind, name)
-  } catch (error) {
-    if (error instanceof VdiskError) return `${error.code}: ${error.message}`
-    throw error
+/** What a disk was found to be; or why it cannot be opened. */
+type Seen = { readonly size: number; readonly pages: ReadonlyMap<number, Uint8Array> } | { readonly refusal: string }
+
+/** What disks were found to be while nothing changes: each is opened once, however much it is compared with. */
+class Looks {
+  private readonly kind: Kind
+  private readonly folder: CrashFolder
+  private readonly touched: ReadonlySet<number>
+  private readonly known = new Map<string, Seen>()
+
+  constructor(kind: Kind, folder: CrashFolder, touched: ReadonlySet<number>) {
+    this.kind = kind
+    this.folder = folder
+    this.touched = touched
   }
-  try {
-    const fits = contents.filter(({ size }) => size === disk.size)
-    if (fits.length === 0) return `its size is ${disk.size}`
-    for (const [number, page] of await pagesOf(disk, touched)) {
-      const at = strangeSector(number, page, fits)
-      if (at !== undefined) return `the sector at ${at} is another one`
+
+  async at(name: string): Promise<Seen> {
+    const known = this.known.get(name)
+    if (known) return known
+    const seen = await this.look(name)
+    this.known.set(name, seen)
+    return seen
+  }
+
+  private async look(name: string): Promise<Seen> {
+    let disk: Disk
+    try {
+      disk = await openIn(this.folder, this.kind, name)
+    } catch (error) {
+      if (error instanceof VdiskError) return { refusal: `${error.code}: ${error.message}` }
+      throw error
     }
-    return undefined
-  } finally {
-    await disk.close()
+    try {
+      return { size: disk.size, pages: await pagesOf(disk, this.touched) }
+    } finally {
+      await disk.close()
+    }
   }
+}
+
+/** Why a disk is none of what it may be; undefined: it is. */
+function misfitOf(seen: Seen, contents: readonly PagedFile[]): string | undefined {
+  if ('refusal' in seen) return seen.refusal
+  const fits = contents.filter(({ size }) => size === seen.size)
+  if (fits.length === 0) return `its size is ${seen.size}`
+  for (const [number, page] of seen.pages) {
+    const at = strangeSector(number, page, fits)
+    if (at !== undefined) return `the sector at ${at} is another one`
+  }
+  return undefined
 }
 
 async function pagesOf(disk: Disk, touched: ReadonlySet<number>): Promise<Map<number, Uint8Array>> {
@@ -174,7 +195,7 @@ async function goOn(kind: Kind, folder: CrashFolder, before: Shelf, touched: Rea
   // An image that was merged, and is to go, is built upon the one that is written now.
   const others = [...shelf.disks].filter(([one]) => shelf.layers.includes(one) || one.startsWith(OUT))
   const disks = new Map(others).set(name, wanted)
-  const reason = await misfit(kind, folder, [{ ...shelf, disks }], touched)
+  const reason = await misfit(new Looks(kind, folder, touched), folder, [{ ...shelf, disks }])
   if (reason !== undefined) throw new Error(`gone on with, ${reason}`)
   const { findings } = await finish(checkImage(name, { ...inFolder(folder), ...formatOf(kind, name) }))
   const errors = findings.filter(({ severity }) => severity === 'error')

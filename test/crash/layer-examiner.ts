@@ -9,6 +9,7 @@ import { patternFor } from '../model/history.ts'
 import type { CrashFolder } from './crash-folder.ts'
 import { type Geometry, NAMES } from './geometry.ts'
 import { openChain } from './open-layer.ts'
+import { PageMemory } from './page-memory.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
 import { type Mixture, type Picture, strangeSector } from './truth.ts'
 
@@ -41,6 +42,9 @@ interface Found {
   readonly bitmaps: readonly string[] | undefined
 }
 
+/** What is read of one image; the next one overwrites it. */
+const memory = new PageMemory()
+
 /** Flags that a crash in a snapshot leaves behind its counts: then a write copies where it need not. */
 const HARMLESS = new Set(['COPIED_FLAG_WRONG'])
 const NONE = new Set<string>()
@@ -58,6 +62,7 @@ export async function examineLayer(
   folder: CrashFolder,
   expected: Expectation,
 ): Promise<number> {
+  memory.reset()
   if (expected.lied) return await examineAfterLie(geometry, folder, expected)
   const { driver } = geometry
   const first = await openChain(driver, folder, 'write')
@@ -194,10 +199,9 @@ function* looking(chain: Chain, touched: ReadonlySet<number>): Io<Found> {
 
 function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Uint8Array>> {
   const pages = new Map<number, Uint8Array>()
-  const memory = new Uint8Array(touched.size * PAGE)
   for (const number of touched) {
     const length = Math.min(PAGE, chain.size - number * PAGE)
-    if (length > 0) pages.set(number, memory.subarray(pages.size * PAGE, pages.size * PAGE + length))
+    if (length > 0) pages.set(number, memory.take(length))
   }
   for (const [number, page] of pages) yield* chain.read(number * PAGE, page)
   for (let number = 0; number * PAGE < chain.size; ) {
@@ -207,7 +211,7 @@ function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Ui
     }
     const extent = yield* chain.map(number * PAGE, chain.size - number * PAGE)
     if (extent.kind !== 'zero') {
-      const page = new Uint8Array(Math.min(PAGE, chain.size - number * PAGE))
+      const page = memory.take(Math.min(PAGE, chain.size - number * PAGE))
       yield* chain.read(number * PAGE, page)
       pages.set(number, page)
     }

@@ -115,9 +115,14 @@ async function reveal(use: Use): Promise<void> {
   if (!base || !use.truth.now.linked || topOf(use).size < length) return
   use.truth.submit(
     changed(use.truth.now, (disk) => {
-      const shown = new Uint8Array(length)
-      base.read('base', 0, shown.subarray(0, Math.min(length, base.size)))
-      disk.write(0, shown)
+      disk.punch(0, length)
+      // What is zero in the base stays a hole: it need not be looked at after each crash.
+      for (let offset = 0; offset < Math.min(length, base.size); offset += PAGE) {
+        if (base.page(offset / PAGE) === undefined) continue
+        const shown = new Uint8Array(Math.min(PAGE, length - offset, base.size - offset))
+        base.read('base', offset, shown)
+        disk.write(offset, shown)
+      }
     }),
   )
   const handled = await promised(topOf(use).erase(0, length, 'parent'))

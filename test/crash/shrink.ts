@@ -75,8 +75,8 @@ async function* smallerThan(scene: Scene, reproducer: Reproducer): AsyncGenerato
     const again = await Replay.of(scene, { operations: fewer, seed })
     const choices = [...choicesFor(again.played.log, 0, scene.sector, new Random(seed))]
     // From the end: what failed in the last operation will most likely do so again.
-    for (const crash of choices.toReversed()) {
-      yield { candidate: { seed, scene: scene.name, operations: fewer, crash }, replay: again }
+    for (const choice of choices.toReversed()) {
+      yield { candidate: { seed, scene: scene.name, operations: fewer, crash: choice() }, replay: again }
     }
   }
   const again = await Replay.of(scene, reproducer)
