@@ -17,7 +17,7 @@ const LONGEST_HEAD = 100
  * A change is one step, whatever it touches. Where that is a single sector, the sector is written. Else the old and the
  * new text are noted behind the text first, and the note is taken away when the new text is in its place:
  *
- *   note → F → text → F → no note
+ *   note → F → text → F → no note → F
  *
  * Who finds a whole note, and in the place of the text a mixture of the two, reads the new text. Other programs stop at
  * the zero byte that ends the text, and never see a note.
@@ -94,13 +94,17 @@ export class DescriptorRoom {
     const { noted } = this
     this.noted = undefined
     if (this.length === undefined) {
-      if (this.bytes.length > text.length) yield* settle(store.truncate(text.length))
+      if (this.bytes.length <= text.length) return
+      yield* settle(store.truncate(text.length))
       this.bytes = this.bytes.slice(0, text.length)
-    } else if (noted) {
+    } else {
+      if (!noted) return
       const nothing = new Uint8Array(SECTOR)
       yield* settle(store.write(at + noted.at, nothing))
       this.keep(noted.at, nothing)
     }
+    // Children know this file by its time: what changes that must not be lost when they have seen it.
+    yield* settle(store.flush())
   }
 
   /** Notes what is about to change. */
