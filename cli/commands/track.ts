@@ -26,6 +26,7 @@ interface TrackArguments extends OpenArguments {
   granularity: string | undefined
   required: boolean
   anew: boolean
+  guard: boolean | undefined
   count: boolean
 }
 
@@ -36,6 +37,7 @@ const CONCERNS: Readonly<Record<string, readonly string[]>> = {
   granularity: ['enable'],
   required: ['enable'],
   anew: ['enable'],
+  guard: ['enable'],
   count: ['changes'],
 }
 
@@ -48,6 +50,7 @@ export const command = defineCommand<TrackArguments>({
       'vdisk track enable disk.vhdx',
       'from now on changes are recorded, mounted or not; prints the token of this moment',
     ],
+    ['vdisk track enable vm.qcow2 --guard', 'what a virtual machine changes is known, too, and not only noticed'],
     ['vdisk track checkpoint disk.vhdx', 'prints a token: whoever has it can ask what changed since'],
     ['vdisk track changes disk.vhdx --since TOKEN', 'the ranges that changed'],
     ['vdisk track checkpoint disk.vhdx --consumer nightly', 'the token is remembered under a name'],
@@ -71,6 +74,10 @@ export const command = defineCommand<TrackArguments>({
         describe: 'enable: what cannot be recorded must not be written; else all counts as changed then',
       })
       .option('anew', { type: 'boolean', default: false, describe: 'enable: although it is; older tokens end' })
+      .option('guard', {
+        type: 'boolean',
+        describe: 'enable: keep a bitmap in the image (qcow2), by which it is known what QEMU changes meanwhile',
+      })
       .option('count', { type: 'boolean', default: false, describe: 'changes: only how much' }) as never,
   async run(call) {
     for (const [name, actions] of Object.entries(CONCERNS)) {
@@ -89,11 +96,11 @@ export const command = defineCommand<TrackArguments>({
 const ACTIONS = { enable, disable, status, checkpoint: mark, changes }
 
 async function enable({ args, out }: Call<TrackArguments>): Promise<void> {
-  const { required, anew } = args
+  const { required, anew, guard } = args
   const granularity = args.granularity === undefined ? undefined : toSize(args.granularity, '--granularity')
-  const mounted = await askMounted<{ token: string }>(args, { granularity, required, anew })
+  const mounted = await askMounted<{ token: string }>(args, { granularity, required, anew, guard })
   const token =
-    mounted?.token ?? (await enableTracking(args.image, { ...toOpenOptions(args), granularity, required, anew }))
+    mounted?.token ?? (await enableTracking(args.image, { ...toOpenOptions(args), granularity, required, anew, guard }))
   out.document({ image: args.image, sidecar: sidecarOfImage(args.image), token })
   out.line(token)
   out.note(
@@ -121,6 +128,7 @@ async function status({ args, out }: Call<TrackArguments>): Promise<void> {
   out.line(`tracked since  ${timeOf(found.began)}${found.required ? ', required' : ''}`)
   out.line(`granularity    ${formatSize(found.granularity)}`)
   out.line(`sidecar        ${printable(found.sidecar)}`)
+  if (found.guard !== undefined) out.line(`guard          bitmap "${found.guard}" in the image`)
   if (found.problem !== undefined)
     out.line(`problem        all of the disk counts as changed: ${printable(found.problem)}`)
   for (const { name, at } of found.consumers) out.line(`consumer       ${printable(name)}, last at ${timeOf(at)}`)

@@ -32,6 +32,7 @@ async function enable(served: ServedDisk, request: ControlRequest): Promise<obje
     granularity: numberIn(request, 'granularity'),
     required: request.required === true,
     anew: request.anew === true,
+    guard: request.guard === true ? true : undefined,
   }
   return { token: await promised(held.device.use((chain) => enableOpen(chain, writtenFile(served), wish))) }
 }

@@ -202,6 +202,24 @@ export interface BitmapEditor {
   put(name: string, wish: BitmapWish): Io<void>
   /** @throws VdiskError NOT_FOUND */
   remove(name: string): Io<void>
+  /**
+   * What is written from now on is recorded elsewhere: the bitmap of this name takes no note of it, and begins anew when the
+   * image is closed, if another state of its content has begun until then.
+   *
+   * @param bits it has then, for the number of granules that the disk has then
+   */
+  restart(name: string, bits: (count: number) => Bitmap): Restart
+  /**
+   * The content gets an identity, if it has none, and another state of it begins if somebody else has written; durable. What is
+   * to begin anew does so when the image is closed.
+   */
+  announce(): Io<void>
+}
+
+/** A bitmap that is to begin anew. */
+export interface Restart {
+  /** it has begun, in an image that was closed */
+  readonly done: boolean
 }
 
 /** Whether a layer was opened for writing. */

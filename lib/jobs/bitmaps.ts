@@ -1,9 +1,9 @@
-import { ceilDiv } from '../bytes/align.ts'
 import { Bitmap } from '../bytes/bitmap.ts'
 import type { Chain } from '../chain/chain.ts'
 import type { BitmapEditor, BitmapInfo, Layer, StoredBitmaps } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
+import { emptyBits, extentsOf, setRange } from './bitmap-extents.ts'
 import { closing } from './closing.ts'
 import { fileIdOf, type OpenOptions, openAlone } from './images.ts'
 import { openTop, topOf } from './top-image.ts'
@@ -153,23 +153,6 @@ export async function editBitmaps<T>(
       return await work({ opened, layer, stored, edit })
     })
   })
-}
-
-/** The ranges of the disk, in bytes, that the set bits stand for. */
-export function* extentsOf(bits: Bitmap, granularity: number, size: number): Generator<ChangedExtent> {
-  for (const { start, length, set } of bits.runs()) {
-    const offset = start * granularity
-    if (set) yield { offset, length: Math.min(length * granularity, size - offset) }
-  }
-}
-
-export function emptyBits(size: number, granularity: number): Bitmap {
-  return Bitmap.empty(ceilDiv(size, granularity))
-}
-
-/** Sets the bits that stand for any part of a range. */
-export function setRange(bits: Bitmap, granularity: number, { offset, length }: ChangedExtent): void {
-  bits.fill(Math.floor(offset / granularity), Math.min(bits.length, ceilDiv(offset + length, granularity)))
 }
 
 /** A bitmap that can be relied on. @throws VdiskError NOT_FOUND, CORRUPT */

@@ -1,18 +1,16 @@
-import { createHash } from 'node:crypto'
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { stampOf } from '../chain/linkage.ts'
-import { driverNamed } from '../chain/probe.ts'
-import type { Identity } from '../contracts/identity.ts'
-import { isWritable, type Layer } from '../contracts/layer.ts'
+import { isWritable, type Layer, type Restart } from '../contracts/layer.ts'
 import { isVdiskError } from '../errors.ts'
-import { drivers } from '../formats/registry.ts'
 import type { FileStore, Files } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
 import type { FileStamp } from '../io/store.ts'
 import type { Subject } from '../tracking/binding.ts'
 import { ChangeMap, type ChangeMapOptions } from '../tracking/change-map.ts'
+import { contentOf, noticesWriters, wordsOfParents } from './disk-content.ts'
+import { guardAt, overtakenOf, restartGuard } from './guard.ts'
 import { imageFileOf } from './image-file.ts'
 
 /** How an image was opened, as far as its sidecar is concerned. */
@@ -43,14 +41,26 @@ export function* attendTracking(
   if (!chain.writable || !files.look(sidecar)) return
   const store = openSidecar(files, sidecar, 'write', options)
   try {
-    const how = { ...howFor(chain, files, sidecar), store }
-    yield* chain.attend(() => ChangeMap.open(subjectOf(chain, before), how))
+    yield* chain.attend(() => openMap(chain, before, { ...howFor(chain, files, sidecar), store }))
   } catch (error) {
     store.close()
     // What cannot be read tells nobody anything, so nothing wrong either.
     if (!isVdiskError(error, 'CORRUPT') && !isVdiskError(error, 'UNSUPPORTED')) throw error
     chain.note(`what is written is not recorded: ${error.message}. ${error.advice}`)
   }
+}
+
+/** Opens the sidecar of a disk that is open for writing; what is in its guard by now is taken over. */
+export function* openMap(chain: Chain, before: FileStamp | undefined, options: ChangeMapOptions): Io<ChangeMap> {
+  const parents = wordsOfParents(chain)
+  let restart: Restart | undefined
+  const map: ChangeMap = yield* ChangeMap.open(subjectOf(chain, before), {
+    ...options,
+    guardOf: () => (restart?.done && map.facts.guard ? guardAt(chain, parents, map.facts.guard) : undefined),
+  })
+  const { guard } = map.facts
+  if (guard) restart = restartGuard(chain, guard)
+  return map
 }
 
 export function openSidecar(
@@ -95,34 +105,6 @@ export function subjectOf(chain: Chain, before: FileStamp | undefined): Subject 
     content: contentOf(parents, top, top.identity),
     next: contentOf(parents, top, next),
     noticesWriters: !several && noticesWriters(top),
+    overtaken: several ? undefined : overtakenOf(top, parents),
   }
-}
-
-/** Who the content below the top layer is. Nobody may write to a parent while its child is open, so it stays. */
-function wordsOfParents({ layers }: Chain): readonly string[] {
-  return layers.slice(0, -1).map((layer) => `${layer.format} ${wordOf(layer.identity)} ${stampWord(layer)}\n`)
-}
-
-/** Who the content of a disk is: all layers. All zero for a single one that has no identity. */
-function contentOf(parents: readonly string[], top: Layer, identity: Identity | undefined): Uint8Array {
-  if (!identity?.current && parents.length === 0) return new Uint8Array(32)
-  return createHash('sha256')
-    .update([...parents, `${top.format} ${wordOf(identity)}\n`].join(''))
-    .digest()
-}
-
-function wordOf(identity: Identity | undefined): string {
-  return identity ? `${identity.kind} ${identity.value} ${identity.current}` : 'none'
-}
-
-/** Of a parent whose format does not tell whether it was written to, its file must be as it was. */
-function stampWord(layer: Layer): string {
-  if (noticesWriters(layer)) return ''
-  const { size, modified, changed } = stampOf(layer) ?? {}
-  return `${size} ${modified} ${changed}`
-}
-
-/** Whether the identity of a layer tells of everybody who wrote to it. */
-function noticesWriters({ format, identity, name }: Layer): boolean {
-  return identity?.current === true && driverNamed(format, drivers, name).noticesWriters === true
 }

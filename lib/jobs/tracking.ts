@@ -1,15 +1,19 @@
 import path from 'node:path'
+import { randomGuid } from '../bytes/guid.ts'
 import type { Chain } from '../chain/chain.ts'
-import { VdiskError } from '../errors.ts'
+import { isVdiskError, VdiskError } from '../errors.ts'
 import type { FileStore, Files } from '../io/files.ts'
 import { type Io, promised, settle } from '../io/io.ts'
 import type { Subject } from '../tracking/binding.ts'
 import { type Answer, assertTrackable, ChangeMap, type ChangeMapOptions } from '../tracking/change-map.ts'
+import { type Guard, guardName, voided } from '../tracking/guard.ts'
 import { LIMIT } from '../tracking/layout.ts'
 import type { Consumer } from '../tracking/superblock.ts'
 import { formatToken, parseToken, type Token } from '../tracking/token.ts'
-import { filesOf, type OpenOptions, openUntracked } from './images.ts'
-import { howFor, openSidecar, sidecarOf, subjectOf } from './tracked-disk.ts'
+import { wordsOfParents } from './disk-content.ts'
+import { announceGuard, canBeGuarded, guardAt, makeGuard, removeGuards } from './guard.ts'
+import { filesOf, type OpenOptions, openImage, openUntracked } from './images.ts'
+import { howFor, openMap, openSidecar, sidecarOf, subjectOf } from './tracked-disk.ts'
 
 /** Bytes that share a counter, unless it is said otherwise. */
 const USUAL_GRANULARITY = 65536
@@ -21,6 +25,10 @@ export interface EnableTrackingOptions extends OpenOptions {
   readonly required?: boolean | undefined
   /** begin anew where changes are tracked already */
   readonly anew?: boolean | undefined
+  /**
+   * keep a bitmap in the image (qcow2) by which it is known what QEMU changes; default: where there is one already
+   */
+  readonly guard?: boolean | undefined
 }
 
 /** What is known of a disk whose changes are tracked. */
@@ -37,6 +45,8 @@ export interface TrackingStatus {
   /** why changes made up to now are not known; undefined: they are */
   readonly problem: string | undefined
   readonly consumers: readonly Consumer[]
+  /** the bitmap by which it is known what other programs change, where there is one */
+  readonly guard: string | undefined
 }
 
 /** A range of the disk that may have changed, in bytes. */
@@ -68,6 +78,7 @@ export async function forgetConsumer(file: string, consumer: string, options: Op
 
 /** Ends tracking: who asks later is told that all of the disk may have changed. @throws VdiskError NOT_FOUND, IN_USE */
 export async function disableTracking(file: string, options: OpenOptions = {}): Promise<void> {
+  const guarded = await promised(isGuarded(file, options))
   await promised(
     withSidecar(file, 'write', options, function* ({ files, sidecar, store }) {
       yield* settle(store.close())
@@ -75,6 +86,7 @@ export async function disableTracking(file: string, options: OpenOptions = {}): 
       files.flushFolder(path.dirname(sidecar))
     }),
   )
+  if (guarded) await promised(ifWritable(() => inImage(file, options, removeGuards)))
 }
 
 /** @throws VdiskError NOT_FOUND if changes are not tracked; CORRUPT, IN_USE */
@@ -93,6 +105,7 @@ export async function trackingStatus(file: string, options: OpenOptions = {}): P
  * @param consumer whose token it is: it is remembered beside the disk
  */
 export async function checkpoint(file: string, options: OpenOptions & { consumer?: string } = {}): Promise<string> {
+  await promised(renewGuard(file, options))
   return await promised(
     withSidecar(file, 'write', options, function* ({ store, how, subject }) {
       const map = yield* ChangeMap.open(subject, { ...how, store })
@@ -127,29 +140,59 @@ export async function changesSince(
   )
 }
 
+/**
+ * Where others have written to an image that has a guard, takes over what that says, and begins it anew: else it would tell
+ * the same again and again. Nothing is done where it is not needed, or the image may not be written.
+ *
+ * @throws VdiskError NOT_FOUND if changes are not tracked; IN_USE, and what opening the image throws
+ */
+export function* renewGuard(file: string, options: OpenOptions = {}): Io<void> {
+  const isWanted = yield* withSidecar(file, 'read', options, function* ({ store, how, subject, chain }) {
+    const map = yield* ChangeMap.view(subject, { ...how, store })
+    const guard = map.staleGuard
+    return guard !== undefined && canBeGuarded(chain, guard)
+  })
+  if (!isWanted) return
+  yield* ifWritable(function* () {
+    yield* closingAfter(yield* openImage(file, { ...options, writable: true }), announceGuard)
+  })
+}
+
 /** The record of changes of an open disk; undefined: it has none, or cannot be written to. */
 export function changeMapOf(chain: Chain): ChangeMap | undefined {
   return chain.witness instanceof ChangeMap ? chain.witness : undefined
 }
 
 export function statusOf(map: ChangeMap, chain: Chain, sidecar: string): TrackingStatus {
-  const { trackId, granularity, required, began, consumers } = map.facts
+  const { trackId, granularity, required, began, consumers, guard } = map.facts
   const { size, name } = chain
-  return { image: name, sidecar, trackId, granularity, size, required, began, problem: map.problem, consumers }
+  return {
+    image: name,
+    sidecar,
+    trackId,
+    granularity,
+    size,
+    required,
+    began,
+    problem: map.problem,
+    consumers,
+    guard: guard && guardName(guard),
+  }
 }
 
 /** As `enableTracking`, for a disk that is open for writing, and may be in use. @param file the image that is written */
 export function* enableOpen(chain: Chain, file: string, options: EnableTrackingOptions): Io<string> {
   assertMayBegin(file, options)
-  let begun: Token | undefined
   const before = changeMapOf(chain)
+  if (options.guard && !before?.facts.guard) throw unguardable(file)
+  let begun: Token | undefined
   yield* chain.attend(function* () {
-    begun = yield* make(chain, file, options)
+    begun = yield* make(chain, file, options, voided(before?.facts.guard))
     if (before) yield* before.abandon()
     const files = filesOf(options)
     const sidecar = sidecarOf(file, files)
     const store = openSidecar(files, sidecar, 'write', options)
-    return yield* ChangeMap.open(subjectOf(chain, undefined), { ...howFor(chain, files, sidecar), store })
+    return yield* openMap(chain, undefined, { ...howFor(chain, files, sidecar), store })
   })
   return formatToken(begun as Token)
 }
@@ -189,16 +232,67 @@ function assertMayBegin(file: string, options: EnableTrackingOptions): void {
 
 function* enable(file: string, options: EnableTrackingOptions): Io<Token> {
   assertMayBegin(file, options)
-  const chain = yield* openUntracked(file, { ...options, writable: false })
+  const { granularity = USUAL_GRANULARITY, guard = yield* isGuarded(file, options) } = options
+  const id = randomGuid().slice(0, 8)
+  const made = guard ? yield* inImage(file, options, (chain) => makeGuard(chain, id, granularity)) : undefined
+  return yield* closingAfter(yield* openUntracked(file, { ...options, writable: false }), (chain) =>
+    make(chain, file, options, made && guardAt(chain, wordsOfParents(chain), made)),
+  )
+}
+
+/** Whether the record of changes that is about to be replaced tells of a guard. */
+function* isGuarded(file: string, options: OpenOptions): Io<boolean> {
+  const files = filesOf(options)
+  if (!files.look(sidecarOf(file, files))) return false
   try {
-    return yield* make(chain, file, options)
+    return yield* withSidecar(file, 'read', options, function* ({ store, how, subject }) {
+      return (yield* ChangeMap.view(subject, { ...how, store })).facts.guard !== undefined
+    })
+  } catch (error) {
+    // What cannot be read is replaced.
+    if (!isVdiskError(error, 'CORRUPT') && !isVdiskError(error, 'UNSUPPORTED')) throw error
+    return false
+  }
+}
+
+/** Does it, unless the image may only be read. */
+function* ifWritable(work: () => Io<void>): Io<void> {
+  try {
+    yield* work()
+  } catch (error) {
+    if (!isVdiskError(error, 'READ_ONLY')) throw error
+  }
+}
+
+/** Changes something in an image that is not seen in its disk. */
+function* inImage<T>(file: string, options: OpenOptions, work: (chain: Chain) => Io<T>): Io<T> {
+  return yield* closingAfter(yield* openUntracked(file, { ...options, writable: true }), work)
+}
+
+/** @throws what failed first */
+function* closingAfter<T>(chain: Chain, work: (chain: Chain) => Io<T>): Io<T> {
+  let failed = true
+  try {
+    const result = yield* work(chain)
+    failed = false
+    return result
   } finally {
+    // What made us come here is told, and not what comes of it.
+    if (failed) yield* closeQuietly(chain)
+    else yield* chain.close()
+  }
+}
+
+function* closeQuietly(chain: Chain): Io<void> {
+  try {
     yield* chain.close()
+  } catch (error) {
+    if (!isVdiskError(error)) throw error
   }
 }
 
 /** Makes a sidecar, which has its name when it is complete. */
-function* make(chain: Chain, file: string, options: EnableTrackingOptions): Io<Token> {
+function* make(chain: Chain, file: string, options: EnableTrackingOptions, guard: Guard | undefined): Io<Token> {
   const files = filesOf(options)
   const sidecar = sidecarOf(file, files)
   const subject = subjectOf(chain, undefined)
@@ -208,7 +302,7 @@ function* make(chain: Chain, file: string, options: EnableTrackingOptions): Io<T
   const store = files.open(partial, { write: true, create: 'new', noFollow: true })
   try {
     const { granularity = USUAL_GRANULARITY, required = false } = options
-    const trackId = yield* ChangeMap.create(store, subject, { granularity, required, at: Date.now() })
+    const trackId = yield* ChangeMap.create(store, subject, { granularity, required, at: Date.now(), guard })
     files.rename(partial, sidecar)
     files.flushFolder(path.dirname(sidecar))
     return { trackId, epoch: 0, size: subject.size }
@@ -250,6 +344,14 @@ function* withSidecar<T>(
   } finally {
     yield* chain.close()
   }
+}
+
+function unguardable(file: string): VdiskError {
+  return new VdiskError('REFUSED', {
+    message: `Cannot guard ${file}: it is open, and a guard can only be put into an image that is not`,
+    where: { file },
+    advice: 'Unmount it first, or track it without a guard.',
+  })
 }
 
 function untracked(file: string): VdiskError {

@@ -6,6 +6,7 @@ import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { type Bond, bondOf, type Subject } from './binding.ts'
 import { changesSince } from './changes-since.ts'
+import { type Guard, isOf } from './guard.ts'
 import { IntentMap } from './intent-map.ts'
 import { LIMIT, REGION } from './layout.ts'
 import { anew, withConsumer, withShrink } from './next-facts.ts'
@@ -19,6 +20,9 @@ const QUIET = 20
 /** Why a reader may not know what the intents name. */
 const TOO_MUCH = 'its writer was cut short, and more of the record of changes was lost than can be named'
 
+/** The same of what others changed. */
+const TOO_MUCH_CHANGED = 'another program changed more of the image than can be named before it is opened for writing'
+
 /** What `begin` tells of a change that is not recorded. */
 const UNTRACKED = 0
 
@@ -31,6 +35,8 @@ export interface ChangeMapOptions {
   readonly stampOf: () => FileStamp | undefined
   /** who the content is by now */
   readonly contentOf: () => Uint8Array
+  /** The guard of the image, if that was begun anew when all of it was closed. */
+  readonly guardOf?: (() => Guard | undefined) | undefined
   /** Removes the sidecar for good: what cannot be written must not be believed later. */
   readonly remove: () => void
   /** default: the clock of this machine, in milliseconds */
@@ -68,6 +74,8 @@ export class ChangeMap implements Witness {
   private drained: (() => void) | undefined
   /** the sidecar could not even be marked, and is gone */
   private removed = false
+  /** the guard was begun with another content than the disk has, or others wrote since */
+  private isGuardStale = false
   /** changes are not recorded any more, for this reason */
   private lost: string | undefined
 
@@ -83,7 +91,12 @@ export class ChangeMap implements Witness {
   static *create(
     store: ByteStore,
     subject: Subject,
-    { granularity, required, at }: { granularity: number; required: boolean; at: number },
+    {
+      granularity,
+      required,
+      at,
+      guard,
+    }: { granularity: number; required: boolean; at: number; guard?: Guard | undefined },
   ): Io<string> {
     assertTrackable(store.name, subject.size)
     const trackId = randomGuid()
@@ -104,6 +117,7 @@ export class ChangeMap implements Witness {
       consumers: [],
       required,
       reason: 'tracking has begun since',
+      guard,
     }).write({})
     return trackId
   }
@@ -115,8 +129,8 @@ export class ChangeMap implements Witness {
    */
   static *open(subject: Subject, options: ChangeMapOptions): Io<ChangeMap> {
     const superblock = yield* Superblock.open(options.store)
-    const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
-    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), options)
+    const bond = yield* bondOf(superblock.facts, subject, options.store.stamp?.())
+    const map = new ChangeMap(superblock, yield* intentsOf(superblock, bond, subject), options)
     yield* map.begun(bond, subject)
     return map
   }
@@ -124,10 +138,12 @@ export class ChangeMap implements Witness {
   /** Opens a sidecar to ask it, while nobody writes to the disk. Nothing is changed. */
   static *view(subject: Subject, options: ChangeMapOptions): Io<ChangeMap> {
     const superblock = yield* Superblock.open(options.store)
-    const bond = bondOf(superblock.facts, subject, options.store.stamp?.())
-    const map = new ChangeMap(superblock, yield* intentsOf(options.store, bond, subject), options)
+    const bond = yield* bondOf(superblock.facts, subject, options.store.stamp?.())
+    const map = new ChangeMap(superblock, yield* intentsOf(superblock, bond, subject), options)
+    map.isGuardStale = !isOf(superblock.facts.guard, subject.content)
     if (bond.kind === 'broken') map.lost = bond.why
     else if (!(yield* map.recorder.recover(map.size, false))) map.lost = TOO_MUCH
+    else if (bond.kind === 'guarded' && !(yield* map.recorder.include(bond.changed, false))) map.lost = TOO_MUCH_CHANGED
     return map
   }
 
@@ -137,6 +153,11 @@ export class ChangeMap implements Witness {
 
   get facts(): Facts {
     return this.superblock.facts
+  }
+
+  /** A guard that says more than it should, or nothing, and is to be begun anew; undefined: there is none, or no need. */
+  get staleGuard(): Guard | undefined {
+    return this.isGuardStale ? this.facts.guard : undefined
   }
 
   /** Why changes are not recorded; undefined: they are. */
@@ -210,7 +231,7 @@ export class ChangeMap implements Witness {
    */
   *adopt(ranges: Iterable<Range>, consumer?: string): Io<Token> {
     const token = yield* this.checkpoint()
-    yield* this.recorder.include(ranges)
+    yield* this.recorder.include(ranges, true)
     yield* this.recorder.fold()
     // Only now: a token that is remembered before would be answered with less.
     if (consumer !== undefined) {
@@ -267,12 +288,13 @@ export class ChangeMap implements Witness {
   }
 
   *close(): Io<void> {
-    const { store, stampOf, contentOf } = this.options
+    const { store, stampOf, contentOf, guardOf } = this.options
     try {
       if (this.lost !== undefined) return
       yield* this.recorder.settle()
       const stamp = stampOf()
-      yield* this.write({ state: 'clean', stamp, content: contentOf(), next: NO_IDENTITY, diskSize: this.size })
+      const guard = guardOf?.() ?? this.facts.guard
+      yield* this.write({ state: 'clean', stamp, content: contentOf(), next: NO_IDENTITY, diskSize: this.size, guard })
     } catch (error) {
       // The medium says "open", or what it said before: both are true.
       if (!isVdiskError(error)) throw error
@@ -313,6 +335,11 @@ export class ChangeMap implements Witness {
     }
     // Those intents stay on the medium until they are folded, so nothing is lost if this opening is cut short, too.
     yield* this.recorder.recover(this.size, true)
+    if (bond.kind === 'guarded') {
+      // Durable before anything is written to the image: then the guard may be begun anew.
+      yield* this.recorder.include(bond.changed, true)
+      yield* this.recorder.fold()
+    }
     yield* this.write({ ...session, diskSize: this.size })
   }
 
@@ -408,9 +435,10 @@ export class ChangeMap implements Witness {
   }
 }
 
-function* intentsOf(store: ByteStore, bond: Bond, { size }: Subject): Io<IntentMap> {
+function* intentsOf({ store, facts }: Superblock, bond: Bond, { size }: Subject): Io<IntentMap> {
   // Of a sidecar that was closed, or that tells nothing, intents on the medium are left over.
-  return yield* IntentMap.open(store, ceilDiv(size, REGION), bond.kind === 'interrupted')
+  const isOurs = bond.kind === 'interrupted' || (bond.kind === 'guarded' && facts.state === 'open')
+  return yield* IntentMap.open(store, ceilDiv(size, REGION), isOurs)
 }
 
 function unwritable(error: unknown): string {

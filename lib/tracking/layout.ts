@@ -81,6 +81,10 @@ export const superblock = struct(
     required: u32(452), // 1: what cannot be tracked is not written; 0: it is, and all counts as changed
     firstEpoch: u32(456), // of this trackId: epochs only rise, so older counters and tokens are below it
     shrinks: bytes(512, LIMIT.shrinks * 12),
+    guardGranularity: u32(704), // bytes per bit of the guard; 0: there is none
+    guardId: ascii(708, 8), // how its name ends
+    guardSize: u64(720), // bytes of the disk when it was begun
+    guardContent: bytes(728, 32), // who the content was then; all zero: it was not begun
     consumers: bytes(1024, LIMIT.consumers * 88),
   },
 )

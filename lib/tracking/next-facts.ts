@@ -1,12 +1,15 @@
 import { randomGuid } from '../bytes/guid.ts'
 import { VdiskError } from '../errors.ts'
+import { voided } from './guard.ts'
 import { LIMIT } from './layout.ts'
 import type { Consumer, Facts, Shrink } from './superblock.ts'
 
 /** What a sidecar says that begins anew beside the same disk. */
 export function anew(facts: Facts, reason: string, at: number): Partial<Facts> {
   const epoch = facts.epoch + 1
-  return { trackId: randomGuid(), epoch, firstEpoch: epoch, shrinks: [], began: at, reason }
+  // What lies below the image may have changed, too: of that the guard knows nothing.
+  const guard = voided(facts.guard)
+  return { trackId: randomGuid(), epoch, firstEpoch: epoch, shrinks: [], began: at, reason, guard }
 }
 
 /** @throws VdiskError LIMIT_EXCEEDED */

@@ -153,14 +153,22 @@ export class Recorder {
     return true
   }
 
-  /** The ranges count as changed in the present epoch; what does not fit into memory goes to the medium, not yet durably. */
-  *include(ranges: Iterable<Range>): Io<void> {
+  /**
+   * The ranges count as changed in the present epoch.
+   *
+   * @param mayWrite counters go to the medium where they become many, not yet durably
+   * @returns false: they are too many to keep in memory
+   */
+  *include(ranges: Iterable<Range>, mayWrite: boolean): Io<boolean> {
     for (const { offset, length } of ranges) {
       for (let done = 0; done < length; done += MOST_AT_ONCE) {
         yield* this.stamp(offset + done, Math.min(MOST_AT_ONCE, length - done))
-        if (this.counters.waiting > WAITING) yield* this.counters.write()
+        if (this.counters.waiting <= WAITING) continue
+        if (!mayWrite) return false
+        yield* this.counters.write()
       }
     }
+    return true
   }
 
   /** Makes the intents of all regions durable that wait for it: whoever comes first does it for all. */

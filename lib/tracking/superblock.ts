@@ -1,6 +1,7 @@
 import { VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
+import type { Guard } from './guard.ts'
 import {
   checksumOf,
   consumerRecord,
@@ -61,6 +62,8 @@ export interface Facts {
   readonly required: boolean
   /** why tracking had to begin anew, or what was lost */
   readonly reason: string
+  /** undefined: the image has none */
+  readonly guard: Guard | undefined
 }
 
 export const NO_IDENTITY = new Uint8Array(32)
@@ -68,7 +71,7 @@ export const NO_IDENTITY = new Uint8Array(32)
 /** The two copies of the superblock. What is written is durable, and the copy before is whole until then. */
 export class Superblock {
   facts: Facts
-  private readonly store: ByteStore
+  readonly store: ByteStore
   private sequence: number
   /** the copy that may be written over */
   private older: 0 | 1
@@ -118,7 +121,7 @@ export class Superblock {
 }
 
 function encode(facts: Facts, sequence: number): Uint8Array {
-  const { stamp, own, shrinks, consumers } = facts
+  const { stamp, own, shrinks, consumers, guard } = facts
   const reason = cut(facts.reason, LIMIT.reason)
   return sealed(
     superblock.encode({
@@ -145,6 +148,10 @@ function encode(facts: Facts, sequence: number): Uint8Array {
       ownBorn: own.born,
       consumerCount: consumers.length,
       required: facts.required ? 1 : 0,
+      guardGranularity: guard?.granularity ?? 0,
+      guardId: guard?.id ?? '',
+      guardSize: guard?.size ?? 0,
+      guardContent: guard?.content ?? NO_IDENTITY,
       reasonLength: reason.length,
       reason: padded(reason, LIMIT.reason),
       shrinks: padded(
@@ -200,6 +207,7 @@ function decode(store: ByteStore, page: Uint8Array): { facts: Facts; sequence: n
       consumers: records(raw.consumers, consumerRecord.size, raw.consumerCount).map(decodeConsumer),
       required: raw.required === 1,
       reason: Buffer.from(raw.reason.subarray(0, raw.reasonLength)).toString(),
+      guard: guardOf(raw),
     },
   }
 }
@@ -216,8 +224,14 @@ function isPossible(raw: ReturnType<typeof superblock.decode>): boolean {
     raw.diskSize <= LIMIT.disk &&
     raw.shrinkCount <= LIMIT.shrinks &&
     raw.consumerCount <= LIMIT.consumers &&
-    raw.reasonLength <= LIMIT.reason
+    raw.reasonLength <= LIMIT.reason &&
+    (raw.guardGranularity === 0 || (raw.guardGranularity >= least && Number.isInteger(Math.log2(raw.guardGranularity))))
   )
+}
+
+function guardOf(raw: ReturnType<typeof superblock.decode>): Guard | undefined {
+  const { guardGranularity: granularity, guardId: id, guardSize: size, guardContent: content } = raw
+  return granularity === 0 ? undefined : { id, granularity, size, content }
 }
 
 function decodeConsumer(bytes: Uint8Array): Consumer {

@@ -1,6 +1,7 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
-import type { BitmapEditor, BitmapWish } from '../../contracts/layer.ts'
+import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
+import type { BitmapEditor, BitmapWish, Restart } from '../../contracts/layer.ts'
 import { type ErrorCode, messageOf, VdiskError } from '../../errors.ts'
 import { type Io, just } from '../../io/io.ts'
 import type { Room } from '../../io/retirement.ts'
@@ -9,6 +10,7 @@ import { type Directory, type DirectoryEntry, type StoredBitmap, writeDirectory 
 import type { Bitmaps } from './bitmaps.ts'
 import type { Qcow2Editor } from './editor.ts'
 import { BITMAP_FLAG, bitmapsExtension, EXTENSION, LIMIT } from './layout.ts'
+import { Linkage } from './linkage.ts'
 
 /** What QEMU takes if it is not told: a cluster, but no less and no more than these. */
 const USUAL_GRANULARITY = { least: 4096, most: 65536 } as const
@@ -36,6 +38,19 @@ export class BitmapEditing implements BitmapEditor {
 
   *remove(name: string): Io<void> {
     yield* this.layer.session.alone(() => this.removeAlone(name))
+  }
+
+  restart(name: string, bits: (count: number) => Bitmap): Restart {
+    return this.bitmaps.restart(name, bits)
+  }
+
+  *announce(): Io<void> {
+    const { session } = this.layer
+    const { header } = this.layer.walk.mapping
+    if (!session.linkage) header.tryOut(() => Linkage.make(ZERO_GUID).store(header))
+    session.linkage ??= Linkage.make(randomGuid())
+    this.bitmaps.restartAnyway()
+    yield* session.alone(() => just(undefined))
   }
 
   private *putAlone(name: string, wish: BitmapWish): Io<void> {

@@ -1,6 +1,6 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
-import type { BitmapInfo, ForeignWriter, StoredBitmaps } from '../../contracts/layer.ts'
+import type { BitmapInfo, ForeignWriter, Restart, StoredBitmaps } from '../../contracts/layer.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -23,6 +23,15 @@ import type { TablePlaces } from './table-places.ts'
 /** Bitmaps larger than this together are not kept up to date: they stay marked, as after a crash. */
 const MEMORY = 64 << 20
 
+/** A bitmap of which another record is kept while the image is open. */
+interface Restarting extends Restart {
+  readonly name: string
+  readonly bits: (count: number) => Bitmap
+  done: boolean
+  /** also where nothing else changes */
+  wanted: boolean
+}
+
 /** What storing bitmaps needs from the writing half of the image. */
 export interface BitmapRoom {
   readonly refcounts: Refcounts
@@ -43,6 +52,7 @@ export class Bitmaps implements StoredBitmaps {
   readonly data: BitmapData
   private room: BitmapRoom | undefined
   private tracking: StoredBitmap[] = []
+  private restarting: Restarting | undefined
 
   private constructor(
     image: BitmapImage,
@@ -70,6 +80,16 @@ export class Bitmaps implements StoredBitmaps {
   /** From here on the bitmaps can be changed. */
   attach(room: BitmapRoom): void {
     this.room = room
+  }
+
+  restart(name: string, bits: (count: number) => Bitmap): Restart {
+    this.restarting = { name, bits, done: false, wanted: false }
+    return this.restarting
+  }
+
+  /** What is to begin anew does so, whatever happens until the image is closed. */
+  restartAnyway(): void {
+    if (this.restarting) this.restarting.wanted = true
   }
 
   list(): BitmapInfo[] {
@@ -139,10 +159,16 @@ export class Bitmaps implements StoredBitmaps {
     }
   }
 
-  /** Stores what is in memory and takes the marks off. */
-  *save(): Io<void> {
-    if (!this.room || this.tracking.length === 0) return
-    const saved = this.tracking
+  /**
+   * Stores what is in memory and takes the marks off.
+   *
+   * @param anew another state of the content began, so the bitmap that is to begins anew, too
+   */
+  *save(anew: boolean): Io<void> {
+    if (!this.room) return
+    const restarted = anew || this.restarting?.wanted ? yield* this.beginAnew() : undefined
+    const saved = restarted ? [...this.tracking, restarted] : this.tracking
+    if (saved.length === 0) return
     this.tracking = []
     const tables: RootTable[] = []
     for (const entry of saved) tables.push(yield* this.data.rewrite(entry, this.room.refcounts))
@@ -159,6 +185,7 @@ export class Bitmaps implements StoredBitmaps {
     }
     yield* settle(this.store.flush())
     yield* this.room.flush()
+    if (restarted && this.restarting) this.restarting.done = true
   }
 
   /**
@@ -224,11 +251,29 @@ export class Bitmaps implements StoredBitmaps {
     return this.isValid && (entry.flags & BITMAP_FLAG.inUse) === 0 && entry.problem === undefined
   }
 
+  /** @returns the bitmap that begins anew, marked as in use, with the bits that it is to get; undefined: there is none that can */
+  private *beginAnew(): Io<StoredBitmap | undefined> {
+    const entry = this.entries.find(({ name }) => name === this.restarting?.name)
+    if (!this.restarting || !entry || !this.directory || entry.problem !== undefined) return undefined
+    try {
+      yield* this.data.readTable(entry)
+    } catch (error) {
+      // Nobody can say what such a table leads to: it stays what it is.
+      if (!isVdiskError(error, 'CORRUPT')) throw error
+      return undefined
+    }
+    if ((entry.flags & BITMAP_FLAG.inUse) === 0) yield* this.markInUse([entry])
+    // Whoever switched it off did not know what it is for.
+    entry.flags |= BITMAP_FLAG.auto
+    entry.bits = this.restarting.bits(ceilDiv(this.header.size, 2 ** entry.granularityBits))
+    return entry
+  }
+
   private *take(entries: readonly StoredBitmap[]): Io<void> {
     if (entries.length === 0) return
     const loaded = new Map<StoredBitmap, Bitmap>()
     let memory = 0
-    for (const entry of entries) {
+    for (const entry of entries.filter(({ name }) => name !== this.restarting?.name)) {
       memory += this.data.bytesOf(entry)
       if (memory > MEMORY) continue
       try {
@@ -238,12 +283,16 @@ export class Bitmaps implements StoredBitmaps {
         if (!isVdiskError(error, 'CORRUPT')) throw error
       }
     }
+    yield* this.markInUse(entries)
+    for (const [entry, bits] of loaded) entry.bits = bits
+    this.tracking.push(...loaded.keys())
+  }
+
+  private *markInUse(entries: readonly StoredBitmap[]): Io<void> {
     for (const entry of entries) yield* this.writeFlags(entry, entry.flags | BITMAP_FLAG.inUse)
     yield* settle(this.store.flush())
     // Not before the marks are durable: where that failed, whoever changes something next has to set them.
     for (const entry of entries) entry.flags |= BITMAP_FLAG.inUse
-    for (const [entry, bits] of loaded) entry.bits = bits
-    this.tracking.push(...loaded.keys())
   }
 
   private *writeEntry(entry: StoredBitmap): Io<void> {

@@ -22,6 +22,8 @@ export class Session {
   private begun: 'nothing' | 'metadata' | 'content' = 'nothing'
   /** the file may say that it is in use, even if that could not be made durable */
   private marked = false
+  /** another state of the content began, or somebody else's was given its number */
+  private advanced = false
   /** another state of the content has its number already, even if that could not be made durable */
   private announced = false
 
@@ -70,7 +72,7 @@ export class Session {
   /** Everything else is durable: the image is left as one that was closed well. */
   *end(): Io<void> {
     if (!this.marked) return
-    yield* this.bitmaps.save()
+    yield* this.bitmaps.save(this.advanced)
     const stamp = this.store.stamp?.()
     if (!this.linkage || !stamp || !this.store.restamp) return
     const seconds = Math.floor(Date.now() / 1000)
@@ -126,7 +128,10 @@ export class Session {
     this.header.clearUnknownAutoclear()
     this.linkage?.open()
     // Whoever tries again after a failure begins the same state: a child may have been told of it.
-    if (change === 'content' ? !this.announced : overtaken) this.linkage?.advance(this.header)
+    if (change === 'content' ? !this.announced : overtaken) {
+      this.linkage?.advance(this.header)
+      this.advanced = this.linkage !== undefined
+    }
     this.announced ||= change === 'content'
     this.marked = true
     if (change === 'content') yield* this.bitmaps.beginTracking()

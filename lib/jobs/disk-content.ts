@@ -1,0 +1,36 @@
+import { createHash } from 'node:crypto'
+import type { Chain } from '../chain/chain.ts'
+import { stampOf } from '../chain/linkage.ts'
+import { driverNamed } from '../chain/probe.ts'
+import type { Identity } from '../contracts/identity.ts'
+import type { Layer } from '../contracts/layer.ts'
+import { drivers } from '../formats/registry.ts'
+
+/** Who the content below the top layer is. Nobody may write to a parent while its child is open, so it stays. */
+export function wordsOfParents({ layers }: Chain): readonly string[] {
+  return layers.slice(0, -1).map((layer) => `${layer.format} ${wordOf(layer.identity)} ${stampWord(layer)}\n`)
+}
+
+/** Who the content of a disk is: all layers. All zero for a single one that has no identity. */
+export function contentOf(parents: readonly string[], top: Layer, identity: Identity | undefined): Uint8Array {
+  if (!identity?.current && parents.length === 0) return new Uint8Array(32)
+  return createHash('sha256')
+    .update([...parents, `${top.format} ${wordOf(identity)}\n`].join(''))
+    .digest()
+}
+
+function wordOf(identity: Identity | undefined): string {
+  return identity ? `${identity.kind} ${identity.value} ${identity.current}` : 'none'
+}
+
+/** Of a parent whose format does not tell whether it was written to, its file must be as it was. */
+function stampWord(layer: Layer): string {
+  if (noticesWriters(layer)) return ''
+  const { size, modified, changed } = stampOf(layer) ?? {}
+  return `${size} ${modified} ${changed}`
+}
+
+/** Whether the identity of a layer tells of everybody who wrote to it. */
+export function noticesWriters({ format, identity, name }: Layer): boolean {
+  return identity?.current === true && driverNamed(format, drivers, name).noticesWriters === true
+}
