@@ -1,4 +1,12 @@
 /** The public face of vdisk. */
+export { type BackedUp, type BackupOptions, backUp, backUpInto } from './backup/backup.ts'
+export { type Backup, type BackupFormat, FORMATS as BACKUP_FORMATS } from './backup/catalogue.ts'
+export type { Difference } from './backup/check-content.ts'
+export { folderOf as backupFolderOf } from './backup/folder.ts'
+export { type BackupList, listBackups } from './backup/list.ts'
+export { type Restored, type RestoreOptions, restoreBackup } from './backup/restore.ts'
+export { type BackupSource, changesOf, openSource } from './backup/source.ts'
+export { type ComparedSource, type Damage, type Verified, type VerifyOptions, verifyBackups } from './backup/verify.ts'
 export { formatSize, parseSize } from './bytes/size.ts'
 export { Chain } from './chain/chain.ts'
 export { ExchangeableDevice, type ExchangeOptions } from './chain/exchangeable-device.ts'

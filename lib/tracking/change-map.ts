@@ -241,6 +241,18 @@ export class ChangeMap implements Witness {
     return token
   }
 
+  /**
+   * From now on a token is what a consumer has seen.
+   *
+   * @throws VdiskError LIMIT_EXCEEDED for one consumer too many; IO, NO_SPACE
+   */
+  *remember(consumer: string, token: Token): Io<void> {
+    const { consumers, trackId } = this.superblock.facts
+    // After changes that were not recorded nobody's token is good for anything.
+    if (this.lost !== undefined || token.trackId !== trackId) return
+    yield* this.write({ consumers: withConsumer(consumers, this.standing(consumer, token)) })
+  }
+
   /** A consumer is gone: its next question is answered with all of the disk. */
   *forget(name: string): Io<void> {
     yield* this.write({ consumers: this.superblock.facts.consumers.filter((one) => one.name !== name) })
