@@ -4,7 +4,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { messageOf, VdiskError } from '../lib/index.ts'
+import { messageOf, serveOthers, VdiskError } from '../lib/index.ts'
 import { sys } from '../lib/io/sys.ts'
 import { inheritedMount } from './doors/inherited.ts'
 import { placeOf } from './doors/mount-table.ts'
@@ -64,6 +64,7 @@ export async function serveForeground(
 ): Promise<void> {
   const log = makeLog(hooks.log ?? ((line) => process.stderr.write(line)))
   await assertNoneBuiltUpon(options.images, options)
+  serveOthers()
   const server = await Server.start(options, log, hooks.logFile)
   const stop = (): void => void server.stop()
   for (const signal of SIGNALS) process.on(signal, stop)

@@ -35,7 +35,7 @@ export {
 export { drivers } from './formats/registry.ts'
 export type { Entry, EntryKind, FileStore, Files, OpenFileOptions } from './io/files.ts'
 export { hostFiles } from './io/host-files.ts'
-export { type Awaitable, breathe, type Io, just, promised, run, runSync, settle, Turns } from './io/io.ts'
+export { type Awaitable, breathe, type Io, just, promised, run, runSync, serveOthers, settle, Turns } from './io/io.ts'
 export { bitmapToToken, type Imported, type ImportOptions, importBitmap } from './jobs/bitmap-tokens.ts'
 export {
   addBitmap,

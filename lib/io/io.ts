@@ -66,12 +66,19 @@ export function* breathe(): Io<void> {
   yield new Promise<void>((resolve) => setImmediate(resolve))
 }
 
-/** Milliseconds that a walk may keep all others waiting. */
-const BREATH = 50
+/** Milliseconds that a walk may keep all others waiting: those who look at progress, and those whose disk this process serves. */
+const BREATH = { alone: 50, serving: 3 } as const
+
+let breath: number = BREATH.alone
+
+/** This process serves others from now on, who notice it where a walk keeps them waiting. */
+export function serveOthers(): void {
+  breath = BREATH.serving
+}
 
 /**
- * For walks that could go on for seconds without ever having to wait: lets others run, some times a second. With a
- * signal, the walk ends when that says so.
+ * For walks that could go on for seconds without ever having to wait: lets others run, some times a second, or more
+ * often where they are served. With a signal, the walk ends when that says so.
  */
 export class Pace {
   private readonly signal: AbortSignal | undefined
@@ -84,7 +91,7 @@ export class Pace {
   /** @returns whether others did run. @throws VdiskError CANCELLED */
   *keep(): Io<boolean> {
     throwIfCancelled(this.signal)
-    if (Date.now() - this.rested < BREATH) return false
+    if (Date.now() - this.rested < breath) return false
     yield* breathe()
     this.rested = Date.now()
     throwIfCancelled(this.signal)

@@ -1,5 +1,5 @@
-import { describe, expect, test } from 'vitest'
-import { type Io, promised, run, runSync, settle, Turns } from '../../../lib/io/io.ts'
+import { describe, expect, test, vi } from 'vitest'
+import { type Io, Pace, promised, run, runSync, serveOthers, settle, Turns } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import { TableCache } from '../../../lib/io/table-cache.ts'
 import { countingStore, delayedStore } from '../../support/stores.ts'
@@ -54,6 +54,24 @@ describe('a computation', () => {
 function thrown(error: Error): never {
   throw error
 }
+
+test('a walk lets others run some times a second, and more often where they are served', async () => {
+  const clock = vi.spyOn(Date, 'now')
+  try {
+    clock.mockReturnValue(1000)
+    const pace = new Pace()
+    clock.mockReturnValue(1020)
+    expect(await promised(pace.keep())).toBe(false)
+    clock.mockReturnValue(1060)
+    expect(await promised(pace.keep())).toBe(true)
+    expect(await promised(pace.keep())).toBe(false)
+    serveOthers()
+    clock.mockReturnValue(1065)
+    expect(await promised(pace.keep())).toBe(true)
+  } finally {
+    clock.mockRestore()
+  }
+})
 
 test('turns let one pass at a time, and the next also after a failure', async () => {
   const turns = new Turns()
