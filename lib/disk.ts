@@ -3,8 +3,9 @@ import type { ReadableStream } from 'node:stream/web'
 import type { Chain } from './chain/chain.ts'
 import { VdiskError } from './errors.ts'
 import { promised } from './io/io.ts'
-import { type CreateOptions, createImage, type OpenOptions, openImage, withParentFolder } from './jobs/images.ts'
+import { type OpenOptions, openImage, withParentFolder } from './jobs/images.ts'
 import { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
+import { type CreateOptions, createImage } from './jobs/new-image.ts'
 
 /** Which part of a disk a stream brings. */
 export interface StreamRange {

@@ -53,7 +53,7 @@ export { type CompareOptions, type Comparison, compareDisks } from './jobs/compa
 export { type ConvertOptions, convertDisk } from './jobs/convert.ts'
 export type { Copied } from './jobs/copy.ts'
 export { packings } from './jobs/fill-container.ts'
-export { type CreateOptions, type FileOptions, fileIdOf, type OpenOptions } from './jobs/images.ts'
+export { type FileOptions, fileIdOf, type OpenOptions } from './jobs/images.ts'
 export { type ChainLayerInfo, describeChain, inspectChain, inspectImage, type LayerInfo } from './jobs/info.ts'
 export {
   ALLOWED_FORMATS,
@@ -69,6 +69,7 @@ export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, mergeImage } from './jobs/merge.ts'
 export { type MergeOptions, type MergePlan, planMerge } from './jobs/merge-plan.ts'
 export { type MarkedMoment, takeMoment } from './jobs/moment.ts'
+export type { CreateOptions } from './jobs/new-image.ts'
 export {
   type DiskContent,
   inspectPartitions,

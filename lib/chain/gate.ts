@@ -59,6 +59,8 @@ export interface FolderGateOptions {
   readonly pool?: LayerPool | undefined
   readonly signal?: AbortSignal | undefined
   readonly leaveOut?: Image['leaveOut']
+  /** is told of each file that is about to be made for an image, by its path */
+  readonly beforeMaking?: ((file: string) => void) | undefined
 }
 
 /**
@@ -219,6 +221,7 @@ export class FolderGate implements Gate {
       assertNoCycle(found.id, request)
       this.options.pool?.assertFree(found.id, access, name)
     }
+    if (access === 'create' && !found) this.options.beforeMaking?.(file)
     const store = this.files.open(file, {
       name,
       write: access !== 'read',

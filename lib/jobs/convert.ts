@@ -14,17 +14,10 @@ import { closeAll } from './closing.ts'
 import { type Copied, copyDisk } from './copy.ts'
 import { fillContainer, packings } from './fill-container.ts'
 import { placeOfNewImage } from './image-file.ts'
-import {
-  assertUnused,
-  createImageFile,
-  type FileOptions,
-  filesOf,
-  openImage,
-  partsOf,
-  renameImage,
-  withParentFolder,
-} from './images.ts'
+import { assertUnused, type FileOptions, filesOf, openImage, withParentFolder } from './images.ts'
 import { type Job, type JobOptions, throwIfCancelled } from './job.ts'
+import { createImageFile, partsOf, renameImage } from './new-image.ts'
+import { Unfinished } from './unfinished.ts'
 
 /** Bytes compared at a time, and the blocks of them that are written. */
 const PIECE = 1 << 20
@@ -79,10 +72,11 @@ async function* convertInto(source: Chain, destination: string, options: Convert
   const packing = packingOf(options)
   if (packing && inPlace) throw notAFile(destination, packing)
   const target = inPlace ? destination : `${destination}.partial`
-  if (!inPlace && files.look(target)) {
+  const unfinished = new Unfinished(target, destination, { files, durable: options.durable ?? true })
+  if (!inPlace) {
     // Left behind by one that was killed; or another one is at work on it this moment.
-    assertUnused(target, options)
-    files.remove(target)
+    if (files.look(target)) assertUnused(target, options)
+    unfinished.clear()
   }
   let complete = false
   let failure: unknown
@@ -91,13 +85,15 @@ async function* convertInto(source: Chain, destination: string, options: Convert
     const old = existing?.kind === 'file' ? await promised(partsOf(destination, options)) : []
     const copied = packing
       ? yield* fillContainer(source, { file: destination, target }, packing, options)
-      : yield* fill(source, { destination, target, existing, inPlace, made }, options)
+      : yield* fill(source, { destination, target, existing, inPlace, unfinished, made }, options)
     if (!inPlace) {
       // The name decides: up to here the signal is heard.
       throwIfCancelled(options.signal)
       await promised(renameImage(files, target, destination, options))
-      for (const part of old) files.remove(part, { missing: 'allow' })
+      // What belonged to the old image goes when that can not come back any more.
       if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(destination)))
+      for (const part of old) files.remove(part, { missing: 'allow' })
+      unfinished.end()
     }
     complete = true
     return copied
@@ -106,7 +102,11 @@ async function* convertInto(source: Chain, destination: string, options: Convert
     throw error
   } finally {
     // Also when whoever runs the job just stops asking.
-    if (!complete && !inPlace) removeLeftovers(files, [target, recordOf(path.resolve(target)), ...made], failure)
+    unfinished.close()
+    if (!complete && !inPlace) {
+      const left = [...made, target, recordOf(path.resolve(target)), unfinished.note]
+      removeLeftovers(files, left, failure)
+    }
   }
 }
 
@@ -117,12 +117,13 @@ interface Destination {
   readonly existing: Entry | undefined
   /** a device: it cannot be replaced, only overwritten */
   readonly inPlace: boolean
+  readonly unfinished: Unfinished
   /** takes the names of files that are made beside it */
   readonly made: string[]
 }
 
 async function* fill(source: Chain, place: Destination, options: ConvertOptions): Job<Copied> {
-  const { destination, target, existing, inPlace, made } = place
+  const { destination, target, existing, inPlace, unfinished, made } = place
   const { format, parent, parentFormat, allow, map, locking, maxDepth, durable, files } = options
   const how = withParentFolder({ allow, map, locking, maxDepth, durable, files }, parent)
   const extra = options.compress === undefined ? {} : compressionOption(format, options.compress)
@@ -137,6 +138,7 @@ async function* fill(source: Chain, place: Destination, options: ConvertOptions)
       options: { ...extra, ...options.options },
       replace: inPlace,
       finalName: destination,
+      unfinished: inPlace ? undefined : unfinished,
     }),
   )
   made.push(...beside)

@@ -1,29 +1,23 @@
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
-import { sampleContent } from '../chain/content-sample.ts'
-import { FolderGate, HostImage } from '../chain/gate.ts'
+import { FolderGate, type HostImage } from '../chain/gate.ts'
 import type { LayerPool } from '../chain/layer-pool.ts'
-import { recordParent } from '../chain/link-record.ts'
-import { stampOf } from '../chain/linkage.ts'
 import { type KnownLayers, openChain, openKnownLayers, openLayer } from '../chain/open.ts'
-import { chooseDriver, driverNamed } from '../chain/probe.ts'
-import { moveRecord, recordOf } from '../chain/record-file.ts'
+import { chooseDriver } from '../chain/probe.ts'
 import { openAtSnapshot } from '../chain/snapshot-view.ts'
 import { containerOf, unwrapped } from '../chain/wrapped.ts'
 import { containers } from '../containers/registry.ts'
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
-import type { NewParent, ParentRecord } from '../contracts/identity.ts'
 import type { LeaveOut } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
-import { isVdiskError, throwIfCancelled, VdiskError } from '../errors.ts'
+import { throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
-import type { FileStore, Files } from '../io/files.ts'
+import type { Files } from '../io/files.ts'
 import { hostFiles } from '../io/host-files.ts'
 import type { Io } from '../io/io.ts'
-import { removeLeftovers } from '../io/leftovers.ts'
 import type { FileStamp } from '../io/store.ts'
-import { imageFileOf, ownFilesOf, placeOfNewImage } from './image-file.ts'
+import { imageFileOf } from './image-file.ts'
 import { attendTracking } from './tracked-disk.ts'
 
 /** How files are found and opened: the same for every call that takes an image. */
@@ -74,21 +68,6 @@ export interface OpenOptions extends FileOptions {
   readonly ignoreChecksums?: boolean | undefined
   /** is told what salvage leaves out, instead of a note */
   readonly leaveOut?: LeaveOut | undefined
-}
-
-export interface CreateOptions extends FileOptions {
-  readonly format: string
-  /** bytes; with a parent, its size if left out */
-  readonly size?: number | undefined
-  /** path of the parent: the new image is its child */
-  readonly parent?: string | undefined
-  readonly parentFormat?: string | undefined
-  /** what the format offers, as `vdisk create --help` lists it */
-  readonly options?: Readonly<Record<string, string>> | undefined
-  /** replace a file that exists */
-  readonly replace?: boolean | undefined
-  /** what the image will be called once it is complete; files beside it are called after that. Default: the name it is made under */
-  readonly finalName?: string | undefined
 }
 
 /** Opens an image of this machine with all its parents. What is written to it is tracked, if it is to be. */
@@ -201,142 +180,6 @@ export function* openPatient(
   }
 }
 
-/**
- * Makes an image and closes it again.
- *
- * A file that is replaced keeps its name and content until the new one is complete; on failure nothing has changed.
- *
- * @throws VdiskError REFUSED, IN_USE, CHAIN_CYCLE if the parent is built upon the very file that is to be made
- */
-export function* createImage(name: string, options: CreateOptions): Io<void> {
-  const driver = driverNamed(options.format, drivers, name)
-  throwIfCancelled(options.signal)
-  const place = placeOfNewImage(name, driver, new Map(Object.entries(options.options ?? {})), filesOf(options))
-  try {
-    yield* createImageFile(place.file, options)
-    if (options.durable ?? true) place.settle()
-  } catch (error) {
-    place.giveUp()
-    throw error
-  }
-}
-
-/**
- * As `createImage`; of an image that is a folder, the file that stands for it in a folder that is there.
- *
- * @returns the files that were made beside it
- */
-export function* createImageFile(file: string, options: CreateOptions): Io<readonly string[]> {
-  const driver = driverNamed(options.format, drivers, file)
-  if (!driver.create) {
-    throw new VdiskError('UNSUPPORTED', {
-      message: `Cannot create ${file}: vdisk can only read ${driver.name}`,
-      where: { file },
-    })
-  }
-  const files = filesOf(options)
-  const replaced = options.replace ? files.find(file) : undefined
-  if (replaced?.kind === 'device' && driver.name !== 'raw') {
-    // A new file reads as zero where nothing was written, and formats count on it; a device shows what was there before.
-    throw new VdiskError('UNSUPPORTED', {
-      message: `Cannot create ${file} as ${driver.name}: it is a block device, and only raw disks are written to those`,
-      where: { file },
-      advice: 'Use --format raw, or make a file.',
-    })
-  }
-  const parent = options.parent === undefined ? undefined : yield* newParentOf(file, options.parent, options)
-  const size = options.size ?? parent?.record.size
-  if (size === undefined) {
-    throw new VdiskError('REFUSED', {
-      message: `Cannot create ${file}: its size is not given`,
-      where: { file },
-      advice: 'Give --size, or --parent to take the size of the parent.',
-    })
-  }
-  assertSize(file, size, driver.supports.maxSize)
-  const beside = replaced?.kind === 'file'
-  if (beside) assertUnused(file, options)
-  const target = beside ? `${files.realPath(file)}.partial` : file
-  const existed = !beside && files.look(file) !== undefined
-  const store = files.open(target, {
-    name: file,
-    write: true,
-    create: options.replace ? 'replace' : 'new',
-    durable: options.durable ?? true,
-    ...(options.locking === false ? {} : { lock: 'write' as const }),
-  })
-  const finalName = options.finalName ?? file
-  const image = new HostImage(finalName, store, new FolderGate(file, options), { place: target })
-  try {
-    const old = beside ? yield* partsOf(file, options) : []
-    const replaces = beside || (options.finalName !== undefined && files.find(finalName)?.kind === 'file')
-    const shape = { size, parent, options: new Map(Object.entries(options.options ?? {})), replaces }
-    const layer = yield* driver.create(image, shape)
-    const { complete } = layer.links ?? {}
-    yield* layer.close()
-    if (parent && !complete) yield* noteParent(target, driver, parent, options)
-    // What lay beside an earlier image of that name.
-    else image.linkRecord?.remove()
-    // Whatever keeps the new image from being used should be said now, and not when it is wanted.
-    if (parent) yield* (yield* openImage(target, withParentFolder(options, options.parent))).close()
-    if (replaced && beside) {
-      files.setMode(target, replaced.mode)
-      yield* renameImage(files, target, files.realPath(file), options)
-      for (const part of old) files.remove(part, { missing: 'allow' })
-    }
-    // The file is there for good only when its folder says so.
-    if (options.durable ?? true) files.flushFolder(path.dirname(path.resolve(target)))
-    return image.made
-  } catch (error) {
-    closeQuietly(store)
-    const made = existed ? image.made : [target, recordOf(path.resolve(target)), ...image.made]
-    removeLeftovers(files, made, existed && isVdiskError(error, 'CANCELLED') ? cancelledOn(file) : error)
-    throw error
-  }
-}
-
-/** Files of an image that is about to be replaced, which nobody needs without it; none of what is no image. */
-export function* partsOf(file: string, { locking, files, signal }: FileOptions): Io<readonly string[]> {
-  try {
-    const layer = yield* openAlone(file, 'read', { locking, files, signal })
-    try {
-      return ownFilesOf(layer)
-    } finally {
-      yield* layer.close()
-    }
-  } catch (error) {
-    if (isVdiskError(error, 'CANCELLED')) throw error
-    return []
-  }
-}
-
-/** What the format of a new image has no place for goes into the linkage record beside it. */
-function* noteParent(target: string, driver: FormatDriver, parent: NewParent, options: FileOptions): Io<void> {
-  const { image } = openFile(target, 'inspect', options)
-  try {
-    const layer = yield* driver.open(image, 'inspect')
-    if (image.linkRecord) yield* recordParent(image.linkRecord, layer, parent)
-  } finally {
-    image.store.close()
-  }
-}
-
-/** Gives a complete image its name, and with it what lies beside it. */
-export function* renameImage(files: Files, from: string, to: string, options: FileOptions): Io<void> {
-  const done = yield* moveRecord(files, from, to, options.durable ?? true)
-  files.rename(from, to)
-  done()
-}
-
-/** Of a file that is given up nobody needs to know whether the system has taken it all. */
-function closeQuietly(store: FileStore): void {
-  try {
-    store.close()
-  } catch (error) {
-    void error
-  }
-}
-
 /** The same options, for opening a child whose parent the user has named: that parent's folder is allowed. */
 export function withParentFolder<T extends FileOptions>(options: T, parent: string | undefined): T {
   if (parent === undefined) return options
@@ -352,85 +195,8 @@ export function assertUnused(name: string, options: FileOptions): void {
     .close()
 }
 
-/**
- * Describes the parent that a child is to be pointed at: opened, verified, and with everything by which a later
- * visitor will know it again.
- *
- * @param child path of the image that will name it; it need not exist
- */
-export function* newParentOf(
-  child: string,
-  name: string,
-  options: OpenOptions & { parentFormat?: string | undefined },
-): Io<NewParent> {
-  const files = filesOf(options)
-  const parent = imageFileOf(name, files)
-  const folder = realFolder(child, files)
-  const chain = yield* openImage(parent, {
-    ...options,
-    writable: false,
-    format: options.parentFormat,
-    parentFormat: undefined,
-  })
-  try {
-    const top = chain.layers.at(-1) as Layer
-    const absolutePath = files.realPath(parent)
-    const own = files.find(child)
-    if (own && chain.layers.some((layer) => layer.store.fileId?.() === own.id)) {
-      throw new VdiskError('CHAIN_CYCLE', {
-        message: `Cannot make ${parent} the parent of ${child}: it is that file itself, or built upon it`,
-        where: { file: child },
-        advice: 'Choose another name for the child, or another parent.',
-      })
-    }
-    const relative = path.relative(folder, absolutePath).split(path.sep).join('/')
-    return {
-      // A name with a colon would read as a protocol.
-      path: /^[^/]*:/.test(relative) ? `./${relative}` : relative,
-      absolutePath,
-      format: top.format,
-      identity: top.identity,
-      record: yield* recordOfParent(chain),
-      details: top.details,
-      replaces: undefined,
-    }
-  } finally {
-    yield* chain.close()
-  }
-}
-
-/** Nanoseconds within which two changes of a file may get the same time: no file system in use is coarser. */
-const RACY = 2_000_000_000n
-
-/** What is known of the top of a chain, for a child to remember. */
-function* recordOfParent(chain: Chain): Io<ParentRecord> {
-  const top = chain.layers.at(-1) as Layer
-  const files = [top.store, ...(top.neighbours ?? [])]
-  const limit = BigInt(Date.now()) * 1_000_000n - RACY
-  // Before the sample is taken: what is written after that differs from one or the other.
-  const [stamp, racy] = [stampOf(top), files.some((file) => (file.stamp?.().modified ?? 0n) > limit)]
-  return { size: top.size, stamp, sample: yield* sampleContent(chain), ...(racy ? { racy } : {}) }
-}
-
-/** A device was there before, and is no file that could be made beside it. */
-function cancelledOn(file: string): VdiskError {
-  return new VdiskError('CANCELLED', {
-    message: `Cancelled: ${file} may be overwritten in part`,
-    where: { file },
-    advice: 'Make the image again before you use it.',
-  })
-}
-
-function assertSize(file: string, size: number, most: number): void {
-  if (Number.isSafeInteger(size) && size >= 0 && size <= most) return
-  throw new VdiskError('OUT_OF_RANGE', {
-    message: `Cannot create ${file}: its disk cannot have ${size} bytes`,
-    where: { file },
-    advice: `Give a whole number of bytes, at most ${most}.`,
-  })
-}
-
-function openFile(
+/** Opens the file that a user has named, and makes the gate by which it reaches others. The caller closes the store. */
+export function openFile(
   name: string,
   access: Access | 'repair',
   options: OpenOptions,
@@ -485,9 +251,4 @@ export function fileIdOf(file: string, options: FileOptions = {}): string | unde
 
 export function filesOf(options: FileOptions): Files {
   return options.files ?? hostFiles
-}
-
-/** The folder a file is or will be in, whatever symbolic links lead there. */
-function realFolder(file: string, files: Files): string {
-  return files.find(file) ? path.dirname(files.realPath(file)) : files.realPath(path.dirname(path.resolve(file)))
 }

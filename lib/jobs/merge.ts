@@ -13,7 +13,7 @@ import { closeAll, closing } from './closing.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
 import { ownFilesOf } from './image-file.ts'
-import { filesOf, newParentOf, openAlone, openImage, openUntracked, withParentFolder } from './images.ts'
+import { filesOf, openAlone, openImage, openUntracked, withParentFolder } from './images.ts'
 import { type Job, throwIfCancelled } from './job.ts'
 import { knownByTime, noteMerge, renewAbove } from './merge-above.ts'
 import {
@@ -29,6 +29,7 @@ import {
   targetOptions,
   unsound,
 } from './merge-plan.ts'
+import { newParentOf } from './new-parent.ts'
 import { pointAt } from './relink.ts'
 import { sidecarOf } from './tracked-disk.ts'
 

@@ -6,7 +6,8 @@ import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import type { CarriedTracking } from './carried-tracking.ts'
 import { closing } from './closing.ts'
-import { fileIdOf, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { fileIdOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { newParentOf } from './new-parent.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
 
 export interface RelinkOptions extends OpenOptions, UndoOptions {

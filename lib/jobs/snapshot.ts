@@ -12,15 +12,8 @@ import { CarriedTracking } from './carried-tracking.ts'
 import { childrenOf } from './children.ts'
 import { closing } from './closing.ts'
 import { isFolderImage } from './image-file.ts'
-import {
-  createImage,
-  type FileOptions,
-  filesOf,
-  type OpenOptions,
-  openAlone,
-  openImage,
-  withParentFolder,
-} from './images.ts'
+import { type FileOptions, filesOf, type OpenOptions, openAlone, openImage, withParentFolder } from './images.ts'
+import { createImage } from './new-image.ts'
 import { openTop, topOf } from './top-image.ts'
 import { changeMapOf } from './tracking.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
