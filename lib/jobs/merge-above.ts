@@ -4,7 +4,8 @@ import { promised } from '../io/io.ts'
 import type { CarriedTracking } from './carried-tracking.ts'
 import { type Child, childrenOf } from './children.ts'
 import { closing } from './closing.ts'
-import { type FileOptions, newParentOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { type FileOptions, type OpenOptions, openAlone, openImage } from './images.ts'
+import { newParentOf } from './new-parent.ts'
 import { pointAt } from './relink.ts'
 
 /**
