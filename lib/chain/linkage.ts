@@ -81,7 +81,7 @@ function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
   if (link.merging) return say('consistent', 'MERGE_UNDER_WAY', 'a merge of the child into the parent was begun')
   if (!found.current) {
     const seen = link.record?.stamp
-    const now = stampOf(parent)
+    const now = linkStampOf(parent)
     return seen && now && sameFile(seen, now) && unchanged(seen, now)
       ? say('consistent', undefined, 'another program wrote to the parent, and the child was linked to it after that')
       : say('mismatch', 'PARENT_MODIFIED', 'another program wrote to the parent after the child was made')
@@ -129,7 +129,7 @@ export function fitOf(expects: readonly Identity[], found: Identity | undefined)
 
 /** What the time of the parent's file tells where the child has noted that, and no more. A copy may have another time. */
 function judgeTime({ modified }: ParentLink, parent: Layer): Pick<Verdict, 'level' | 'reason' | 'message'> {
-  const now = stampOf(parent)
+  const now = linkStampOf(parent)
   if (modified === undefined || !now) {
     const message = 'the identities agree; whether it was written to since cannot be told'
     return { level: 'consistent', reason: undefined, message }
@@ -162,7 +162,7 @@ function* judgeRecord(link: ParentLink, parent: Layer, sample: (() => Io<string>
   if (!record)
     return say('unverifiable', 'IDENTITY_UNVERIFIABLE', 'the child holds nothing by which to know its parent')
   if (record.size !== parent.size) return say('mismatch', ...resized(record, parent))
-  const now = stampOf(parent)
+  const now = linkStampOf(parent)
   const sure = record.stamp && now && sameFile(record.stamp, now)
   if (sure && !unchanged(record.stamp, now)) {
     return say('mismatch', 'PARENT_MODIFIED', 'the parent file was written to after the child was made')
@@ -194,7 +194,7 @@ function resized(record: ParentRecord, parent: Layer): [LinkReason, string] {
  * The stamp of all files in which a layer's content lies; undefined: the medium does not tell. Of several, it is that of the
  * first, with a digest of all of them as time and in place of what cannot be set: it says whether they changed, not when.
  */
-export function stampOf({ store, neighbours = [] }: Layer): FileStamp | undefined {
+export function stampOf({ store, neighbours = [] }: Pick<Layer, 'store' | 'neighbours'>): FileStamp | undefined {
   const stamp = store.stamp?.()
   if (!stamp || neighbours.length === 0) return stamp
   const all = [store, ...neighbours].map((one) => one.stamp?.())
@@ -206,6 +206,16 @@ export function stampOf({ store, neighbours = [] }: Layer): FileStamp | undefine
     modified: digestOf(all.flatMap((one) => [one?.size, one?.modified, one?.inode])),
     changed: digestOf(all.map((one) => one?.changed)),
   }
+}
+
+/**
+ * The stamp by which a child knows the files of its parent. Where those that know the format change the identity in the image's
+ * own file, only the others are looked at: what else changes in that one, such as a link, says nothing about the content.
+ */
+export function linkStampOf(layer: Layer): FileStamp | undefined {
+  const [first, ...more] = layer.neighbours ?? []
+  if (layer.identity?.weak !== 'data' || !first) return stampOf(layer)
+  return stampOf({ store: first, neighbours: more })
 }
 
 function sameFile(a: FileStamp, b: FileStamp): boolean {

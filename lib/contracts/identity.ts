@@ -13,9 +13,9 @@ export interface Identity {
   readonly current: boolean
   /**
    * true: programs write to such a file without changing this, so that who equals it may have been written to all the same;
-   * then the file's stamp is looked at, too
+   * then the file's stamp is looked at, too. 'data': that goes for the other files, in which its data lies as it is
    */
-  readonly weak?: boolean
+  readonly weak?: boolean | 'data'
 }
 
 /** What was known of a parent when its child was linked to it. */

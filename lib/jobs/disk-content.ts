@@ -32,5 +32,5 @@ function stampWord(layer: Layer): string {
 
 /** Whether the identity of a layer tells of everybody who wrote to it. */
 export function noticesWriters({ format, identity, name }: Layer): boolean {
-  return identity?.current === true && driverNamed(format, drivers, name).noticesWriters === true
+  return identity?.current === true && !identity.weak && driverNamed(format, drivers, name).noticesWriters === true
 }

@@ -79,12 +79,14 @@ export function placeOfNewImage(
 }
 
 /**
- * Files beside an image that are its own: parts of it that are called after it. What else it names may be somebody's, who
- * put a descriptor beside it.
+ * Files beside an image that are its own: parts of it that are called after it, with its ending. What else it names may be
+ * somebody's, who put a descriptor beside it; or a disk by itself, as the data file of a qcow2 image.
  */
 export function ownFilesOf({ name, neighbours = [] }: Layer): string[] {
-  const stem = `${path.basename(name, path.extname(name))}-`
+  const ending = path.extname(name)
+  const stem = `${path.basename(name, ending)}-`
   return neighbours
     .map((store) => store.name)
-    .filter((file) => path.basename(file).startsWith(stem) && path.dirname(file) === path.dirname(name))
+    .filter((file) => path.dirname(file) === path.dirname(name))
+    .filter((file) => path.basename(file).startsWith(stem) && path.extname(file) === ending)
 }

@@ -160,7 +160,7 @@ async function beginMerge(
  * know it by the file's time; but what is noted beside it does not change it.
  */
 function takesNotes({ identity, links }: WritableLayer): boolean {
-  return (identity !== undefined && !identity.weak) || !links?.complete
+  return (identity !== undefined && identity.weak !== true) || !links?.complete
 }
 
 async function* expectEqual(disk: Chain, target: Chain, signal: AbortSignal | undefined): Job<void> {

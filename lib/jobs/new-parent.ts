@@ -1,7 +1,7 @@
 import path from 'node:path'
 import type { Chain } from '../chain/chain.ts'
 import { sampleContent } from '../chain/content-sample.ts'
-import { stampOf } from '../chain/linkage.ts'
+import { linkStampOf } from '../chain/linkage.ts'
 import type { NewParent, ParentRecord } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
@@ -66,7 +66,7 @@ function* recordOfParent(chain: Chain): Io<ParentRecord> {
   const files = [top.store, ...(top.neighbours ?? [])]
   const limit = BigInt(Date.now()) * 1_000_000n - RACY
   // Before the sample is taken: what is written after that differs from one or the other.
-  const [stamp, racy] = [stampOf(top), files.some((file) => (file.stamp?.().modified ?? 0n) > limit)]
+  const [stamp, racy] = [linkStampOf(top), files.some((file) => (file.stamp?.().modified ?? 0n) > limit)]
   return { size: top.size, stamp, sample: yield* sampleContent(chain), ...(racy ? { racy } : {}) }
 }
 

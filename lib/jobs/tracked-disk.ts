@@ -97,11 +97,14 @@ export function howFor(chain: Chain, files: Files, sidecar: string): Omit<Change
 export function subjectOf(chain: Chain, before: FileStamp | undefined): Subject {
   const top = chain.layers.at(-1) as Layer
   const several = (top.neighbours ?? []).length > 0
+  const now = stampOf(top)
+  // What is known of the image's own file says nothing where the stamp is that of others, as in a bundle.
+  const isThat = before !== undefined && !several && before.inode === now?.inode
   const next = isWritable(top) ? top.nextIdentity : top.identity
   const parents = wordsOfParents(chain)
   return {
     size: chain.size,
-    stamp: before && !several ? before : stampOf(top),
+    stamp: isThat ? before : now,
     content: contentOf(parents, top, top.identity),
     next: contentOf(parents, top, next),
     noticesWriters: !several && noticesWriters(top),

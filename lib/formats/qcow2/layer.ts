@@ -72,8 +72,18 @@ export class Qcow2Layer implements Layer {
     return this.header.clusterSize
   }
 
+  get neighbours(): readonly ByteStore[] | undefined {
+    const { dataStore, store } = this.mapping
+    return dataStore === store ? undefined : [dataStore]
+  }
+
   get identity(): Identity | undefined {
-    return this.parts.linkage?.identity(this.header, this.store.stamp?.())
+    return this.asFarAsSeen(this.parts.linkage?.identity(this.header, this.store.stamp?.()))
+  }
+
+  /** Who writes to the data file alone changes nothing here. */
+  protected asFarAsSeen(identity: Identity | undefined): Identity | undefined {
+    return identity && this.header.hasDataFile ? { ...identity, weak: 'data' } : identity
   }
 
   get parent(): ParentLink | undefined {
@@ -130,7 +140,8 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
   }
 
   override get identity(): Identity | undefined {
-    return this.session.linkage?.identity(this.header, this.session.contentChanged ? undefined : this.store.stamp?.())
+    const stamp = this.session.contentChanged ? undefined : this.store.stamp?.()
+    return this.asFarAsSeen(this.session.linkage?.identity(this.header, stamp))
   }
 
   override get parent(): ParentLink | undefined {
@@ -142,7 +153,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
   }
 
   get nextIdentity(): Identity | undefined {
-    return this.session.isAnnounced ? this.identity : this.session.linkage?.nextIdentity()
+    return this.session.isAnnounced ? this.identity : this.asFarAsSeen(this.session.linkage?.nextIdentity())
   }
 
   get packer(): Packer | undefined {
