@@ -1,5 +1,6 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileEnd } from '../../contracts/file-room.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -17,12 +18,6 @@ const STRIDE = 256 << 10
 
 /** What an image that holds nothing at a place says there. */
 export type Silence = 'zero' | 'parent'
-
-/** How far the file reaches; it grows while it is written. */
-export interface FileEnd {
-  /** bytes */
-  readonly end: number
-}
 
 /** From guest offsets to places in the file, for reading. ["BAT"] */
 export class Bat {

@@ -8,7 +8,7 @@ import { corrupt, spotIn } from './damage.ts'
 import { Extension, extensionToKeep } from './extension.ts'
 import { Header } from './header.ts'
 import { resizeExpanding } from './resize.ts'
-import { Space } from './space.ts'
+import { surveyRoom } from './space.ts'
 import { Tracking } from './tracking.ts'
 import { Writer } from './writer.ts'
 
@@ -116,8 +116,8 @@ export function* openExpandingForWriting(
   const header = yield* Header.read(file, store)
   const bat = new Bat(header, store, { end: yield* settle(store.size()) }, silence)
   const extension = yield* extensionToKeep(header, store)
-  const space = yield* Space.survey(bat, extension?.places ?? [], signal)
-  if (header.isEmpty && space.isUsed) {
+  const space = yield* surveyRoom(bat, extension?.places ?? [], signal)
+  if (header.isEmpty && space.units.count > 0) {
     const why = 'it cannot be written safely, because it is marked as empty, and its BAT is not'
     throw corrupt(file, why, { structure: 'header', at: 52, section: 'Header' }, 'Convert it: vdisk convert')
   }

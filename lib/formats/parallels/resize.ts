@@ -84,16 +84,13 @@ function* coverTail({ bat, space }: Writer): Io<void> {
  */
 function* makeWay(writer: Writer, end: number): Io<number> {
   const { bat, space } = writer
-  const { header, store } = bat
+  const { header } = bat
   const { clusterSize, unit } = header
   if (end <= header.dataAt) return header.dataAt
   const clusters = ceilDiv(end - header.dataAt, clusterSize)
   const dataAt = header.dataAt + clusters * clusterSize
-  space.withhold(clusters)
-  if (space.end < dataAt) {
-    yield* settle(store.grow(dataAt))
-    space.end = Math.max(space.end, dataAt)
-  }
+  space.units.take({ first: 0, count: clusters })
+  yield* space.reach(dataAt)
   const found: { readonly cluster: number; readonly place: number }[] = []
   yield* bat.walk(0, header.entryCount, (view, first, count) => {
     for (let i = 0; i < count; i++) {
@@ -102,7 +99,7 @@ function* makeWay(writer: Writer, end: number): Io<number> {
     }
   })
   for (const { cluster, place } of found) {
-    const to = yield* space.allocate(1)
+    const to = yield* space.allocate(clusterSize)
     yield* copyCluster(writer, place, to)
     yield* writer.setEntries(cluster, cluster + 1, to, 'keep')
   }

@@ -1,9 +1,9 @@
+import type { FileRoom } from '../../contracts/file-room.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { type BitmapFeature, encodeExtension, type OtherFeature, placesIn } from './extension.ts'
 import type { Header } from './header.ts'
 import { L1_ONES, L1_ZEROS, SECTOR } from './layout.ts'
-import type { Space } from './space.ts'
 import type { Tracked } from './tracking.ts'
 
 /**
@@ -13,7 +13,7 @@ import type { Tracked } from './tracking.ts'
  */
 export function* saveExtension(
   header: Header,
-  space: Space,
+  space: FileRoom,
   store: ByteStore,
   { bitmaps, others }: { bitmaps: readonly Tracked[]; others: readonly OtherFeature[] },
 ): Io<number[]> {
@@ -26,7 +26,7 @@ export function* saveExtension(
     for (const place of named) space.free(place, header.clusterSize)
     return []
   }
-  const at = yield* space.allocate(1)
+  const at = yield* space.allocate(header.clusterSize)
   yield* settle(store.write(at, cluster))
   return [at, ...named]
 }
@@ -34,7 +34,7 @@ export function* saveExtension(
 /** What can be said in the L1 table takes no cluster. ["Dirty bitmaps feature"] */
 function* saveBitmap(
   { clusterSize }: Header,
-  space: Space,
+  space: FileRoom,
   store: ByteStore,
   { feature, bits }: Tracked,
 ): Io<BitmapFeature> {
@@ -44,7 +44,7 @@ function* saveBitmap(
     if (part.every((byte) => byte === 0)) entries.push(L1_ZEROS)
     else if (part.every((byte) => byte === 0xff)) entries.push(L1_ONES)
     else {
-      const place = yield* space.allocate(1)
+      const place = yield* space.allocate(clusterSize)
       yield* settle(store.write(place, part))
       entries.push(BigInt(place / SECTOR))
     }

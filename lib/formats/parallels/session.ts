@@ -1,3 +1,4 @@
+import type { FileRoom } from '../../contracts/file-room.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -6,7 +7,6 @@ import type { Extension } from './extension.ts'
 import type { HeaderFields } from './header.ts'
 import { EMPTY, headerLayout, IN_USE, SECTOR } from './layout.ts'
 import { saveExtension } from './save-extension.ts'
-import type { Space } from './space.ts'
 import type { Tracking } from './tracking.ts'
 
 /**
@@ -25,7 +25,7 @@ import type { Tracking } from './tracking.ts'
 export class Session {
   private readonly bat: Bat
   private readonly store: ByteStore
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly tracking: Tracking
   private readonly extension: Extension | undefined
   /** clusters of the extension that the file has now */
@@ -35,7 +35,7 @@ export class Session {
   private readonly turns = new Turns()
   private begun = false
 
-  constructor(bat: Bat, parts: { space: Space; tracking: Tracking; extension: Extension | undefined }) {
+  constructor(bat: Bat, parts: { space: FileRoom; tracking: Tracking; extension: Extension | undefined }) {
     this.bat = bat
     this.store = bat.store
     this.space = parts.space

@@ -1,5 +1,6 @@
 import { ceilDiv, roundDown } from '../../bytes/align.ts'
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -7,7 +8,6 @@ import { type Bat, entryPlace } from './bat.ts'
 import type { Extension } from './extension.ts'
 import { BAT_ENTRY } from './layout.ts'
 import { Session } from './session.ts'
-import type { Space } from './space.ts'
 import type { Tracking } from './tracking.ts'
 
 /** Room that one reservation takes for new clusters at most. */
@@ -22,12 +22,12 @@ type Fill = Reservation['fills'][number]
  */
 export class Writer {
   readonly bat: Bat
-  readonly space: Space
+  readonly space: FileRoom
   readonly session: Session
   readonly tracking: Tracking
   private readonly store: ByteStore
 
-  constructor(bat: Bat, parts: { space: Space; tracking: Tracking; extension: Extension | undefined }) {
+  constructor(bat: Bat, parts: { space: FileRoom; tracking: Tracking; extension: Extension | undefined }) {
     this.bat = bat
     this.store = bat.store
     this.space = parts.space
@@ -110,7 +110,7 @@ export class Writer {
     const most = Math.max(1, Math.floor(LARGEST_RUN / clusterSize))
     const count = Math.min(most, ceilDiv(start + length, clusterSize))
     const covered = Math.min(length, count * clusterSize - start)
-    const at = yield* this.space.allocate(count)
+    const at = yield* this.space.allocate(count * clusterSize)
     const fills: Fill[] = []
     const tail = count * clusterSize - start - covered
     if (start > 0) fills.push({ offset: offset - start, length: start, at })

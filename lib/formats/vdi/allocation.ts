@@ -1,10 +1,11 @@
 import { ceilDiv, roundDown } from '../../bytes/align.ts'
+import type { UnitRun } from '../../bytes/unit-map.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { BlockMap } from './block-map.ts'
 import { ENTRY, FREE, ZERO } from './layout.ts'
-import type { Run, Space } from './space.ts'
+import type { Space } from './space.ts'
 import type { WriteBack } from './write-back.ts'
 
 /** Room that one reservation takes for new blocks at most. */
@@ -110,7 +111,7 @@ export class Allocation {
     if (this.map.tables.changedBytes > MOST_CHANGED) yield* this.writeBack.commit()
   }
 
-  private *publish(block: number, run: Run): Io<void> {
+  private *publish(block: number, run: UnitRun): Io<void> {
     let done = 0
     try {
       while (done < run.count) {

@@ -1,5 +1,6 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileEnd } from '../../contracts/file-room.ts'
 import { isVdiskError, type VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -12,12 +13,6 @@ import { ENTRY, FREE, SECTOR, ZERO } from './layout.ts'
 const CACHE = 16 << 20
 /** Bytes read at a time by who walks over all entries. */
 const STRIDE = 256 << 10
-
-/** How far the file reaches; it grows while it is written. */
-export interface FileEnd {
-  /** bytes */
-  readonly end: number
-}
 
 /**
  * From guest offsets to places in the file. [VDIIMAGEBLOCKPOINTER]

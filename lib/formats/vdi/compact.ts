@@ -44,7 +44,7 @@ export function* compact(editor: VdiEditor, most: number): Io<void> {
   for (const { from } of moved) space.free({ first: from, count: 1 })
   const { count } = space
   if (count !== header.fields.blocksAllocated) yield* header.write(store, { blocksAllocated: count })
-  yield* space.trim()
+  yield* space.room.trim()
   yield* settle(store.flush())
 }
 

@@ -56,7 +56,7 @@ export function* writeMap(
 ): Io<void> {
   const { blocks: map, store, space } = editor
   const known = Math.min(blocks, map.header.fields.blockCount)
-  yield* space.reach(mapAt + blocks * ENTRY)
+  yield* space.room.reach(mapAt + blocks * ENTRY)
   const moved = (entry: number): number => (entry < ZERO ? entry - shift : entry)
   for (let first = 0; first < blocks; first += STRIDE) {
     yield* pace.keep()
@@ -114,7 +114,7 @@ function* evacuate(editor: VdiEditor, count: number, readsEnded: () => Io<void>)
     yield* copyBlock(editor, from, to)
     yield* allocation.setEntries(block, block + 1, () => to, noWait)
   }
-  yield* space.reach(map.header.placeOf(count))
+  yield* space.room.reach(map.header.placeOf(count))
   yield* writeBack.commit()
   yield* readsEnded()
 }

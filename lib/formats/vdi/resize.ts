@@ -1,11 +1,11 @@
 import { ceilDiv, roundUp } from '../../bytes/align.ts'
 import { formatSize } from '../../bytes/size.ts'
+import type { UnitRun } from '../../bytes/unit-map.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { VdiEditor } from './editor.ts'
 import { ENTRY, FREE, LIMIT, SECTOR, ZERO } from './layout.ts'
 import { adoptMap, roomForMap, writeMap } from './map-move.ts'
-import type { Run } from './space.ts'
 
 /** Entries per write. */
 const STRIDE = 1 << 16
@@ -89,7 +89,7 @@ function* grow(editor: VdiEditor, { size, parentSize, signal, readsEnded }: Resi
     return
   }
   const place = yield* roomForMap(editor, blockCount, readsEnded)
-  const runs: Run[] = [{ first: 0, count: place.shift }]
+  const runs: UnitRun[] = [{ first: 0, count: place.shift }]
   yield* orGiveBack(editor, runs, function* () {
     const added = header.isFixed ? yield* roomFor(editor, blockCount - first, place.shift) : []
     runs.push(...added)
@@ -100,7 +100,7 @@ function* grow(editor: VdiEditor, { size, parentSize, signal, readsEnded }: Resi
 }
 
 /** If `work` fails, nothing has come to use these blocks. */
-function* orGiveBack(editor: VdiEditor, runs: readonly Run[], work: () => Io<void>): Io<void> {
+function* orGiveBack(editor: VdiEditor, runs: readonly UnitRun[], work: () => Io<void>): Io<void> {
   try {
     yield* work()
   } catch (error) {
@@ -110,15 +110,15 @@ function* orGiveBack(editor: VdiEditor, runs: readonly Run[], work: () => Io<voi
 }
 
 /** Room for `count` more blocks of a fixed image, in numbers from `least` on. */
-function* roomFor({ space }: VdiEditor, count: number, least: number): Io<Run[]> {
-  const runs: Run[] = []
+function* roomFor({ space }: VdiEditor, count: number, least: number): Io<UnitRun[]> {
+  const runs: UnitRun[] = []
   for (let done = 0; done < count; done += runs.at(-1)?.count ?? 0)
     runs.push(yield* space.allocate(count - done, least))
   return runs
 }
 
 /** Blocks from `first` on, one after the other, into runs. */
-function entriesIn(runs: readonly Run[], first: number): (block: number) => number {
+function entriesIn(runs: readonly UnitRun[], first: number): (block: number) => number {
   return (block) => {
     let rest = block - first
     for (const run of runs) {
@@ -136,8 +136,8 @@ function* coverTail({ blocks: map, space }: VdiEditor): Io<void> {
   const entry = used === 0 ? FREE : yield* map.entry(Math.floor(size / blockSize))
   if (entry >= ZERO) return
   const place = map.header.placeOf(entry)
-  yield* space.blank(place + used, Math.min(place + blockSize, space.end) - (place + used))
-  yield* space.reach(place + blockSize)
+  yield* space.room.blank(place + used, Math.min(place + blockSize, space.end) - (place + used))
+  yield* space.room.reach(place + blockSize)
 }
 
 /** Writes entries behind the last block, which nobody reads yet. */
@@ -155,7 +155,7 @@ function* writeEntries(
     for (let i = 0; i < count; i++) view.setUint32(i * ENTRY, entryOf(block + i), true)
     yield* settle(store.write(map.entryPlace(block), new Uint8Array(view.buffer)))
   }
-  space.end = Math.max(space.end, map.entryPlace(end))
+  space.room.end = Math.max(space.end, map.entryPlace(end))
   map.tables.drop(map.entryPlace(first), (end - first) * ENTRY)
 }
 

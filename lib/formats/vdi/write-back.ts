@@ -46,7 +46,7 @@ export class WriteBack {
   }
 
   private *flushNow(): Io<void> {
-    yield* this.space.retire()
+    yield* this.space.room.retire()
     yield* this.roundNow()
     this.space.givenUp.endFlush()
   }

@@ -1,5 +1,6 @@
 import { ceilDiv, roundDown } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { type Io, just, Pace, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -8,7 +9,6 @@ import type { Bat, BatEntry } from './bat.ts'
 import type { Edits, Span } from './edits.ts'
 import type { Geometry } from './geometry.ts'
 import { BAT_ENTRY, BITMAP, LOG_SECTOR, MIB, PAYLOAD, placeOf, setBatEntry, stateOf } from './layout.ts'
-import type { Space } from './space.ts'
 
 /** Room that one reservation takes for new blocks at most. */
 const LARGEST_RUN = 64 << 20
@@ -26,11 +26,11 @@ export class Allocation {
   private readonly bat: Bat
   private readonly geometry: Geometry
   private readonly edits: Edits
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly store: ByteStore
   private readonly bitmapTurns = new Turns()
 
-  constructor(bat: Bat, edits: Edits, space: Space, store: ByteStore) {
+  constructor(bat: Bat, edits: Edits, space: FileRoom, store: ByteStore) {
     this.bat = bat
     this.geometry = bat.geometry
     this.edits = edits

@@ -1,6 +1,7 @@
 import { roundUp } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileEnd } from '../../contracts/file-room.ts'
 import { isVdiskError, type VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore, Segment } from '../../io/store.ts'
@@ -20,12 +21,6 @@ export interface BatEntry {
   readonly state: number
   /** bytes in the file; 0: none */
   readonly place: number
-}
-
-/** How far the file reaches; it grows while it is written. */
-export interface FileEnd {
-  /** bytes */
-  readonly end: number
 }
 
 /**

@@ -1,10 +1,10 @@
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Io } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Allocation } from './allocation.ts'
 import type { Edits } from './edits.ts'
 import type { VhdxParts } from './parts.ts'
 import type { Session } from './session.ts'
-import type { Space } from './space.ts'
 import type { StructureLock } from './structure-lock.ts'
 
 /** An image open for writing, as the operations see it that change more than blocks: links, sizes. */
@@ -15,7 +15,7 @@ export interface VhdxEditor {
   readonly session: Session
   readonly lock: StructureLock
   readonly edits: Edits
-  readonly space: Space
+  readonly space: FileRoom
   readonly allocation: Allocation
   /** Everything so far is durable, but nothing that was given up becomes free: readers may still be on the way there. */
   commit(): Io<void>

@@ -1,5 +1,6 @@
 import { ZERO_GUID } from '../../bytes/guid.ts'
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Identity, MergedMark, ParentLink } from '../../contracts/identity.ts'
 import type { Json, Layer, LinkEditor, Reservation, WritableLayer } from '../../contracts/layer.ts'
 import { throwIfCancelled } from '../../errors.ts'
@@ -15,7 +16,6 @@ import { LogWriter } from './log-writer.ts'
 import type { VhdxParts } from './parts.ts'
 import { resizeImage } from './resize.ts'
 import { Session } from './session.ts'
-import type { Space } from './space.ts'
 import { StructureLock } from './structure-lock.ts'
 import { WriteBack } from './write-back.ts'
 
@@ -91,7 +91,7 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
   readonly links: LinkEditor
   readonly session: Session
   readonly edits: Edits
-  readonly space: Space
+  readonly space: FileRoom
   readonly allocation: Allocation
   readonly lock = new StructureLock()
   private readonly writeBack: WriteBack
@@ -99,7 +99,7 @@ export class WritableVhdxLayer extends VhdxLayer implements WritableLayer, VhdxE
   private readonly leave = (): Io<void> => just(this.lock.leave())
 
   /** @param fileWriteGuid what the headers call this opening of the file */
-  constructor(parts: VhdxParts, space: Space, fileWriteGuid: string) {
+  constructor(parts: VhdxParts, space: FileRoom, fileWriteGuid: string) {
     super(parts)
     const { bat, headers } = parts
     this.space = space

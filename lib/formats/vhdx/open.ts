@@ -1,10 +1,11 @@
 import { roundUp } from '../../bytes/align.ts'
 import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
+import type { FileEnd } from '../../contracts/file-room.ts'
 import type { Image } from '../../contracts/image.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { Bat, type FileEnd } from './bat.ts'
+import { Bat } from './bat.ts'
 import { corrupt, leaveOut, type Reader, spotIn } from './damage.ts'
 import { Geometry } from './geometry.ts'
 import { Headers } from './header.ts'
@@ -16,7 +17,7 @@ import { Metadata } from './metadata.ts'
 import type { VhdxParts } from './parts.ts'
 import { Regions } from './regions.ts'
 import { ReplayedStore, replayOnto } from './replay.ts'
-import { Space } from './space.ts'
+import { surveyRoom } from './space.ts'
 
 /**
  * A log that was left behind is replayed in memory: who reads changes nothing. [2.3.3, note 5]
@@ -41,7 +42,7 @@ export function* openForWriting(image: Image): Io<WritableVhdxLayer> {
   const pendingLog = yield* readPendingLog(image, store, headers)
   if (pendingLog) yield* replay(store, headers, pendingLog, fileWriteGuid)
   const parts = yield* openParts(image, headers, store, { end: yield* settle(store.size()) }, undefined)
-  const space = yield* Space.survey(parts.bat, image)
+  const space = yield* surveyRoom(parts.bat, image)
   parts.bat.space = space
   return new WritableVhdxLayer(parts, space, fileWriteGuid)
 }

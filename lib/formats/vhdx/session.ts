@@ -1,9 +1,9 @@
 import { randomGuid } from '../../bytes/guid.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Identity } from '../../contracts/identity.ts'
 import { type Io, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Headers } from './header.ts'
-import type { Space } from './space.ts'
 
 /**
  * What must be durable before an image changes. [2.2.2]
@@ -15,14 +15,14 @@ import type { Space } from './space.ts'
 export class Session {
   private readonly headers: Headers
   private readonly store: ByteStore
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly turns = new Turns()
   private readonly fileWriteGuid: string
   private readonly dataWriteGuid = randomGuid()
   private begun: 'nothing' | 'metadata' | 'content' = 'nothing'
 
   /** @param fileWriteGuid what the session calls itself; a log that was replayed has it already */
-  constructor(headers: Headers, store: ByteStore, space: Space, fileWriteGuid: string) {
+  constructor(headers: Headers, store: ByteStore, space: FileRoom, fileWriteGuid: string) {
     this.headers = headers
     this.store = store
     this.space = space

@@ -1,9 +1,9 @@
+import type { FileRoom } from '../../contracts/file-room.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import type { Page, TableCache } from '../../io/table-cache.ts'
 import type { RoundState } from './edits.ts'
 import type { LogWriter } from './log-writer.ts'
-import type { Space } from './space.ts'
 
 /**
  * Makes data and tables durable, in an order of which every prefix is a sound image. [2.3]
@@ -21,12 +21,12 @@ export class WriteBack implements RoundState {
   readonly capacity: number
   private readonly store: ByteStore
   private readonly tables: TableCache
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly log: LogWriter
   private readonly turns = new Turns()
   private taken = 0
 
-  constructor(store: ByteStore, tables: TableCache, space: Space, log: LogWriter) {
+  constructor(store: ByteStore, tables: TableCache, space: FileRoom, log: LogWriter) {
     this.store = store
     this.tables = tables
     this.space = space

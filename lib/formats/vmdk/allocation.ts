@@ -1,9 +1,9 @@
 import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { type Io, just, settle, Turns } from '../../io/io.ts'
 import type { GrainTables } from './grain-tables.ts'
 import { ENTRY, GRAIN_ENTRY, SECTOR } from './layout.ts'
-import type { Space } from './space.ts'
 import type { WriteBack } from './write-back.ts'
 
 /** Room that one reservation takes for new grains at most. */
@@ -22,7 +22,7 @@ const nothing = (): Io<void> => just(undefined)
  */
 export class Allocation {
   private readonly tables: GrainTables
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly writeBack: WriteBack
   /** bytes on the disk where the extent begins */
   private readonly start: number
@@ -30,7 +30,7 @@ export class Allocation {
   /** what is left of the room that was taken last for new tables */
   private tableRoom = { at: 0, left: 0 }
 
-  constructor(tables: GrainTables, space: Space, writeBack: WriteBack, start: number) {
+  constructor(tables: GrainTables, space: FileRoom, writeBack: WriteBack, start: number) {
     this.tables = tables
     this.space = space
     this.writeBack = writeBack

@@ -1,5 +1,6 @@
 import type { CheckReport } from '../../contracts/check-report.ts'
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Json, Reservation } from '../../contracts/layer.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
@@ -11,7 +12,6 @@ import type { ExtentFile, ExtentOpening, WritableExtentFile } from './extent-fil
 import { GrainDirectory } from './grain-directory.ts'
 import { GrainTables } from './grain-tables.ts'
 import { SECTOR } from './layout.ts'
-import type { Space } from './space.ts'
 import type { SparseHeader } from './sparse-header.ts'
 import { clearSparse, resizeSparse, type SparseParts } from './sparse-resize.ts'
 import { type Survey, survey } from './survey.ts'
@@ -88,7 +88,7 @@ export class SparseExtent implements ExtentFile {
  * Nothing is written before the first change: a file that was only opened for writing stays as it was, to the byte.
  */
 export class WritableSparseExtent extends SparseExtent implements WritableExtentFile {
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly writeBack: WriteBack
   private readonly allocation: Allocation
   private readonly turns = new Turns()

@@ -1,4 +1,5 @@
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileEnd } from '../../contracts/file-room.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Awaitable, type Io, run, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -13,12 +14,6 @@ import type { SparseHeader } from './sparse-header.ts'
 const CACHE = 16 << 20
 /** Tables that one look at silent grains goes over. */
 const TABLES_PER_LOOK = 256
-
-/** How far the file reaches; it grows while it is written. */
-export interface FileEnd {
-  /** bytes */
-  readonly end: number
-}
 
 /**
  * From offsets of a sparse extent to places in its file. ["Grain Directory and Grain Table"]

@@ -1,17 +1,17 @@
 import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { Allocation } from './allocation.ts'
 import type { GrainDirectory } from './grain-directory.ts'
 import type { GrainTables } from './grain-tables.ts'
 import { ENTRY, GRAIN_ENTRY, SECTOR } from './layout.ts'
-import type { Space } from './space.ts'
 import type { SparseHeader } from './sparse-header.ts'
 import { encodeEntries, type WriteBack } from './write-back.ts'
 
 /** What a change of size works with. */
 export interface SparseParts {
   readonly tables: GrainTables
-  readonly space: Space
+  readonly space: FileRoom
   readonly allocation: Allocation
   readonly writeBack: WriteBack
 }

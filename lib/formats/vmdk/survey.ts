@@ -1,21 +1,25 @@
+import { TWO_32 } from '../../bytes/align.ts'
+import { FileRoom } from '../../contracts/file-room.ts'
 import type { Image } from '../../contracts/image.ts'
-import type { VdiskError } from '../../errors.ts'
+import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import { corrupt, type Spot, unsupported } from './damage.ts'
 import type { GrainTables } from './grain-tables.ts'
 import { ENTRY, SECTOR } from './layout.ts'
-import { Space } from './space.ts'
 import { type TableGroup, TableWalk } from './table-walk.ts'
+
+/** Tables name sectors by 32 bits. */
+const FARTHEST = TWO_32 * SECTOR
 
 /** What a walk over the tables of an extent has found. */
 export interface Survey {
-  readonly space: Space
+  readonly space: FileRoom
   /** tables whose copy says something else: a crash came between the two */
   readonly differing: readonly number[]
 }
 
 /**
- * Finds out what of a file is in use.
+ * Finds out what of a file is in use: one bit for each grain, so 4 MiB of memory for 2 TiB.
  *
  * @throws VdiskError CORRUPT if two grains share a place, or one lies where it cannot: whoever writes there would
  * destroy something; UNSUPPORTED for grains that lie across the borders of others
@@ -24,7 +28,13 @@ export function* survey(tables: GrainTables, { signal }: Pick<Image, 'signal'>):
   const { directory, header, store, file, places } = tables
   if (!directory.own) throw damaged(file, 'its grain directory lies past its end', { at: header.directoryAt })
   if (places.overlap) throw damaged(file, 'two of its tables overlap, or one and the header', {})
-  const space = new Space(store, header.unit, yield* settle(store.size()))
+  const space = new FileRoom(store, {
+    unit: header.unit,
+    end: yield* settle(store.size()),
+    admit: (end) => {
+      if (end > FARTHEST) throw full(store.name)
+    },
+  })
   for (const { sector, length } of places) space.mark(sector * SECTOR, length * SECTOR)
   const walk = new TableWalk(store, directory, new Pace(signal))
   const differing: number[] = []
@@ -35,7 +45,7 @@ export function* survey(tables: GrainTables, { signal }: Pick<Image, 'signal'>):
   return { space, differing }
 }
 
-function markGrains(tables: GrainTables, space: Space, { first, count, own, ownAt }: TableGroup): void {
+function markGrains(tables: GrainTables, space: FileRoom, { first, count, own, ownAt }: TableGroup): void {
   const { header, grains } = tables
   if (ownAt === undefined) throw damagedTable(tables, first)
   if (!own) return
@@ -94,4 +104,13 @@ function damaged(file: string, why: string, spot: Spot): VdiskError {
 function unaligned(file: string, grain: number, spot: Spot): VdiskError {
   const why = `grain ${grain} does not lie on the border of a grain, and vdisk writes no such files`
   return unsupported(file, why, spot, 'It can be read and converted: vdisk convert IMAGE COPY --format vmdk')
+}
+
+function full(file: string): VdiskError {
+  return new VdiskError('NO_SPACE', {
+    message: `Cannot write ${file}: its tables cannot name a place past 2 TiB`,
+    where: { file },
+    advice:
+      'Convert the disk to several files, or to another format: vdisk convert IMAGE COPY --format vmdk -o subformat=twoGbMaxExtentSparse',
+  })
 }

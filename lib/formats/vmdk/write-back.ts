@@ -1,7 +1,7 @@
+import type { FileRoom } from '../../contracts/file-room.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import type { GrainTables } from './grain-tables.ts'
 import { ENTRY, SECTOR } from './layout.ts'
-import type { Space } from './space.ts'
 
 /**
  * Makes grains and tables of one extent durable, in an order of which every prefix is a sound image.
@@ -15,12 +15,12 @@ import type { Space } from './space.ts'
  */
 export class WriteBack {
   private readonly tables: GrainTables
-  private readonly space: Space
+  private readonly space: FileRoom
   private readonly turns = new Turns()
   /** tables whose entries in the directory are new */
   private newTables = new Set<number>()
 
-  constructor(tables: GrainTables, space: Space) {
+  constructor(tables: GrainTables, space: FileRoom) {
     this.tables = tables
     this.space = space
   }
