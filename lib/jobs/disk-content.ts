@@ -23,11 +23,13 @@ function wordOf(identity: Identity | undefined): string {
   return identity ? `${identity.kind} ${identity.value} ${identity.current}` : 'none'
 }
 
-/** Of a parent whose format does not tell whether it was written to, its file must be as it was. */
+/**
+ * The file of a parent must be as it was. Where the identity tells of everybody who writes it may have been moved or linked; but
+ * its content must have the same time, for QEMU merges into an image without a word to whoever it does not know.
+ */
 function stampWord(layer: Layer): string {
-  if (noticesWriters(layer)) return ''
   const { size, modified, changed } = stampOf(layer) ?? {}
-  return `${size} ${modified} ${changed}`
+  return noticesWriters(layer) ? `${size} ${modified}` : `${size} ${modified} ${changed}`
 }
 
 /** Whether the identity of a layer tells of everybody who wrote to it. */

@@ -326,6 +326,22 @@ describeWithPeers(TOOLS, 'with a guard, all of the disk counts as changed when',
   })
 })
 
+describeWithPeers(TOOLS, 'without a guard, all of the disk counts as changed when', () => {
+  test('something was merged into a parent that is a copy, which leaves no other trace than its time', async () => {
+    const qemu = new Qemu(scratchFolder())
+    await (await createDisk(qemu.path('original'), { format: 'qcow2', size: SIZE })).close()
+    await write(qemu.path('original'), 0, 4096)
+    fs.copyFileSync(qemu.path('original'), qemu.path('base'))
+    await (await createDisk(qemu.path('a'), { format: 'qcow2', parent: qemu.path('base') })).close()
+    const token = await enableTracking(qemu.path('a'))
+    qemu.create('other', undefined, {}, ['base', 'qcow2'])
+    qemu.io('other', ['write 3M 64k'])
+    expect((await told(qemu.path('a'), token)).full).toBeUndefined()
+    qemu.img(['commit', '-q', 'other'])
+    expect((await told(qemu.path('a'), token)).full).toBeDefined()
+  })
+})
+
 describeWithPeers(TOOLS, 'QEMU does not go back to a snapshot', () => {
   test('of an image with a guard', async () => {
     const scene = await guarded((qemu) => {
