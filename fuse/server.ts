@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { messageOf, promised, VdiskError } from '../lib/index.ts'
+import { messageOf, promised, throwIfCancelled, VdiskError } from '../lib/index.ts'
 import { ControlSocket } from './control/control.ts'
 import type { ControlTarget, ServedDisk } from './control/control-target.ts'
 import { controlVerbs } from './control/control-verbs.ts'
@@ -67,6 +67,8 @@ export class Server implements ControlTarget {
   private record: MountRecord
   private control: ControlSocket | undefined
   private stops = 0
+  private readonly ending = new AbortController()
+  private readonly lastingWorks = new Set<Promise<unknown>>()
   private readonly ended: Promise<void>
   private settleEnd!: (failure: unknown) => void
 
@@ -142,6 +144,8 @@ export class Server implements ControlTarget {
     this.door.close()
     if (failures.length > 0) await this.door.unmount('lazy').catch(() => {})
     this.save({ state: 'closing' })
+    this.ending.abort()
+    await Promise.allSettled(this.lastingWorks)
     for (const { held } of this.disks) {
       await attempt(() => held.flush())
       await attempt(() => held.close())
@@ -173,6 +177,17 @@ export class Server implements ControlTarget {
       this.log(`${messageOf(error)}. New users are kept out; it ends when the last one is done, or when told again`)
       for (const { held } of this.disks) await this.attemptInside('make the disk durable', held.flush())
       await this.attemptInside('detach', this.door.unmount('lazy'))
+    }
+  }
+
+  async lasting<T>(work: (ending: AbortSignal) => Promise<T>): Promise<T> {
+    throwIfCancelled(this.ending.signal)
+    const done = work(this.ending.signal)
+    this.lastingWorks.add(done)
+    try {
+      return await done
+    } finally {
+      this.lastingWorks.delete(done)
     }
   }
 

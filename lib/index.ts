@@ -4,6 +4,7 @@ export { type Backup, type BackupFormat, FORMATS as BACKUP_FORMATS } from './bac
 export type { Difference } from './backup/check-content.ts'
 export { folderOf as backupFolderOf } from './backup/folder.ts'
 export { type BackupList, listBackups } from './backup/list.ts'
+export { takeSource } from './backup/live-source.ts'
 export { type Restored, type RestoreOptions, restoreBackup } from './backup/restore.ts'
 export { type BackupSource, changesOf, openSource } from './backup/source.ts'
 export { type ComparedSource, type Damage, type Verified, type VerifyOptions, verifyBackups } from './backup/verify.ts'
@@ -64,7 +65,7 @@ export {
   judgeStore,
   MOST_DISK_BYTES,
 } from './jobs/inspect.ts'
-export { finish, type Job, type JobOptions, type Progress } from './jobs/job.ts'
+export { finish, type Job, type JobOptions, type Progress, whileRunning } from './jobs/job.ts'
 export { type MapExtent, type MapOptions, mapDisk } from './jobs/map.ts'
 export { type Merged, mergeImage } from './jobs/merge.ts'
 export { type MergeOptions, type MergePlan, planMerge } from './jobs/merge-plan.ts'

@@ -20,6 +20,7 @@ import {
   toSize,
 } from '../arguments.ts'
 import { type Call, defineCommand, EXIT } from '../command.ts'
+import { backUpMounted, type MomentWish } from '../mounted-backup.ts'
 import { printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
 
@@ -33,6 +34,9 @@ interface BackupArguments extends OpenArguments {
   rate: string | undefined
   check: boolean
   sameDisk: boolean
+  policy: 'wait' | 'drop'
+  memory: string | undefined
+  spill: string | undefined
   option: string[]
 }
 
@@ -46,6 +50,7 @@ export const command = defineCommand<BackupArguments>({
     ['vdisk backup disk.raw --into /backups/disk.qcow2', 'one image that is always the newest state'],
     ['vdisk backup disk.vhdx /backups/disk --rate 50M', 'reads and writes no more than 50 MiB a second'],
     ['vdisk backup disk.vhdx /backups/disk --consumer nightly', 'the name is shown by vdisk track status'],
+    ['vdisk backup disk.vhdx /backups/disk --policy drop', 'while it is mounted, but no write waits for the backup'],
     ['vdisk backups /backups/disk', 'what is there'],
     ['vdisk verify /backups/disk disk.vhdx', 'is it sound, and does it equal the disk?'],
     ['vdisk restore /backups/disk new.vhdx --format vhdx', 'the newest, as an image of its own'],
@@ -73,6 +78,17 @@ export const command = defineCommand<BackupArguments>({
         type: 'boolean',
         default: false,
         describe: 'the folder has backups of this disk under another name',
+      })
+      .option('policy', {
+        type: 'string',
+        choices: ['wait', 'drop'],
+        default: 'wait',
+        describe: 'mounted: where there is no room left for what changes meanwhile, writes wait, or the backup fails',
+      })
+      .option('memory', { type: 'string', describe: 'mounted: room in memory for what changes; default 64M' })
+      .option('spill', {
+        type: 'string',
+        describe: 'mounted: folder with room for more of it; default where the backups are',
       }) as never,
   afterInterrupt: 'Earlier backups are as they were. The same command goes on where this one was.',
   async run({ args, out, signal }) {
@@ -110,19 +126,36 @@ async function backUpImage(
   wish: BackupOptions,
   out: Call<BackupArguments>['out'],
 ): Promise<BackedUp> {
+  const place = into === undefined ? { folder: destination as string } : { into }
+  const mounted = await backUpMounted(image, place, wish, momentOf(args))
+  if (mounted) {
+    const { notes, ...done } = await out.follow(mounted)
+    sayNotes(notes, done.token, image, out)
+    return done
+  }
   const source = await openSource(image, toOpenOptions({ ...args }))
   try {
-    for (const note of source.notes) out.note(printable(note))
-    if (source.token === undefined && source.notes.length === 0) {
-      out.note(
-        `its changes are not tracked, so all of the disk is read each time: vdisk track enable ${printable(image)}`,
-      )
-    }
+    sayNotes(source.notes, source.token, image, out)
     const job = into === undefined ? backUp(source, destination as string, wish) : backUpInto(source, into, wish)
     return await out.follow(job)
   } finally {
     await source.close()
   }
+}
+
+function momentOf({ policy, memory, spill }: Pick<BackupArguments, 'policy' | 'memory' | 'spill'>): MomentWish {
+  return { policy, memory: memory === undefined ? undefined : toSize(memory, '--memory'), spill }
+}
+
+function sayNotes(
+  notes: readonly string[],
+  token: string | undefined,
+  image: string,
+  out: Call<BackupArguments>['out'],
+): void {
+  for (const note of notes) out.note(printable(note))
+  if (token !== undefined || notes.length > 0) return
+  out.note(`its changes are not tracked, so all of the disk is read each time: vdisk track enable ${printable(image)}`)
 }
 
 function tell(done: BackedUp, { args, out }: Call<BackupArguments>): void {

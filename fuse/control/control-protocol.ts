@@ -7,7 +7,7 @@ import type { Fault } from '../fault.ts'
  */
 
 /** What can be asked. */
-export const VERBS = ['info', 'status', 'partitions', 'map', 'resize', 'track', 'flush', 'unmount'] as const
+export const VERBS = ['info', 'status', 'partitions', 'map', 'resize', 'track', 'backup', 'flush', 'unmount'] as const
 export type ControlVerb = (typeof VERBS)[number]
 
 export interface ControlRequest {

@@ -16,6 +16,8 @@ export interface ControlTarget {
   readonly disks: readonly ServedDisk[]
   /** Everything about the mount that is the same for all its disks. */
   about(): object
+  /** Does something that lasts, with disks of the mount: it is told to end before they are closed, and waited for. */
+  lasting<T>(work: (ending: AbortSignal) => Promise<T>): Promise<T>
   /**
    * Unmounts.
    *
@@ -45,4 +47,16 @@ export function numberIn(request: ControlRequest, name: string): number | undefi
   const value = request[name]
   if (value === undefined || Number.isSafeInteger(value)) return value as number | undefined
   throw notUnderstood(`"${name}" must be a whole number`)
+}
+
+/** The file that takes what is written to a disk. */
+export function writtenFile({ mounted }: ServedDisk): string {
+  return mounted.overlay ?? mounted.image
+}
+
+/** A text among the arguments. @throws VdiskError UNSUPPORTED if it is something else */
+export function textIn(request: ControlRequest, name: string): string | undefined {
+  const value = request[name]
+  if (value === undefined || typeof value === 'string') return value
+  throw notUnderstood(`"${name}" must be a text`)
 }

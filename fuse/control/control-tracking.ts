@@ -12,7 +12,15 @@ import {
   VdiskError,
 } from '../../lib/index.ts'
 import { type ControlRequest, notUnderstood } from './control-protocol.ts'
-import { type ControlTarget, diskOf, MOST_RUNS, numberIn, type ServedDisk } from './control-target.ts'
+import {
+  type ControlTarget,
+  diskOf,
+  MOST_RUNS,
+  numberIn,
+  type ServedDisk,
+  textIn,
+  writtenFile,
+} from './control-target.ts'
 
 type Action = (served: ServedDisk, request: ControlRequest) => Promise<object>
 
@@ -85,15 +93,4 @@ function mapOf(served: ServedDisk): ChangeMap {
     where: { file },
     advice: `Begin with: vdisk track enable ${file}`,
   })
-}
-
-/** The file that takes what is written to the disk. */
-function writtenFile({ mounted }: ServedDisk): string {
-  return mounted.overlay ?? mounted.image
-}
-
-function textIn(request: ControlRequest, name: string): string | undefined {
-  const value = request[name]
-  if (value === undefined || typeof value === 'string') return value
-  throw notUnderstood(`"${name}" must be a text`)
 }

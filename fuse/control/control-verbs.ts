@@ -11,13 +11,24 @@ import {
   VdiskError,
 } from '../../lib/index.ts'
 import type { ControlHandler } from './control.ts'
+import { backup } from './control-backup.ts'
 import { type ControlRequest, type ControlVerb, notUnderstood } from './control-protocol.ts'
 import { type ControlTarget, diskOf, MOST_RUNS, numberIn } from './control-target.ts'
 import { track } from './control-tracking.ts'
 
 type Verb = (target: ControlTarget, ...asked: Parameters<ControlHandler>) => Promise<object>
 
-const HANDLERS: Readonly<Record<ControlVerb, Verb>> = { info, status, partitions, map, resize, track, flush, unmount }
+const HANDLERS: Readonly<Record<ControlVerb, Verb>> = {
+  info,
+  status,
+  partitions,
+  map,
+  resize,
+  track,
+  backup,
+  flush,
+  unmount,
+}
 
 /** Answers what is asked about a mount. */
 export function controlVerbs(target: ControlTarget): ControlHandler {

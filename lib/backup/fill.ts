@@ -77,6 +77,8 @@ export async function* fillLayer(options: FillOptions): Job<Filled> {
           throwIfCancelled(signal)
           const end = Math.min(run.end, first + PIECE / GRANULE)
           const next = await promised(filler.copy(section, first, run.end, end))
+          // At once: who changes a disk in use may be waiting for it.
+          source.release?.(first * GRANULE, (next - first) * GRANULE)
           await options.throttle.spend(filler.takeSpent(), signal)
           progress += Math.min(next * GRANULE, source.device.size) - first * GRANULE
           first = next
