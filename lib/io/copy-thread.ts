@@ -24,8 +24,9 @@ export interface CopyAnswer {
 /**
  * A thread of this process that copies between open files, one order after the other.
  *
- * The thread pool takes one system call at a time, and 0.1 ms to change hands; here a whole order is done in pieces
- * that stay in the cache of one processor. Together with the caller's own thread, that keeps two processors copying.
+ * It is for what the kernel cannot copy itself: it leaves out zeros, and joins any two files. The thread pool takes one system
+ * call at a time, and 0.1 ms to change hands; here a whole order is done in pieces that stay in the cache of one processor.
+ * Together with the caller's own thread, that keeps two processors copying.
  */
 export class CopyThread {
   private static only: CopyThread | undefined

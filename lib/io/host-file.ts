@@ -31,7 +31,7 @@ const SLOW = 20
 /** For so many milliseconds afterwards all writes go to the pool, where others are served meanwhile. */
 const CROWDED = 2000
 
-/** From this length on a copy between files goes to the thread for it; the way there and back takes some 0.05 ms. */
+/** From this length on a copy between files is done on another thread; the way there and back takes some 0.1 ms. */
 const HANDED_OVER = 1 << 20
 
 /** A file system whose files are nothing but page cache: there is no medium to wait for, and it refuses not to wait. [statfs(2)] */
@@ -255,6 +255,10 @@ export class HostFile implements FileStore {
     return stat.blocks === undefined ? stat.size : stat.blocks * 512
   }
 
+  /**
+   * The kernel copies where it can: it moves each byte once, where a thread reads and writes it, and takes a seventh less
+   * of the processors' time. It cannot leave out zeros, and not every pair of file systems can be joined.
+   */
   async copyFrom(
     source: ByteStore,
     from: number,
@@ -264,13 +268,15 @@ export class HostFile implements FileStore {
   ): Promise<number | undefined> {
     if (!(source instanceof HostFile)) return undefined
     const copy = { from: { fd: source.fd, store: source }, to: { fd: this.fd, store: this }, fromAt: from, at, length }
-    if (sparse || (!this.defer && length >= HANDED_OVER && !this.sharesRoom())) {
-      return this.defer ? undefined : await copyByThread(copy, sparse)
+    if (!sparse) {
+      const here = !this.defer && length < (this.sharesRoom() ? LONG.write : HANDED_OVER)
+      const copied = await copyByKernel(copy, here)
+      if (copied !== undefined) return copied
     }
-    return await copyByKernel(copy, !this.defer && length < LONG.write)
+    return this.defer || (!sparse && length < HANDED_OVER) ? undefined : await copyByThread(copy, sparse)
   }
 
-  /** Whether a copy by the kernel may take no time and no room here: then it is better than any other. */
+  /** Whether a copy by the kernel may take no time and no room here: then it is not worth the way to a thread. */
   private sharesRoom(): boolean {
     this.type ??= typeOf(this.fd)
     return this.type === 0 || SHARING.has(this.type)

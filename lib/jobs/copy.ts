@@ -12,8 +12,8 @@ const PORTION = 4 << 20
 /** Lanes that read and write here: while one writes, the other reads. */
 const BY_HAND = 2
 /**
- * Lanes that have files copied, besides one that copies here: one portion is under way, and the next is waiting. What
- * this thread copies meanwhile it does in pieces that stay in the cache of its processor.
+ * Lanes that have files copied, besides one that copies here: while one portion is on its way back, the next is under way.
+ * What this thread copies meanwhile it does in pieces that stay in the cache of its processor.
  */
 const HANDED_OVER = 2
 const OWN_PIECE = 512 << 10

@@ -332,6 +332,22 @@ describe.skipIf(!native)(
       for (const file of [from, to]) file.close()
     })
 
+    test('a long copy is made beside this thread: by the kernel, or where that cannot join the files by the thread that copies', async () => {
+      const [from, to] = [makeFile(POOLED), makeFile()]
+      const thread = vi.spyOn(CopyThread.get(), 'copy')
+      const here = vi.spyOn(calls, 'copyFileRange')
+      expect(await to.copyFrom(from, 0, 0, POOLED)).toBe(POOLED)
+      expect(thread).not.toHaveBeenCalled()
+      const kernel = vi.spyOn(calls, 'copyFileRangeLater').mockResolvedValue(-ERRNO.EXDEV)
+      here.mockReturnValue(-ERRNO.EXDEV)
+      expect(await to.copyFrom(from, 0, POOLED, POOLED)).toBe(POOLED)
+      expect(kernel.mock.calls.length + here.mock.calls.length).toBeGreaterThan(0)
+      expect(thread).toHaveBeenCalledTimes(1)
+      const whole = fs.readFileSync(from.name)
+      expect(fs.readFileSync(to.name).equals(Buffer.concat([whole, whole]))).toBe(true)
+      for (const file of [from, to]) file.close()
+    })
+
     test('room that cannot be given back is overwritten with zeros', async () => {
       const file = makeFile()
       vi.spyOn(calls, 'fallocate').mockResolvedValue(-ERRNO.EIO)
