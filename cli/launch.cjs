@@ -4,9 +4,10 @@ const fs = require('node:fs')
 const Module = require('node:module')
 const vm = require('node:vm')
 
+// The bundle is made of ASCII alone, so that nothing has to be decoded.
 const filename = require.resolve('./vdisk.js')
 const cache = `${filename}.cache`
-const script = new vm.Script(Module.wrap(fs.readFileSync(filename, 'utf8')), {
+const script = new vm.Script(Module.wrap(fs.readFileSync(filename, 'latin1')), {
   filename,
   cachedData: fs.existsSync(cache) ? fs.readFileSync(cache) : undefined,
   importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,

@@ -52,6 +52,8 @@ export async function build({ measured = false } = {}) {
     minifySyntax: !measured,
     plugins: [plainWidth],
     legalComments: 'none',
+    // What starts the bundle reads it without decoding (cli/launch.cjs).
+    charset: 'ascii',
     logLevel: 'warning',
   })
   // Bundled code is CommonJS: V8 can keep that compiled, and Node has less to do before it runs.

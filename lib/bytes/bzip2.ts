@@ -15,12 +15,8 @@ const LONGEST_CODE = 20
 const RUN_A = 0
 const RUN_B = 1
 
-/** CRC-32, polynomial 0x04C11DB7, highest bit first. */
-const CRC_TABLE = Int32Array.from({ length: 256 }, (_, byte) => {
-  let crc = byte << 24
-  for (let bit = 0; bit < 8; bit++) crc = crc < 0 ? (crc << 1) ^ 0x04c11db7 : crc << 1
-  return crc
-})
+/** Made when first needed: most programs never see bzip2. */
+let crcTable: Int32Array | undefined
 
 export function isBzip2(head: Uint8Array): boolean {
   const [level = 0] = head.subarray(3)
@@ -292,8 +288,18 @@ function unpackRuns(sorted: Uint32Array, origin: number, length: number, output:
   }
 }
 
+/** CRC-32, polynomial 0x04C11DB7, highest bit first. */
 function crcOf(bytes: Uint8Array): number {
+  crcTable ??= makeCrcTable()
   let crc = -1
-  for (const byte of bytes) crc = (crc << 8) ^ (CRC_TABLE[(crc >>> 24) ^ byte] as number)
+  for (const byte of bytes) crc = (crc << 8) ^ (crcTable[(crc >>> 24) ^ byte] as number)
   return ~crc
+}
+
+function makeCrcTable(): Int32Array {
+  return Int32Array.from({ length: 256 }, (_, byte) => {
+    let crc = byte << 24
+    for (let bit = 0; bit < 8; bit++) crc = crc < 0 ? (crc << 1) ^ 0x04c11db7 : crc << 1
+    return crc
+  })
 }

@@ -7,7 +7,8 @@ const ZERO_BLOCK = Buffer.alloc(BLOCK)
 type Tables = readonly [Uint32Array, Uint32Array, Uint32Array, Uint32Array]
 
 const BYTES = byteTables()
-const ZEROS = zeroTables()
+/** Made when first needed: most programs never come across a block of zeros. */
+let zeros: Tables | undefined
 
 /**
  * The checksum of `bytes`, or of a longer run when continued from the value before.
@@ -25,7 +26,8 @@ export function crc32c(bytes: Uint8Array, seed = 0): number {
   const words = bytes.length - (bytes.length % 4)
   while (i < words) {
     if (i < whole && ZERO_BLOCK.compare(bytes, i, i + BLOCK) === 0) {
-      crc = after(ZEROS, crc)
+      zeros ??= zeroTables()
+      crc = after(zeros, crc)
       i += BLOCK
       continue
     }
