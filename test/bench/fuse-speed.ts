@@ -4,7 +4,15 @@ import { forget } from './fio.ts'
 import { makeChain, makeChainTwice } from './fuse-images.ts'
 import { type Conditions, randomReadsDeep, readingUses, type Use, uses } from './fuse-rows.ts'
 import { benchFolder, compareRates, interleave, report, vdisk } from './harness.ts'
-import { call, type MountedDisk, mountByLibvhdi, mountByQemu, mountByVdisk, mountKnows } from './mounted.ts'
+import {
+  call,
+  LIBYAL_TOOLS,
+  type MountedDisk,
+  mountByLibyal,
+  mountByQemu,
+  mountByVdisk,
+  mountKnows,
+} from './mounted.ts'
 
 /** Rows that were asked for, by their names. */
 export type Picked = (id: string) => boolean
@@ -48,40 +56,30 @@ export async function cold(picked: Picked, conditions: Conditions): Promise<void
   })
 }
 
-/** A dynamic VHDX beside libvhdi, which only reads. */
-export const vhdx = besideLibvhdi('vhdx')
-
-/** A dynamic VHD beside it. */
-export const vhd = besideLibvhdi('vhd')
-
-function besideLibvhdi(format: 'vhdx' | 'vhd'): (picked: Picked, conditions: Conditions) => Promise<void> {
-  return async (picked, conditions) => {
-    const chosen = readingUses.filter(({ id }) => picked(`${format}/${id}`))
-    if (chosen.length > 0) await compareWithLibvhdi(format, chosen, conditions)
-  }
-}
-
-async function compareWithLibvhdi(
-  format: 'vhdx' | 'vhd',
-  chosen: readonly Use[],
+/** One image of a format, as convert makes it, beside the tool of libyal for it. */
+export async function besideLibyal(
+  format: keyof typeof LIBYAL_TOOLS,
+  picked: Picked,
   conditions: Conditions,
 ): Promise<void> {
+  const chosen = readingUses.filter(({ id }) => picked(`${format}/${id}`))
+  if (chosen.length === 0) return
   await inFolder('memory', async (folder) => {
     const top = await makeChain(path.join(folder, 'chain'), 1)
-    const [source, ours, peers] = ['source', 'ours', 'peers'].map((name) => path.join(folder, `${name}.${format}`)) as [
-      string,
-      string,
-      string,
-    ]
+    // Of the same name on both sides: a VMDK names itself, and libvmdk follows that.
+    const [source, ours, peers] = ['source', 'ours', 'peers'].map((side) => {
+      fs.mkdirSync(path.join(folder, side))
+      return path.join(folder, side, `disk.${format}`)
+    }) as [string, string, string]
     call([...vdisk, 'convert', '-q', path.join(folder, 'chain', top), source, '--format', format])
     for (const side of [ours, peers]) fs.copyFileSync(source, side)
-    for (const used of ['chain', `source.${format}`]) fs.rmSync(path.join(folder, used), { recursive: true })
+    for (const used of ['chain', 'source']) fs.rmSync(path.join(folder, used), { recursive: true })
     await mounted({
       vdisk: () => mountByVdisk(ours),
-      peer: () => mountByLibvhdi(peers),
+      peer: () => mountByLibyal(peers, format),
     })(async ({ vdisk, peer }) => {
       for (const use of chosen)
-        await compareUse(`${format.toUpperCase()}: ${use.what}`, use, vdisk, peer, 1, conditions)
+        await compareUse(`${format} beside ${LIBYAL_TOOLS[format]}: ${use.what}`, use, vdisk, peer, 1, conditions)
     })
   })
 }

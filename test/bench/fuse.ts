@@ -6,36 +6,45 @@ import { parseArgs } from 'node:util'
 import { ENGINES, type Engine } from './fio.ts'
 import { memory, start } from './fuse-limits.ts'
 import type { Conditions } from './fuse-rows.ts'
-import { chain, cold, type Picked, portable, vhd, vhdx } from './fuse-speed.ts'
+import { besideLibyal, chain, cold, type Picked, portable } from './fuse-speed.ts'
 import { tracked } from './fuse-tracked.ts'
 import { printTable, rows } from './harness.ts'
+import { LIBYAL_TOOLS } from './mounted.ts'
+
+interface Group {
+  readonly peers: readonly string[]
+  run(picked: Picked, given: Conditions): Promise<void>
+}
 
 /**
- * Mounted disks, beside those of qemu-storage-daemon and vhdimount, in one run.
+ * Mounted disks, beside those of qemu-storage-daemon and the tools of libyal, in one run.
  *
  * Both sides are mounted at the same time and asked in turns, by the same fio job with the same places; medians count.
  * Each side has its own copy of the image, in memory (all of it is in the page cache on both sides) unless the row says
  * otherwise. fio asks with direct=1, past the kernel's cache of the mount, since a server is measured; dd asks as users
  * do, and the kernel's cache of the mount is empty before. Each server runs with its defaults.
  */
-const GROUPS: Record<string, { peers: readonly string[]; run: (picked: Picked, given: Conditions) => Promise<void> }> =
-  {
-    single: { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('single', 1, picked, given) },
-    'chain-4': { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('chain-4', 4, picked, given) },
-    'chain-8': { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('chain-8', 8, picked, given) },
-    cold: { peers: ['qemu-storage-daemon'], run: cold },
-    vhdx: { peers: ['vhdimount'], run: vhdx },
-    vhd: { peers: ['vhdimount'], run: vhd },
-    tracked: { peers: [], run: tracked },
-    'fuse-native': { peers: [], run: portable },
-    start: { peers: [], run: async (picked, given) => (picked('start') ? start(given) : undefined) },
-    memory: { peers: [], run: async (picked, given) => (picked('memory') ? memory(given) : undefined) },
-  }
+const GROUPS: Record<string, Group> = {
+  single: { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('single', 1, picked, given) },
+  'chain-4': { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('chain-4', 4, picked, given) },
+  'chain-8': { peers: ['qemu-storage-daemon'], run: (picked, given) => chain('chain-8', 8, picked, given) },
+  cold: { peers: ['qemu-storage-daemon'], run: cold },
+  vhdx: readByLibyal('vhdx'),
+  vhd: readByLibyal('vhd'),
+  vmdk: readByLibyal('vmdk'),
+  qcow2: readByLibyal('qcow2'),
+  tracked: { peers: [], run: tracked },
+  'fuse-native': { peers: [], run: portable },
+  start: { peers: [], run: async (picked, given) => (picked('start') ? start(given) : undefined) },
+  memory: { peers: [], run: async (picked, given) => (picked('memory') ? memory(given) : undefined) },
+}
 
 const PACKAGES: Record<string, string> = {
   fio: 'fio',
   'qemu-storage-daemon': 'qemu-system-common',
   vhdimount: 'libvhdi-utils',
+  vmdkmount: 'libvmdk-utils',
+  qcowmount: 'libqcow-utils',
 }
 
 const USAGE = `npm run bench:fuse -- [ROW ...] [--rounds N] [--seconds S] [--engine ${ENGINES.join('|')}] [--full]
@@ -85,6 +94,10 @@ try {
 }
 printTable()
 process.exitCode = rows.every(({ reached }) => reached) ? 0 : 1
+
+function readByLibyal(format: keyof typeof LIBYAL_TOOLS): Group {
+  return { peers: [LIBYAL_TOOLS[format]], run: (picked, given) => besideLibyal(format, picked, given) }
+}
 
 /** What the figures depend on. */
 function describeMachine(): void {

@@ -50,13 +50,16 @@ export function mountByQemu(image: string): MountedDisk {
   }
 }
 
-/** libvhdi shows each layer as a file, base first. */
-export function mountByLibvhdi(image: string): MountedDisk {
+/** Tools that mount images of a format, each by a library of libyal. They only read. */
+export const LIBYAL_TOOLS = { vhd: 'vhdimount', vhdx: 'vhdimount', vmdk: 'vmdkmount', qcow2: 'qcowmount' } as const
+
+/** They show each layer as a file with a number, base first: `vhdi1`, `vhdi2`. */
+export function mountByLibyal(image: string, format: keyof typeof LIBYAL_TOOLS): MountedDisk {
   const mountpoint = fs.mkdtempSync(`${image}-mnt-`)
-  call(['vhdimount', image, mountpoint])
+  call([LIBYAL_TOOLS[format], image, mountpoint])
   const layers = fs.readdirSync(mountpoint)
   return {
-    file: path.join(mountpoint, `vhdi${layers.length}`),
+    file: path.join(mountpoint, (layers[0] as string).replace(/\d+$/, `${layers.length}`)),
     pid: 0,
     end() {
       call(['umount', mountpoint])
