@@ -13,8 +13,8 @@ import { ensurePackages, root } from './prepare.mjs'
 const READS_STRANGERS = 98
 const REST = 92
 
-const formatTests = (name) => [
-  `test/lib/formats/${name}`,
+/** What every driver is put through besides its own tests. */
+const DRIVER_TESTS = [
   'test/lib/formats/cancelling',
   'test/lib/formats/clear',
   'test/lib/formats/reuse',
@@ -22,12 +22,43 @@ const formatTests = (name) => [
   'test/lib/chain/linkage',
 ]
 
+/** A format's room. @param tests its own, by the beginnings of their names */
+const format = (name, goal, ...tests) => ({
+  name: `lib/formats/${name}`,
+  files: new RegExp(`^lib/formats/${name}/`),
+  goal,
+  tests: [...tests, ...DRIVER_TESTS],
+})
+
+const LEGACY_TESTS = ['test/lib/formats/legacy', 'test/interop/legacy-formats', 'test/hostile/formats']
+
 /** A file belongs to the first room that has it. */
 const ROOMS = [
   { name: 'lib/bytes', files: /^lib\/bytes\//, goal: READS_STRANGERS, tests: ['test/lib/bytes'] },
-  { name: 'lib/formats/qcow2', files: /^lib\/formats\/qcow2\//, goal: READS_STRANGERS, tests: formatTests('qcow2') },
-  { name: 'lib/formats/vhdx', files: /^lib\/formats\/vhdx\//, goal: READS_STRANGERS, tests: formatTests('vhdx') },
-  { name: 'lib/formats/raw', files: /^lib\/formats\/raw\//, goal: READS_STRANGERS, tests: formatTests('raw') },
+  format('qcow2', READS_STRANGERS, 'test/lib/formats/qcow2'),
+  format('vhdx', READS_STRANGERS, 'test/lib/formats/vhdx'),
+  format('raw', READS_STRANGERS, 'test/lib/formats/raw'),
+  format('vdi', READS_STRANGERS, 'test/lib/formats/vdi', 'test/interop/vdi'),
+  format(
+    'vhd',
+    READS_STRANGERS,
+    'test/lib/formats/vhd.',
+    'test/lib/formats/vhd/',
+    'test/interop/vhd.',
+    'test/interop/vhd-',
+  ),
+  format('vmdk', READS_STRANGERS, 'test/lib/formats/vmdk', 'test/interop/vmdk'),
+  format('parallels', READS_STRANGERS, 'test/lib/formats/parallels', 'test/interop/parallels'),
+  ...['qcow', 'qed', 'bochs', 'cloop'].map((name) => format(name, REST, ...LEGACY_TESTS)),
+  format('dmg', REST, 'test/lib/formats/dmg'),
+  ...['sparseimage', 'sparsebundle', 'asif'].map((name) => format(name, REST, 'test/lib/formats/apple')),
+  { name: 'lib/containers', files: /^lib\/containers\//, goal: REST, tests: ['test/lib/containers', 'test/lib/bytes'] },
+  {
+    name: 'lib/tracking',
+    files: /^lib\/tracking\//,
+    goal: REST,
+    tests: ['test/lib/tracking', 'test/lib/jobs/tracking', 'test/crash'],
+  },
   { name: 'lib/partitions', files: /^lib\/partitions\//, goal: READS_STRANGERS, tests: ['test/lib/partitions'] },
   {
     name: 'opening',
