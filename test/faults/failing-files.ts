@@ -49,6 +49,9 @@ export const FAILURES: Readonly<Record<CallKind, readonly string[]>> = {
   close: ['EIO'],
 }
 
+/** Kinds of calls that change no file and no name. */
+const LOOKING: ReadonlySet<CallKind> = new Set(['open', 'look', 'list', 'read', 'flush', 'flush folder', 'close'])
+
 export interface Call {
   readonly kind: CallKind
   readonly file: string
@@ -82,6 +85,7 @@ export class FailingFiles implements Files {
   /** calls that failed, with what was said */
   readonly fired: (Call & { readonly error: VdiskError })[] = []
   private readonly inner: MemoryMachine
+  private made = false
   private readonly answer: (call: Call, index: number) => string | undefined
 
   /** @param answer what the system says to a call, by its number from 0; undefined: it does it */
@@ -97,6 +101,7 @@ export class FailingFiles implements Files {
       const code = failure === 'ENOSPC' && !options.create ? 'EIO' : failure
       throw this.fail('open', file, openError(file, systemError(code), options))
     }
+    if (options.create) this.made = true
     return failingStore(this.inner.open(file, options), this, options.durable ?? true)
   }
 
@@ -142,6 +147,11 @@ export class FailingFiles implements Files {
   flushFolder(folder: string): void {
     this.named('flush folder', 'flush the folder', folder)
     this.inner.flushFolder()
+  }
+
+  /** Whether anything may be otherwise than before: a call that changes something was asked for, if only to fail. */
+  get mayHaveChanged(): boolean {
+    return this.calls.some(({ kind }) => !LOOKING.has(kind)) || this.made
   }
 
   /** Counts a call. @returns the answer that it fails with, if it does */

@@ -62,6 +62,9 @@ export const merges: readonly ScriptedJob[] = [
   merging('VHDX into qcow2', { chain: ['base.qcow2', 'top.vhdx'] }),
   merging('VDI, whose links are in records, into raw', { chain: ['base.raw', 'top.vdi'], delete: true }),
   merging('VDI from the middle', { chain: ['base.vdi', 'a.vdi', 'top.vdi'], merged: 'a.vdi' }),
+  merging('VHD into VHD', { chain: ['base.vhd', 'top.vhd'] }),
+  merging('VMDK into VMDK, and the file removed', { chain: ['base.vmdk', 'top.vmdk'], delete: true }),
+  merging('VMDK from the middle', { chain: ['base.vmdk', 'a.vmdk', 'b.vmdk', 'top.vmdk'], merged: 'a.vmdk' }),
   merging('a larger disk', { chain: ['base.qcow2', 'top.qcow2'], resizeBy: 40 << 10 }),
   merging('a smaller disk', { chain: ['base.qcow2', 'top.qcow2'], resizeBy: -(40 << 10) }),
   merging('a smaller disk into raw', { chain: ['base.raw', 'top.qcow2'], resizeBy: -(40 << 10) }),
@@ -80,7 +83,7 @@ export const merges: readonly ScriptedJob[] = [
   }),
 ]
 
-function relinking(format: 'qcow2' | 'vhdx' | 'vdi'): ScriptedJob {
+function relinking(format: 'qcow2' | 'vhdx' | 'vdi' | 'vhd' | 'vmdk'): ScriptedJob {
   const [base, moved, child] = [`base.${format}`, `moved.${format}`, `child.${format}`]
   return {
     name: `relink: ${format}`,
@@ -95,7 +98,7 @@ function relinking(format: 'qcow2' | 'vhdx' | 'vdi'): ScriptedJob {
   }
 }
 
-export const relinks: readonly ScriptedJob[] = [relinking('qcow2'), relinking('vhdx'), relinking('vdi')]
+export const relinks: readonly ScriptedJob[] = (['qcow2', 'vhdx', 'vdi', 'vhd', 'vmdk'] as const).map(relinking)
 
 function resizing(image: string, by: number, base?: string): ScriptedJob {
   const size = Math.max(largestOf([image]), base === undefined ? 0 : largestOf([base])) + by
@@ -110,8 +113,9 @@ function resizing(image: string, by: number, base?: string): ScriptedJob {
 }
 
 export const resizes: readonly ScriptedJob[] = [
-  ...['disk.raw', 'disk.qcow2', 'disk.vhdx'].flatMap((image) => {
-    const unit = formatOf(image) === 'vhdx' ? 512 << 10 : 100 << 10
+  ...['raw', 'qcow2', 'vhdx', 'vdi', 'vhd', 'vmdk', 'parallels'].flatMap((format) => {
+    const image = `disk.${format}`
+    const unit = format === 'vhdx' ? 512 << 10 : 100 << 10
     return [resizing(image, unit), resizing(image, -unit)]
   }),
   // More tables than there is room for beside the others.
@@ -150,6 +154,10 @@ export const layers: readonly ScriptedJob[] = [
   layering('base.raw', 'qcow2'),
   layering('base.qcow2', 'qcow2'),
   layering('base.vhdx', 'vhdx'),
+  layering('base.raw', 'vdi'),
+  layering('base.vhd', 'vhd'),
+  layering('base.vmdk', 'vmdk'),
   emptying(['base.raw', 'top.qcow2']),
   emptying(['base.vhdx', 'top.vhdx']),
+  emptying(['base.vmdk', 'top.vmdk']),
 ]

@@ -51,6 +51,18 @@ export const creations: readonly ScriptedJob[] = [
   creating('VHDX, fixed', 'new.vhdx', { options: { block_size: '1M', subformat: 'fixed' } }),
   creating('VHDX over qcow2', 'new.vhdx', { base: 'base.qcow2' }),
   creating('VHDX in place of another', 'new.vhdx', { replace: true }),
+  creating('VDI', 'new.vdi'),
+  creating('VDI over raw', 'new.vdi', { base: 'base.raw' }),
+  creating('VHD', 'new.vhd'),
+  creating('VHD, fixed', 'new.vhd', { options: { subformat: 'fixed' } }),
+  creating('VHD over VHD', 'new.vhd', { base: 'base.vhd' }),
+  creating('VMDK', 'new.vmdk'),
+  creating('VMDK over VMDK', 'new.vmdk', { base: 'base.vmdk' }),
+  creating('VMDK in pieces', 'new.vmdk', {
+    options: { subformat: 'twoGbMaxExtentSparse', grain_size: '4K', extent_size: '64K' },
+  }),
+  creating('VMDK, flat', 'new.vmdk', { options: { subformat: 'monolithicFlat' } }),
+  creating('Parallels', 'new.parallels'),
 ]
 
 /** Converting one image into another, which may be there already. */
@@ -92,6 +104,12 @@ export const conversions: readonly ScriptedJob[] = [
   converting('VHDX to VHDX', 'a.vhdx', 'b.vhdx'),
   converting('raw to qcow2, compressed by zlib', 'a.raw', 'b.qcow2', { compress: 'zlib' }),
   converting('qcow2 to qcow2, compressed by zstd', 'a.qcow2', 'b.qcow2', { compress: 'zstd' }),
+  converting('raw to VDI', 'a.raw', 'b.vdi'),
+  converting('VDI to VHD', 'a.vdi', 'b.vhd'),
+  converting('VHD to VMDK', 'a.vhd', 'b.vmdk'),
+  converting('raw to VMDK, compressed', 'a.raw', 'b.vmdk', { options: { subformat: 'streamOptimized' } }),
+  converting('VMDK to Parallels', 'a.vmdk', 'b.parallels'),
+  converting('Parallels to raw', 'a.parallels', 'b.raw'),
   converting('in place of another', 'a.qcow2', 'b.raw', { replace: true }),
   converting('what differs from a parent', 'a.raw', 'b.qcow2', { parent: 'base.qcow2' }),
 ]

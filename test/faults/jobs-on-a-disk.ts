@@ -186,4 +186,14 @@ export const histories: readonly ScriptedJob[] = [
   living('qcow2 over raw', 'disk.qcow2', {}, 'base.raw'),
   living('VHDX', 'disk.vhdx'),
   living('VHDX over qcow2', 'disk.vhdx', {}, 'base.qcow2'),
+  living('VHD', 'disk.vhd'),
+  living('VHD over VHD', 'disk.vhd', {}, 'base.vhd'),
+  living('VMDK', 'disk.vmdk'),
+  living('VMDK in pieces', 'disk.vmdk', {
+    options: { subformat: 'twoGbMaxExtentSparse', grain_size: '4K', extent_size: '64K' },
+  }),
+  living('VMDK over VMDK', 'disk.vmdk', {}, 'base.vmdk'),
+  living('VDI', 'disk.vdi'),
+  living('VDI over raw', 'disk.vdi', {}, 'base.raw'),
+  living('Parallels', 'disk.parallels'),
 ]

@@ -42,7 +42,7 @@ export interface ScriptedJob {
   readonly watched: readonly string[]
   /** the image that is written step by step: it may hold anything of what was asked since the last flush */
   readonly witnessed?: string
-  /** it changes nothing, so its faults need not be looked for on the medium */
+  /** it changes nothing */
   readonly reads?: boolean
 }
 
@@ -58,6 +58,9 @@ export const SHAPE: Readonly<Record<string, { readonly size: number; readonly op
   qcow2: { size: 160 << 10, options: { cluster_size: '1K' } },
   vhdx: { size: (1 << 20) + (64 << 10), options: { block_size: '1M' } },
   vdi: { size: 160 << 10, options: { block_size: '4K' } },
+  vhd: { size: 160 << 10, options: { block_size: '4K' } },
+  vmdk: { size: 160 << 10, options: { grain_size: '4K' } },
+  parallels: { size: 160 << 10, options: { cluster_size: '4K' } },
 }
 
 /** How an image of a scene is made, where that is not as in SHAPE. */
