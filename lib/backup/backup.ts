@@ -12,7 +12,7 @@ import { checkContent } from './check-content.ts'
 import { type Filled, fillLayer } from './fill.ts'
 import { BackupFolder, folderOf } from './folder.ts'
 import { GRANULE, GranuleSet, SECTION } from './granules.ts'
-import { retire } from './retention.ts'
+import { finishMerging, retire } from './retention.ts'
 import type { BackupSource } from './source.ts'
 import type { SizedTable } from './stacked-digests.ts'
 import { Throttle } from './throttle.ts'
@@ -76,8 +76,9 @@ async function* backUpTo(
 ): Job<BackedUp> {
   const folder = await BackupFolder.openToWrite(name, options)
   try {
+    assertSameDisk(source, folder.catalogue, name, options)
+    yield* finishMerging(folder, options)
     const { catalogue } = folder
-    assertSameDisk(source, catalogue, name, options)
     const plan = planFor(source, folder, full, options)
     if (full !== undefined && !catalogue) assertNew(full, folder)
     const layer = new NewLayer(source, folder, plan, options)
@@ -85,7 +86,7 @@ async function* backUpTo(
     if (options.consumer !== undefined) await source.remember(options.consumer)
     const retired = options.keep === undefined ? [] : yield* retire(folder, options.keep, options)
     const after = folder.catalogue?.backups.find(({ number }) => number === backup.number) ?? backup
-    const file = folder.pathOf(after.layer)
+    const file = folder.imageOf(after)
     const kind = plan.over === undefined ? 'full' : 'incremental'
     return { ...after, folder: folder.folder, file, kind, resumed: layer.resumed, retired }
   } finally {

@@ -51,6 +51,11 @@ export interface Catalogue {
   readonly backups: readonly Backup[]
 }
 
+/** Whether the lowest layer has no backup of its own: the next is being merged into it, or is and the catalogue does not know. */
+export function isMerging({ layers, backups }: Catalogue): boolean {
+  return !backups.some(({ layer }) => layer === layers[0]?.file)
+}
+
 const FORMAT = 'vdisk-backups'
 const VERSION = 1
 

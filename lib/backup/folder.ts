@@ -3,8 +3,15 @@ import { VdiskError } from '../errors.ts'
 import type { FileStore, Files } from '../io/files.ts'
 import { type Io, promised, settle } from '../io/io.ts'
 import { removeLeftovers } from '../io/leftovers.ts'
-import { type FileOptions, filesOf } from '../jobs/images.ts'
-import { type BackupLayer, type Catalogue, decodeCatalogue, encodeCatalogue } from './catalogue.ts'
+import { type FileOptions, filesOf, type OpenOptions } from '../jobs/images.ts'
+import {
+  type Backup,
+  type BackupLayer,
+  type Catalogue,
+  decodeCatalogue,
+  encodeCatalogue,
+  isMerging,
+} from './catalogue.ts'
 import { DigestTable } from './digest-table.ts'
 
 const CATALOGUE = 'backups.json'
@@ -80,10 +87,28 @@ export class BackupFolder {
     return path.join(this.folder, file)
   }
 
+  /** The image whose chain is a backup. */
+  imageOf({ layer }: Backup): string {
+    const catalogue = this.known
+    const image = this.pathOf(layer)
+    const [lowest, next] = catalogue?.layers ?? []
+    // A merge removes a layer before the catalogue can say where its content is.
+    const merged = catalogue && lowest && next?.file === layer && isMerging(catalogue) && !this.files.look(image)
+    return merged ? this.pathOf(lowest.file) : image
+  }
+
   /** How its images are opened: the lowest may lie in the folder around it. */
   imageOptions(format: string): FileOptions & { format: string } {
     const { files, locking, durable, maxDepth } = this.options
     return { files, locking, durable, maxDepth, format, allow: [this.folder, path.dirname(this.folder)] }
+  }
+
+  /**
+   * How they are opened to be compared with their digests. Where a merge was cut short, the links may look as if a stranger had
+   * written; the digests know better.
+   */
+  readOptions(catalogue: Catalogue): OpenOptions {
+    return { ...this.imageOptions(catalogue.format), verify: isMerging(catalogue) ? 'warn' : 'strict' }
   }
 
   /** Makes a new catalogue the one that counts, durably. */

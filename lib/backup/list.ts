@@ -20,6 +20,6 @@ export async function listBackups(name: string, options: FileOptions = {}): Prom
     folder: folder.folder,
     format,
     source,
-    backups: backups.map((backup) => ({ ...backup, file: folder.pathOf(backup.layer) })),
+    backups: backups.map((backup) => ({ ...backup, file: folder.imageOf(backup) })),
   }
 }

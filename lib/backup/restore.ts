@@ -40,8 +40,8 @@ export interface Restored {
 export async function* restoreBackup(name: string, destination: string, options: RestoreOptions): Job<Restored> {
   const folder = await BackupFolder.openToRead(name, options)
   const backup = backupNumbered(folder, options.backup)
-  const { format } = folder.catalogue as Catalogue
-  const chain = await promised(openImage(folder.pathOf(backup.layer), folder.imageOptions(format)))
+  const opening = folder.readOptions(folder.catalogue as Catalogue)
+  const chain = await promised(openImage(folder.imageOf(backup), opening))
   let written = 0
   let failure: unknown
   try {

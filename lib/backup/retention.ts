@@ -1,10 +1,12 @@
+import { isVdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { closeAll } from '../jobs/closing.ts'
 import type { FileOptions } from '../jobs/images.ts'
 import type { Job, JobOptions } from '../jobs/job.ts'
 import { mergeImage } from '../jobs/merge.ts'
-import type { BackupLayer, Catalogue } from './catalogue.ts'
+import { type BackupLayer, type Catalogue, isMerging } from './catalogue.ts'
 import type { BackupFolder } from './folder.ts'
+import { reassure } from './reassure.ts'
 import { stackedDigests } from './stacked-digests.ts'
 
 /**
@@ -24,10 +26,16 @@ export async function* retire(
   const kept = before.backups.slice(-Math.max(1, keep))
   const gone = before.backups.slice(0, -kept.length).map(({ number }) => number)
   if (gone.length > 0) await folder.save({ ...before, backups: kept })
+  yield* finishMerging(folder, options)
+  return gone
+}
+
+/** Merges layers down until the lowest has a backup: also what an earlier call could not finish. */
+export async function* finishMerging(folder: BackupFolder, options: JobOptions): Job<void> {
   for (;;) {
-    const { layers, backups } = folder.catalogue as Catalogue
-    const [lowest, next] = layers
-    if (!lowest || !next || backups.some(({ layer }) => layer === lowest.file)) return gone
+    const { catalogue } = folder
+    const [lowest, next] = catalogue?.layers ?? []
+    if (!catalogue || !lowest || !next || !isMerging(catalogue)) return
     yield* mergeDown(folder, lowest, next, options)
   }
 }
@@ -43,7 +51,14 @@ async function* mergeDown(
   const image = folder.pathOf(next.file)
   // It is gone when all of it is merged, and all that stood over it stands over the lowest.
   if (folder.files.look(image)) {
-    yield* mergeImage(image, { ...folder.imageOptions(catalogue.format), signal, delete: true })
+    const options = { ...folder.imageOptions(catalogue.format), signal, delete: true }
+    try {
+      yield* mergeImage(image, options)
+    } catch (error) {
+      if (!isVdiskError(error, 'PARENT_MISMATCH')) throw error
+      yield* reassure(folder, { signal })
+      yield* mergeImage(image, options)
+    }
   }
   const sum = await takeDigests(folder, lowest, next)
   const layers = [{ ...lowest, size: next.size, sum }, ...catalogue.layers.slice(2)]

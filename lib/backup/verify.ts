@@ -1,11 +1,10 @@
-import type { Chain } from '../chain/chain.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { closeAll } from '../jobs/closing.ts'
 import { type FileOptions, openImage } from '../jobs/images.ts'
 import type { Job, JobOptions } from '../jobs/job.ts'
-import type { Backup, BackupLayer, Catalogue } from './catalogue.ts'
-import { type Checked, checkContent, type Difference } from './check-content.ts'
+import { type Backup, type BackupLayer, type Catalogue, isMerging } from './catalogue.ts'
+import { type Checked, type CheckOptions, checkContent, type Difference } from './check-content.ts'
 import { BackupFolder } from './folder.ts'
 import { GranuleSet } from './granules.ts'
 import type { BackupSource } from './source.ts'
@@ -62,8 +61,7 @@ export async function* verifyBackups(
   options: VerifyOptions = {},
 ): Job<Verified> {
   const folder = await BackupFolder.openToRead(name, options)
-  const opened = await openAll(folder, options)
-  const { chain, tables, layers, backups } = opened
+  const { tables, layers, backups } = await openAll(folder, options)
   const throttle = new Throttle(options.rate)
   const how = { phase: 'verify', signal: options.signal, quick: options.quick, throttle }
   const damaged: Damage[] = []
@@ -76,14 +74,14 @@ export async function* verifyBackups(
       pending.push(table)
       const here = backups.find(({ layer }) => layer === layers[depth]?.file)
       if (!here) continue
-      const view = chain.viewAt(depth)
-      const parts = [yield* checkContent(view, pending, how)]
-      const newest = depth === tables.length - 1
-      if (newest && !options.quick) parts.push(yield* checkContent(view, tables, { ...how, part: 'rest' }))
-      const ranges = parts.flatMap(({ differences }) => differences)
+      // What no layer holds, and still has something in it, shows in the newest at least.
+      const all = depth === tables.length - 1 && !options.quick ? tables : undefined
+      const parts = yield* checkBackup(folder, here, { held: pending, all }, how)
       read += sum(parts.map((part) => part.read))
-      if (ranges.length > 0)
+      const ranges = parts.flatMap(({ differences }) => differences)
+      if (ranges.length > 0) {
         damaged.push({ backup: here.number, ranges, bytes: sum(parts.map((part) => part.differing)) })
+      }
       pending = []
     }
     const newest = backups.at(-1) as Backup
@@ -93,12 +91,35 @@ export async function* verifyBackups(
     failure = error
     throw error
   } finally {
-    await closeAll([chain, ...tables.map(({ table }) => table)], failure)
+    await closeAll(
+      tables.map(({ table }) => table),
+      failure,
+    )
+  }
+}
+
+/** @param tables held: what the image must have; all: that, and zeros wherever none of these has anything */
+async function* checkBackup(
+  folder: BackupFolder,
+  backup: Backup,
+  tables: { readonly held: readonly SizedTable[]; readonly all: readonly SizedTable[] | undefined },
+  how: CheckOptions,
+): Job<Checked[]> {
+  const opening = folder.readOptions(folder.catalogue as Catalogue)
+  const image = await promised(openImage(folder.imageOf(backup), opening))
+  let failure: unknown
+  try {
+    const held = yield* checkContent(image, tables.held, how)
+    return tables.all ? [held, yield* checkContent(image, tables.all, { ...how, part: 'rest' })] : [held]
+  } catch (error) {
+    failure = error
+    throw error
+  } finally {
+    await closeAll([image], failure)
   }
 }
 
 interface Opened {
-  readonly chain: Chain
   readonly layers: readonly BackupLayer[]
   readonly tables: readonly SizedTable[]
   /** those that are to be looked at */
@@ -117,24 +138,18 @@ async function openAll(folder: BackupFolder, options: VerifyOptions): Promise<Op
     for (const [i, { table }] of tables.entries()) {
       const { file, sum: known } = layers[i] as BackupLayer
       // The lowest takes over what the next holds, before the catalogue says so.
-      if (mayBeMerging(catalogue, i) || (await promised(table.sum())) === known) continue
+      if ((i === 0 && isMerging(catalogue)) || (await promised(table.sum())) === known) continue
       throw new VdiskError('CORRUPT', {
         message: `Cannot verify ${folder.pathOf(file)}: its digests are not those of the backup`,
         where: { file: table.name },
         advice: 'The images may be sound all the same: vdisk check FILE. Nothing says any more what they must read as.',
       })
     }
-    const chain = await promised(openImage(folder.pathOf(top), folder.imageOptions(catalogue.format)))
-    return { chain, layers, tables, backups: wanted }
+    return { layers, tables, backups: wanted }
   } catch (error) {
     const opened = tables.map(({ table }) => table)
     return await closeAll(opened, error)
   }
-}
-
-/** The lowest layer has no backup of its own: a merge of the next into it was cut short. */
-function mayBeMerging({ layers, backups }: Catalogue, depth: number): boolean {
-  return depth === 0 && !backups.some(({ layer }) => layer === layers[0]?.file)
 }
 
 /** @throws VdiskError NOT_FOUND */
