@@ -4,6 +4,7 @@ import { type Image, imageWith } from '../contracts/image.ts'
 import { type Io, settle } from '../io/io.ts'
 import { compressedInspector } from './inspector.ts'
 import { Pieces } from './pieces.ts'
+import { unpackCommand } from './unpack-command.ts'
 import { damagedPiece, LONGEST_PIECE, notAtRandom, UnpackedStore } from './unpacked-store.ts'
 
 /**
@@ -27,7 +28,7 @@ export const bzip2: Container = {
 
 function* asOnePiece(image: Image, fileSize: number): Io<Pieces> {
   const why = `bzip2 can only be read from the beginning, and it holds more than ${LONGEST_PIECE >> 20} MiB`
-  const refused = notAtRandom(image.name, why, `bunzip2 --keep ${image.name}`)
+  const refused = notAtRandom(image.name, why, unpackCommand(image.name, 'bunzip2', '.bz2'))
   if (fileSize > LONGEST_PIECE) throw refused
   const stored = new Uint8Array(fileSize)
   yield* settle(image.store.read(0, stored))

@@ -6,6 +6,7 @@ import { type Image, imageWith } from '../contracts/image.ts'
 import { type Io, Pace, settle } from '../io/io.ts'
 import { compressedInspector } from './inspector.ts'
 import { Pieces } from './pieces.ts'
+import { unpackCommand } from './unpack-command.ts'
 import { damagedPiece, LONGEST_PIECE, notAtRandom, type Unpack, UnpackedStore } from './unpacked-store.ts'
 
 /**
@@ -101,7 +102,7 @@ function* asOnePiece(image: Image, fileSize: number): Io<Pieces> {
   const refused = notAtRandom(
     image.name,
     `gzip can only be read from the beginning, and it holds more than ${LONGEST_PIECE >> 20} MiB`,
-    `gunzip --keep ${image.name}`,
+    unpackCommand(image.name, 'gunzip', '.gz'),
   )
   if (fileSize > LONGEST_PIECE) throw refused
   const stored = new Uint8Array(fileSize)

@@ -5,6 +5,7 @@ import { isVdiskError, VdiskError } from '../errors.ts'
 import { type Io, Pace, settle } from '../io/io.ts'
 import { compressedInspector } from './inspector.ts'
 import { Pieces } from './pieces.ts'
+import { unpackCommand } from './unpack-command.ts'
 import { damagedPiece, LONGEST_PIECE, notAtRandom, type Unpack, UnpackedStore } from './unpacked-store.ts'
 
 /** xz: streams, each with an index of its blocks at its end. ["The .xz File Format", 1.2.1] */
@@ -101,13 +102,13 @@ function* withoutPadding(image: Image, end: number): Io<number> {
 
 function tooLong(file: string): VdiskError {
   const why = `one of its xz blocks holds more than ${LONGEST_PIECE >> 20} MiB`
-  return notAtRandom(file, why, `xz --decompress --keep ${file}`)
+  return notAtRandom(file, why, unpackCommand(file, 'xz --decompress', '.xz'))
 }
 
 function tooMany(file: string): VdiskError {
   return new VdiskError('LIMIT_EXCEEDED', {
     message: `Cannot open ${file}: its xz index is longer than any image needs`,
     where: { file, structure: 'xz index' },
-    advice: `Unpack it, if you trust it: xz --decompress --keep ${file}`,
+    advice: `Unpack it, if you trust it: ${unpackCommand(file, 'xz --decompress', '.xz')}`,
   })
 }

@@ -6,6 +6,7 @@ import { type Io, Pace, settle } from '../io/io.ts'
 import { loadZstd, readFrameHeader, type Zstd } from '../io/zstd.ts'
 import { compressedInspector } from './inspector.ts'
 import { Pieces } from './pieces.ts'
+import { unpackCommand } from './unpack-command.ts'
 import { damagedPiece, LONGEST_PIECE, notAtRandom, type Unpack, UnpackedStore } from './unpacked-store.ts'
 
 /**
@@ -152,7 +153,7 @@ function* endOfBlocks(image: Image, first: number, fileSize: number): Io<number>
 
 function tooLong(file: string): VdiskError {
   const why = `one of its zstd frames holds more than ${LONGEST_PIECE >> 20} MiB, or does not tell how much`
-  return notAtRandom(file, why, `zstd -d --keep ${file}`)
+  return notAtRandom(file, why, unpackCommand(file, 'zstd -d', '.zst'))
 }
 
 function cutOff(file: string, at: number): VdiskError {
