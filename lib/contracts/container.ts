@@ -1,9 +1,10 @@
+import type { BoundedStore } from '../io/bounded-store.ts'
 import type { Io } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import type { CheckReport } from './check-report.ts'
 import type { CreateOption } from './driver.ts'
 import type { Image, Sample } from './image.ts'
-import type { Inspector } from './inspection.ts'
+import type { Inspection, Inspector } from './inspection.ts'
 
 /**
  * What is around an image and no disk itself: a compressed file, an archive.
@@ -32,8 +33,21 @@ export interface Container {
   check?(image: Image, report: CheckReport): Io<void>
   /** How one is made; undefined: vdisk makes none. */
   readonly packing?: Packing
-  /** Judges files of this kind that may be from anybody. */
+  /** Judges files of this kind that may be from anybody; what is in them, by `imagesIn`, is judged by itself. */
   readonly inspector?: Inspector
+  /**
+   * Where the images lie that are opened from a file that may be from anybody, for their own judges. One that does not lie there
+   * as it is, or is one too many, is a concern.
+   */
+  imagesIn?(file: BoundedStore, inspection: Inspection): Io<readonly InnerImage[]>
+}
+
+/** An image that lies in a container byte for byte. */
+export interface InnerImage {
+  readonly name: string
+  /** bytes in the container */
+  readonly at: number
+  readonly length: number
 }
 
 /** How a container is made around one image. */

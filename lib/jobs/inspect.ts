@@ -5,8 +5,9 @@ import { throwIfCancelled, VdiskError } from '../errors.ts'
 import { drivers } from '../formats/registry.ts'
 import { foreignFormats } from '../inspection/foreign.ts'
 import { BoundedStore } from '../io/bounded-store.ts'
-import { type Io, promised } from '../io/io.ts'
+import { type Io, just, promised } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
+import { WindowStore } from '../io/window-store.ts'
 import { disc, luks } from '../partitions/inspect-discs.ts'
 import { hasBootRecord, inspectDisk } from '../partitions/inspect-disk.ts'
 import { imageFileOf } from './image-file.ts'
@@ -15,8 +16,8 @@ import { type FileOptions, filesOf } from './images.ts'
 /**
  * One verdict on an image from a stranger, whatever its format is.
  *
- * Nothing but the named file is opened, and of that some megabytes at most are read, however large it is or says that
- * its disk is. What a program would make of the file is decided by its content alone; what its name or its sender says
+ * Nothing but the named file is opened, and of that some megabytes at most are read, and of each disk of an appliance as
+ * many, however large it is or says that its disk is. What a program would make of the file is decided by its content alone; what its name or its sender says
  * can only make the verdict stricter.
  */
 
@@ -37,7 +38,7 @@ const COMPRESSED: readonly Inspector[] = containers.flatMap(({ hasMembers, inspe
 export const INSPECTED_FORMATS: readonly string[] = ['raw', ...[...INSPECTORS, ...COMPRESSED].map(({ name }) => name)]
 
 /** Those that are allowed unless others are named: of machines in use, and judged throughout. */
-export const ALLOWED_FORMATS: readonly string[] = ['raw', 'qcow2', 'vmdk', 'vhd', 'vhdx', 'vdi', 'iso']
+export const ALLOWED_FORMATS: readonly string[] = ['raw', 'qcow2', 'vmdk', 'vhd', 'vhdx', 'vdi', 'iso', 'ova']
 
 /** Bytes of a disk that are allowed unless another bound is given: few machines have as much. */
 export const MOST_DISK_BYTES = 16 * 2 ** 40
@@ -108,6 +109,7 @@ export function* judgeStore(store: ByteStore, options: JudgeOptions = {}): Io<Ju
   }
   judgeFormat(candidates, options, inspection)
   judgeSize(file, options, inspection)
+  yield* judgeImagesIn(store, { file, candidates, options, inspection })
   return {
     image: store.name,
     verdict: verdictOn(inspection.concerns),
@@ -117,6 +119,38 @@ export function* judgeStore(store: ByteStore, options: JudgeOptions = {}): Io<Ju
     fileSize: file.length,
     findings: inspection.concerns.toSorted((a, b) => GRAVITY[a.severity] - GRAVITY[b.severity]),
   }
+}
+
+/** Each image in a container is judged as if it came alone, but that it may not be a container again. */
+function* judgeImagesIn(
+  store: ByteStore,
+  {
+    file,
+    candidates,
+    options,
+    inspection,
+  }: {
+    readonly file: BoundedStore
+    readonly candidates: readonly string[]
+    readonly options: JudgeOptions
+    readonly inspection: Inspection
+  },
+): Io<void> {
+  const container = containers.find(({ inspector }) => inspector && candidates.includes(inspector.name))
+  if (!container?.imagesIn) return
+  const images = (yield* inspection.attempt(() => container.imagesIn?.(file, inspection) ?? just([]))) ?? []
+  const { allow = ALLOWED_FORMATS, maxSize } = options
+  const inner = allow.filter((name) => name !== container.inspector?.name)
+  let size = 0
+  for (const { name, at, length } of images) {
+    const judgement = yield* judgeStore(new WindowStore(store, { at, length }), { allow: inner, maxSize })
+    size += judgement.size ?? 0
+    for (const concern of judgement.findings) {
+      const place = { ...concern, at: concern.at === undefined ? undefined : at + concern.at }
+      inspection.add(concern.code, place, `In ${quoted(name)}: ${concern.message}`)
+    }
+  }
+  if (images.length > 0) inspection.size = size
 }
 
 const GRAVITY: Readonly<Record<ConcernSeverity, number>> = { refuse: 0, warn: 1, note: 2 }

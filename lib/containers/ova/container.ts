@@ -5,7 +5,7 @@ import { type Io, just, settle } from '../../io/io.ts'
 import { WindowStore } from '../../io/window-store.ts'
 import { type Appliance, findDisk, memberNamed, readAppliance } from './appliance.ts'
 import { checkAppliance } from './check.ts'
-import { ovaInspector } from './inspect.ts'
+import { disksToJudge, ovaInspector } from './inspect.ts'
 import { ovaPacking } from './packing.ts'
 import { firstMemberOf, type Member } from './tar-reader.ts'
 
@@ -35,6 +35,7 @@ export const ova: Container = {
   check: checkAppliance,
   packing: ovaPacking,
   inspector: ovaInspector,
+  imagesIn: disksToJudge,
 }
 
 function* inside(image: Image, appliance: Appliance, disk: Member): Io<Image> {

@@ -1,15 +1,18 @@
-import type { Inspection, Inspector } from '../../contracts/inspection.ts'
-import { quoted } from '../../contracts/inspection.ts'
+import type { InnerImage } from '../../contracts/container.ts'
+import { Inspection, type Inspector, quoted } from '../../contracts/inspection.ts'
 import type { BoundedStore } from '../../io/bounded-store.ts'
 import { type Io, just } from '../../io/io.ts'
-import { type Appliance, descriptorOf, readAppliance } from './appliance.ts'
+import { type Appliance, descriptorOf, memberOf, readAppliance } from './appliance.ts'
 import { firstMemberOf } from './tar-reader.ts'
+
+/** Disks that are judged: each costs some megabytes of reading. No machine of a common kind has more. */
+const MOST_DISKS = 64
 
 const PLACE = { structure: 'archive', at: 0, section: 'ustar Interchange Format' }
 
 /**
  * Judges an appliance as an archive: whether programs can see different things in it, and whether it names what lies outside.
- * The disks in it are another matter.
+ * The disks in it are judged by their own judges.
  */
 export const ovaInspector: Inspector = {
   name: 'ova',
@@ -20,12 +23,36 @@ export const ovaInspector: Inspector = {
       judgeNames(appliance, inspection)
       yield* judgeDescriptor(file, appliance, inspection)
     }
-    inspection.add(
-      'NOT_JUDGED',
-      PLACE,
-      'The disks in it are judged one by one: take them out, within bounds, and look again.',
-    )
   },
+}
+
+/**
+ * Where the disks lie that the descriptor names. Disks that lie outside have been found already; those that are packed, or
+ * more than anybody looks at, are a concern.
+ */
+export function* disksToJudge(file: BoundedStore, inspection: Inspection): Io<readonly InnerImage[]> {
+  // What keeps the descriptor from being read was told by the inspector.
+  const found = yield* new Inspection().attempt(function* () {
+    const appliance = yield* readAppliance(file)
+    return { appliance, ovf: yield* descriptorOf(file, appliance) }
+  })
+  if (!found) return []
+  const { appliance, ovf } = found
+  const place = { structure: 'OVF descriptor', section: 'DiskSection' }
+  const files = [...new Set(ovf.disks.flatMap((disk) => disk.file ?? []))]
+  if (files.length > MOST_DISKS) {
+    const message = `It has ${files.length} disks, of which the first ${MOST_DISKS} are judged.`
+    inspection.add('NOT_JUDGED', place, message)
+  }
+  const images: InnerImage[] = []
+  for (const one of files.slice(0, MOST_DISKS)) {
+    const member = memberOf(appliance, one)
+    const isPacked = one.compression !== undefined || one.isChunked
+    if (isPacked) inspection.add('NOT_JUDGED', place, `Its disk ${quoted(one.href)} is stored compressed or in pieces.`)
+    else if (!member) inspection.add('INCOMPLETE', place, `Its disk ${quoted(one.href)} is not in the archive.`)
+    else if (member.kind === 'file') images.push({ name: member.name, at: member.at, length: member.length })
+  }
+  return images
 }
 
 function judgeNames({ members, ended }: Appliance, inspection: Inspection): void {
