@@ -165,7 +165,7 @@ const KINDS: readonly (readonly [string, FormatDriver, Record<string, string>, b
 
 describe.each(KINDS)('moments of a disk in use: %s', (_name, driver, options, resizes) => {
   randomTest('hold what it held, whatever is changed meanwhile', async (random) => {
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 2; round++) {
       const folder = scratchFolder()
       const chain = await diskOf(driver, SIZE, options, (store) => delayedStore(store, random.below(2 ** 31)))
       await promised(chain.write(0, patternFor(0, SIZE / 2, 7)))
