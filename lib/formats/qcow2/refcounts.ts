@@ -1,4 +1,4 @@
-import { ceilDiv, roundDown, roundUp } from '../../bytes/align.ts'
+import { roundDown, roundUp } from '../../bytes/align.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle, Turns } from '../../io/io.ts'
 import { append, Retirement, type Room } from '../../io/retirement.ts'
@@ -7,8 +7,9 @@ import { type Batch, type Page, TableCache } from '../../io/table-cache.ts'
 import type { FileSpace } from './file-space.ts'
 import type { Header } from './header.ts'
 import { LIMIT } from './layout.ts'
-import { blockOffset, readCount, readRefcountTable, writeCount } from './refcount-table.ts'
-import { RootTable } from './root-table.ts'
+import { RefcountBlocks, tooLong } from './refcount-blocks.ts'
+import { readCount, readRefcountTable, writeCount } from './refcount-table.ts'
+import type { RootTable } from './root-table.ts'
 import type { TablePlaces } from './table-places.ts'
 
 /** Bytes of refcount blocks kept in memory: enough for 4 TiB of 64 KiB clusters at 16 bits. */
@@ -29,26 +30,20 @@ export interface Run {
  * `release`d is due, see `Retirement`. Only then can the cluster be handed out again.
  */
 export class Refcounts {
-  /** the refcount table; replaced when it has to grow */
-  root: RootTable
   private readonly store: ByteStore
   private readonly header: Header
   private readonly cache: TableCache
   private readonly entryBits: number
-  private readonly blockEntries: number
+  private readonly blocks: RefcountBlocks
   private readonly perPage: number
   /** the highest count that an entry can hold */
   readonly maxCount: number
   /** below this cluster nothing is free, as far as is known */
   private hint = 0
-  /** blocks whose content must be durable before the table may point at them: index to host offset */
-  private readonly newBlocks = new Map<number, number>()
   /** clusters whose count is to fall */
   readonly givenUp = new Retirement()
   /** where tables lie: never to be handed out, whatever their count says */
   private readonly places: TablePlaces
-  /** the table that the header names while its larger copy is not durable yet */
-  private outgrown: RootTable | undefined
   private readonly turns = new Turns()
   /** everything at or past this host offset has never been written: it reads as zero */
   private pristine: number
@@ -58,11 +53,10 @@ export class Refcounts {
     this.places = places
     this.store = store
     this.header = header
-    this.root = root
     this.entryBits = 2 ** header.refcountOrder
-    this.blockEntries = (header.clusterSize * 8) / this.entryBits
     this.maxCount = this.entryBits === 64 ? Number.MAX_SAFE_INTEGER : 2 ** this.entryBits - 1
     this.cache = new TableCache(store, { pageSize: Math.min(MAX_PAGE, header.clusterSize), capacity: CACHE })
+    this.blocks = new RefcountBlocks({ store, header, cache: this.cache, space, places }, root)
     this.perPage = (this.cache.pageSize * 8) / this.entryBits
     this.pristine = roundUp(space.end, header.clusterSize)
     this.space = space
@@ -71,6 +65,11 @@ export class Refcounts {
   /** Reads the refcount table. Blocks are read when they are needed. */
   static *open(store: ByteStore, header: Header, space: FileSpace, places: TablePlaces): Io<Refcounts> {
     return new Refcounts(store, header, yield* readRefcountTable(store, header, space), space, places)
+  }
+
+  /** The refcount table; another one when it has grown. */
+  get root(): RootTable {
+    return this.blocks.root
   }
 
   /** Bytes of changed counts that wait to be written. */
@@ -105,16 +104,14 @@ export class Refcounts {
    * stay as they are until all new ones are right.
    */
   beginAnew(root: RootTable): void {
-    this.root = root
-    this.newBlocks.clear()
+    this.blocks.beginAnew(root)
     this.hint = 0
-    this.places.addRange(root.at, root.bytes.length)
     this.growTo(root.at + root.bytes.length)
   }
 
   /** The header names the table that `beginAnew` was given, in one step. All of it is durable, as are its blocks. */
   *adopt(): Io<void> {
-    yield* this.turns.take(() => this.nameTable())
+    yield* this.turns.take(() => this.blocks.name())
   }
 
   /** Everything below `clusters` may be referred to: what is made from now on goes behind it. */
@@ -124,12 +121,12 @@ export class Refcounts {
 
   /** Sets a count to what the references say. A missing block is made at the end of the file. */
   *set(number: number, count: number): Io<void> {
-    const index = Math.floor(number / this.blockEntries)
+    const index = Math.floor(number / this.blocks.perBlock)
     if (index >= this.root.length) yield* this.growTable(index + 1)
-    if (this.blockAt(index) === 0) {
+    if (this.blocks.at(index) === 0) {
       if (count === 0) return
       const at = roundUp(this.space.end, this.header.clusterSize)
-      this.addBlock(index, at)
+      this.blocks.add(index, at)
       this.growTo(at + this.header.clusterSize)
       yield* this.set(at / this.header.clusterSize, 1)
     }
@@ -156,7 +153,7 @@ export class Refcounts {
 
   /** Whether a block, or the table itself, waits to become durable before anything may point at it. */
   get hasNewBlocks(): boolean {
-    return this.newBlocks.size > 0 || this.outgrown !== undefined
+    return this.blocks.isWaiting
   }
 
   /** Step one of writing: whole new blocks, durable before the table points at them. */
@@ -180,7 +177,7 @@ export class Refcounts {
 
   /** Clusters up to here are in use from now on. */
   private growTo(end: number): void {
-    if (end > LIMIT.fileBytes) throw this.full(end)
+    if (end > LIMIT.fileBytes) throw tooLong(this.header.file, end)
     this.space.end = Math.max(this.space.end, end)
     this.pristine = Math.max(this.pristine, end)
   }
@@ -275,41 +272,16 @@ export class Refcounts {
   }
 
   private *writeNewBlocksNow(): Io<void> {
-    const blocks = [...this.newBlocks]
-    const isNew = new Set(blocks.map(([, at]) => at))
-    const { clusterSize } = this.header
-    yield* this.cache.write(this.cache.take((page) => isNew.has(page.at - (page.at % clusterSize))))
-    yield* settle(this.store.flush())
-    for (const [index, at] of blocks) {
-      this.root.set(index, at)
-      this.newBlocks.delete(index)
-    }
-    if (this.outgrown) yield* this.switchTable(this.outgrown)
-  }
-
-  /** The larger table is durable, then the header names it, then the old one is given up. Can be done again. */
-  private *switchTable(old: RootTable): Io<void> {
-    const { root } = this
-    yield* settle(this.store.write(root.at, root.bytes))
-    yield* settle(this.store.flush())
-    root.take()
-    yield* this.nameTable()
-    this.outgrown = undefined
-    this.places.removeRange(old.at)
-    this.release(old.at, old.bytes.length)
-  }
-
-  private *nameTable(): Io<void> {
-    const { root, header } = this
-    const refcountTableClusters = root.bytes.length / header.clusterSize
-    yield* header.change(this.store, { refcountTableOffset: root.at, refcountTableClusters })
+    const old = yield* this.blocks.write()
+    if (old) this.release(old.at, old.bytes.length)
   }
 
   /** The first run of free clusters; an exact one is as long as asked for. */
   private *findFree(count: number, exact: boolean): Io<Run> {
     for (let number = this.hint; ; ) {
       number = yield* this.nextFree(number)
-      if (number * this.header.clusterSize >= LIMIT.fileBytes) throw this.full(number * this.header.clusterSize)
+      if (number * this.header.clusterSize >= LIMIT.fileBytes)
+        throw tooLong(this.header.file, number * this.header.clusterSize)
       const length = yield* this.freeLength(number, count)
       if (length === count || !exact) return { first: number, count: length }
       number += length
@@ -333,7 +305,7 @@ export class Refcounts {
       const place = this.entryAt(from + length)
       if (!place) {
         // The rest of this block's range is free, and so are the ranges of blocks that do not exist.
-        length += this.blockEntries - ((from + length) % this.blockEntries)
+        length += this.blocks.perBlock - ((from + length) % this.blocks.perBlock)
         continue
       }
       const page = yield* this.load(place.page)
@@ -361,94 +333,44 @@ export class Refcounts {
    * @returns whether any had to be made
    */
   private *makeBlocks(run: Run): Io<boolean> {
-    const last = Math.floor((run.first + run.count - 1) / this.blockEntries)
+    const last = Math.floor((run.first + run.count - 1) / this.blocks.perBlock)
     if (last >= this.root.length) {
       yield* this.growTable(last + 1)
       return true
     }
     const missing: number[] = []
-    for (let index = Math.floor(run.first / this.blockEntries); index <= last; index++) {
-      if (this.blockAt(index) === 0) missing.push(index)
+    for (let index = Math.floor(run.first / this.blocks.perBlock); index <= last; index++) {
+      if (this.blocks.at(index) === 0) missing.push(index)
     }
     if (missing.length === 0) return false
     if (missing[0] === 0) throw this.corrupt(0, 'there is no refcount block for the header')
     const { clusterSize } = this.header
     this.growTo((run.first + missing.length) * clusterSize)
-    for (const [i, index] of missing.entries()) this.addBlock(index, (run.first + i) * clusterSize)
+    for (const [i, index] of missing.entries()) this.blocks.add(index, (run.first + i) * clusterSize)
     yield* this.changeNow({ first: run.first, count: missing.length }, 1)
     return true
   }
 
-  /** A block of zeros, in memory; the table learns of it once it is durable. */
-  private addBlock(index: number, at: number): void {
-    const { clusterSize } = this.header
-    for (let done = 0; done < clusterSize; done += this.cache.pageSize) this.cache.fresh(at + done)
-    this.newBlocks.set(index, at)
-    this.places.addBlock(at)
-  }
-
   /**
-   * Moves the table to a larger place: the new table and the blocks that count it stand together past everything
-   * counted so far. Done at once and made durable, for it happens once in terabytes; should that fail, the next flush
-   * does it before anything else.
+   * Moves the table to a larger place, with the blocks that count it. Done at once and made durable, for it happens once in
+   * terabytes; should that fail, the next flush does it before anything else.
    */
   private *growTable(entries: number): Io<void> {
     const { clusterSize } = this.header
     if (this.hasNewBlocks) yield* this.writeNewBlocksNow()
-    const old = this.root
-    const first = Math.max(old.length * this.blockEntries, ceilDiv(this.space.end, clusterSize))
-    const wanted = Math.max(entries, ceilDiv(first, this.blockEntries) + 1, Math.ceil(old.length * 1.5))
-    let tableClusters = ceilDiv(wanted * 8, clusterSize)
-    let blocks = 1
-    // The table, and the blocks that count table and blocks, until they fit each other.
-    for (let before = 0; before !== blocks; ) {
-      before = blocks
-      const lastCluster = first + tableClusters + blocks - 1
-      blocks = Math.floor(lastCluster / this.blockEntries) - Math.floor(first / this.blockEntries) + 1
-      tableClusters = ceilDiv(Math.max(wanted, Math.floor(lastCluster / this.blockEntries) + 1) * 8, clusterSize)
-    }
-    if (tableClusters * clusterSize > LIMIT.refcountTableBytes && tableClusters > 1)
-      throw this.full(first * clusterSize)
-    this.growTo((first + tableClusters + blocks) * clusterSize)
-    const bytes = new Uint8Array(tableClusters * clusterSize)
-    bytes.set(old.bytes)
-    this.root = new RootTable(first * clusterSize, bytes)
-    this.outgrown = old
-    this.places.addRange(this.root.at, bytes.length)
-    for (let i = 0; i < blocks; i++) {
-      this.addBlock(Math.floor(first / this.blockEntries) + i, (first + tableClusters + i) * clusterSize)
-    }
-    yield* this.changeNow({ first, count: tableClusters + blocks }, 1)
+    const growth = this.blocks.planGrowth(entries)
+    const count = growth.tableClusters + growth.blocks
+    this.growTo((growth.first + count) * clusterSize)
+    this.blocks.grow(growth)
+    yield* this.changeNow({ first: growth.first, count }, 1)
     yield* this.writeNewBlocksNow()
-  }
-
-  private blockAt(index: number): number {
-    const pending = this.newBlocks.get(index)
-    if (pending !== undefined) return pending
-    const { root } = this
-    if (index >= root.length) return 0
-    const at = blockOffset(root, index)
-    if (at % this.header.clusterSize !== 0 || at >= this.space.end) {
-      throw new VdiskError('CORRUPT', {
-        message: `Cannot use the refcounts of ${this.header.file}: entry ${index} of the refcount table is ${at}`,
-        where: {
-          file: this.header.file,
-          structure: 'refcount table',
-          index,
-          at: root.at + index * 8,
-          section: 'Host cluster management',
-        },
-        advice: 'Check the image: vdisk check IMAGE. It can still be read.',
-      })
-    }
-    return at
   }
 
   /** The page that holds a count, and the count's index in it; undefined where there is no block. */
   private entryAt(number: number): { page: number; index: number } | undefined {
-    const block = this.blockAt(Math.floor(number / this.blockEntries))
+    const block = this.blocks.at(Math.floor(number / this.blocks.perBlock))
     if (block === 0) return undefined
-    const bit = (number % this.blockEntries) * this.entryBits
+    const bit = (number % this.blocks.perBlock) * this.entryBits
     const pageBits = this.cache.pageSize * 8
     return { page: block + Math.floor(bit / pageBits) * this.cache.pageSize, index: (bit % pageBits) / this.entryBits }
   }
@@ -487,14 +409,6 @@ export class Refcounts {
       message: `Cannot change ${this.header.file}: cluster ${number} has a wrong reference count, ${why}`,
       where: { file: this.header.file, structure: 'refcount block', at: number * this.header.clusterSize },
       advice: 'Check the image: vdisk check IMAGE. It can still be read.',
-    })
-  }
-
-  private full(at: number): VdiskError {
-    return new VdiskError('LIMIT_EXCEEDED', {
-      message: `Cannot make ${this.header.file} longer than it can count: ${at} bytes`,
-      where: { file: this.header.file, at },
-      advice: 'Convert it to an image with larger clusters: vdisk convert ... -o cluster_size=2M',
     })
   }
 }
