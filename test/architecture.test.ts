@@ -9,7 +9,10 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   [/^lib\/errors\.ts$/, []],
   [/^lib\/bytes\//, [/^lib\/errors\.ts$/]],
   [/^lib\/io\//, [/^lib\/errors\.ts$/]],
-  [/^lib\/contracts\//, [/^lib\/errors\.ts$/, /^lib\/bytes\//, /^lib\/io\/(io|store|bounded-store|retirement|zeros)\.ts$/]],
+  [
+    /^lib\/contracts\//,
+    [/^lib\/errors\.ts$/, /^lib\/bytes\//, /^lib\/io\/(io|store|bounded-store|retirement|zeros)\.ts$/],
+  ],
   [/^lib\/formats\/registry\.ts$/, [/^lib\/contracts\//, /^lib\/formats\/[a-z0-9]+\/driver\.ts$/]],
   [/^lib\/formats\/[a-z0-9]+\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/containers\//, [/^lib\/(contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
