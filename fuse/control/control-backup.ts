@@ -19,6 +19,9 @@ const servingFiles: Files = {
   open: (file, options) => hostFiles.open(file, { ...options, waiting: 'defer' }),
 }
 
+/** Backups that were given up, until they have ended: who comes after them may want the same folder. */
+const leaving = new Set<Promise<void>>()
+
 /** Backs up a disk of the mount as it is at this moment, while it goes on being used. Ends when the client is gone. */
 export async function backup(
   target: ControlTarget,
@@ -32,7 +35,8 @@ export async function backup(
   }
   const [moment, wish] = [momentWish(request), backupWish(request)]
   assertStays(served)
-  return await target.lasting(async (ending) => {
+  await Promise.all(leaving)
+  const work = target.lasting(async (ending) => {
     const source = await takeSource(served.held.device, hostFiles.realPath(writtenFile(served)), moment)
     try {
       const options = { ...wish, files: servingFiles, signal: AbortSignal.any([gone, ending]) }
@@ -43,6 +47,13 @@ export async function backup(
       await source.close()
     }
   })
+  const noteLeaving = (): void => {
+    const end = (): void => void leaving.delete(ended)
+    const ended = work.then(end, end)
+    leaving.add(ended)
+  }
+  gone.addEventListener('abort', noteLeaving)
+  return await work.finally(() => gone.removeEventListener('abort', noteLeaving))
 }
 
 /** @throws VdiskError REFUSED for a disk of which nothing will be left that a backup could be of */
