@@ -1,6 +1,6 @@
 import { type Io, Pace, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
-import { COUNTERS, checksumOf, counterHeader, PAGE, PAGE_HEADER, PLACE, sealed } from './layout.ts'
+import { COUNTERS, checksumOf, counterHeader, isHole, PAGE, PAGE_HEADER, PLACE, sealed } from './layout.ts'
 
 /** Pages that are kept in memory though nothing in them waits to be written. */
 const CAPACITY = 2048
@@ -85,7 +85,7 @@ export class CounterTable {
       if (page.highest > above) visit(page)
     }
     const pace = new Pace()
-    const bytes = new Uint8Array(STRIDE * PAGE)
+    const bytes = new Uint8Array(Math.min(STRIDE, Math.max(0, end - first)) * PAGE)
     const size = yield* settle(this.store.size())
     for (let number = first; number < end; ) {
       const at = placeOf(number)
@@ -165,7 +165,7 @@ function decode(number: number, bytes: Uint8Array, suspect: number): { page: Cou
       whole: true,
     }
   }
-  const isEmpty = bytes.every((byte) => byte === 0)
+  const isEmpty = isHole(bytes)
   const value = isEmpty ? 0 : suspect
   return { page: { number, counters: new Uint32Array(COUNTERS).fill(value), highest: value }, whole: isEmpty }
 }

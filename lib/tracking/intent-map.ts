@@ -1,6 +1,6 @@
 import { type Io, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
-import { checksumOf, intentHeader, PAGE, PAGE_HEADER, PLACE, REGIONS, sealed } from './layout.ts'
+import { checksumOf, intentHeader, isHole, PAGE, PAGE_HEADER, PLACE, REGIONS, sealed } from './layout.ts'
 
 /** A page of intents, of which the medium has two copies. */
 interface IntentPage {
@@ -130,7 +130,7 @@ export class IntentMap {
       const bytes = new Uint8Array(PAGE)
       const present = Math.max(0, Math.min(PAGE, size - at))
       if (present > 0) yield* settle(this.store.read(at, bytes.subarray(0, present)))
-      if (bytes.every((byte) => byte === 0)) continue
+      if (isHole(bytes)) continue
       const header = intentHeader.decode(bytes)
       if (header.checksum !== checksumOf(bytes, 0) || header.number !== number) {
         torn++

@@ -118,6 +118,13 @@ export const counterHeader = struct(
   { checksum: u32(0), number: u32(4), highest: u32(8) }, // the highest counter of the page
 )
 
+const NOTHING = new Uint8Array(PAGE)
+
+/** Whether a page was never written. */
+export function isHole(page: Uint8Array): boolean {
+  return Buffer.compare(page, NOTHING) === 0
+}
+
 /** CRC-32 of a page that holds it at `at`, where it counts as 0. */
 export function checksumOf(page: Uint8Array, at: number): number {
   return crc32(page.subarray(at + 4), crc32(new Uint8Array(4), crc32(page.subarray(0, at))))

@@ -1,8 +1,10 @@
+import { CHANGE_MAP, changeMapScene } from './change-map-scene.ts'
 import { GEOMETRIES } from './geometries.ts'
 import type { Kind } from './job-operations.ts'
 import { jobScene } from './job-scene.ts'
 import { layerScene } from './layer-scene.ts'
 import type { Scene } from './scene.ts'
+import { TRACKED, trackingScene } from './tracking-scene.ts'
 
 const SMALL = {
   qcow2: { cluster_size: '512' },
@@ -27,7 +29,7 @@ const JOBS: readonly (Kind & { readonly name: string })[] = [
 
 /** Names of everything that crashes are tried on; the first word is the format. */
 export function sceneNames(): string[] {
-  return [...GEOMETRIES, ...JOBS].map(({ name }) => name)
+  return [...[...GEOMETRIES, ...JOBS, ...TRACKED].map(({ name }) => name), CHANGE_MAP]
 }
 
 /** The scenes whose names are wanted. */
@@ -35,5 +37,7 @@ export async function scenesOf(wanted: (name: string) => boolean): Promise<Scene
   const scenes: Scene[] = []
   for (const geometry of GEOMETRIES) if (wanted(geometry.name)) scenes.push(await layerScene(geometry))
   for (const kind of JOBS) if (wanted(kind.name)) scenes.push(await jobScene(kind.name, kind))
+  for (const kind of TRACKED) if (wanted(kind.name)) scenes.push(await trackingScene(kind))
+  if (wanted(CHANGE_MAP)) scenes.push(await changeMapScene())
   return scenes
 }

@@ -75,8 +75,10 @@ describe.each(FORMATS)('the record of a disk of %s', (format) => {
     const layer = await layered(file, 'layer')
     expect(await changed(file, first)).toBe(`the disk goes on in ${layer}`)
     await write(layer, 1)
+    const second = await checkpoint(layer)
     await write(file, 2)
-    expect(await changed(file, first)).toContain('began anew')
+    // Since that token the layer has changed by nothing, but this file never had what was written to the layer.
+    for (const token of [first, second]) expect(await changed(file, token)).toContain('began anew')
     const sidecar = fs.readdirSync(path.dirname(file)).filter((name) => name.includes('.partial'))
     expect(sidecar).toEqual([])
   })
