@@ -102,6 +102,7 @@ export {
   changeMapOf,
   changesSince,
   checkpoint,
+  checkpointOpen,
   disableOpen,
   disableTracking,
   type EnableTrackingOptions,

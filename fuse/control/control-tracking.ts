@@ -2,9 +2,9 @@ import {
   type ChangedExtent,
   type ChangeMap,
   changeMapOf,
+  checkpointOpen,
   disableOpen,
   enableOpen,
-  formatToken,
   parseToken,
   promised,
   sidecarOfImage,
@@ -59,7 +59,9 @@ async function status(served: ServedDisk): Promise<object> {
 }
 
 async function checkpoint(served: ServedDisk, request: ControlRequest): Promise<object> {
-  return { token: formatToken(await promised(mapOf(served).checkpoint(textIn(request, 'consumer')))) }
+  const consumer = textIn(request, 'consumer')
+  mapOf(served)
+  return { token: await promised(served.held.device.use((chain) => checkpointOpen(chain, consumer))) }
 }
 
 /** A piece of what changed: whoever wants all of it asks again from `next` on. */

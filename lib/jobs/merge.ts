@@ -203,9 +203,12 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
       ...own,
       ...[name, ...own].map((one) => journalOf(path.resolve(one))),
     ]
+    const folder = path.dirname(path.resolve(name))
     files.remove(name)
+    // A power cut must not bring it back without what is said of it beside it.
+    files.flushFolder(folder)
     for (const file of beside) removeBeside(file, name, files)
-    files.flushFolder(path.dirname(path.resolve(name)))
+    files.flushFolder(folder)
   }
 }
 

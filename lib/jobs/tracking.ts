@@ -119,6 +119,21 @@ export async function checkpoint(file: string, options: OpenOptions & { consumer
 }
 
 /**
+ * As `checkpoint`, for a disk that is open for writing, and may be in use. What it holds is durable then: else it could fall back
+ * behind what somebody has read of it, and no change would tell of that.
+ *
+ * @throws VdiskError NOT_FOUND if changes are not tracked
+ */
+export function* checkpointOpen(chain: Chain, consumer?: string): Io<string> {
+  const map = changeMapOf(chain)
+  if (!map) throw untracked(chain.name)
+  const token = yield* map.checkpoint()
+  yield* chain.flush()
+  if (consumer !== undefined) yield* map.remember(consumer, token)
+  return formatToken(token)
+}
+
+/**
  * What changed since a token, in order; without one, or where that cannot be said, all of the disk.
  *
  * @param since a token, or the name of a consumer as `{ consumer }`

@@ -213,7 +213,8 @@ export class ChangeMap implements Witness {
   }
 
   /**
-   * A moment to which whoever asks later can refer: what was changed before it is not reported again.
+   * A moment to which whoever asks later can refer: what was changed before it is not reported again. So the disk must be
+   * flushed before the token is handed out: what is lost in a crash later was there at that moment.
    *
    * @param consumer whose token is to be remembered
    * @throws VdiskError LIMIT_EXCEEDED for one consumer too many; IO, NO_SPACE
@@ -234,10 +235,7 @@ export class ChangeMap implements Witness {
     yield* this.recorder.include(ranges, true)
     yield* this.recorder.fold()
     // Only now: a token that is remembered before would be answered with less.
-    if (consumer !== undefined) {
-      const { consumers } = this.superblock.facts
-      yield* this.write({ consumers: withConsumer(consumers, this.standing(consumer, token)) })
-    }
+    if (consumer !== undefined) yield* this.remember(consumer, token)
     return token
   }
 

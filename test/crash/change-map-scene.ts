@@ -67,6 +67,7 @@ class Desk {
 
   checkpoint(): void {
     const token = runSync(this.map.checkpoint())
+    this.disk.flush()
     this.moments.push({ token, at: this.folder.log.length, content: this.content })
   }
 

@@ -16,7 +16,7 @@ import { replay } from './shrink.ts'
 const USAGE = `npm run crash -- [--format F | --scene NAME] [--states N | --length L] [--crashes N] [--seed S] [--workers N]
              [--qemu N] [--replay LINE]
 Puts images through crashes at every moment: all short sequences of operations on tiny images, until N distinct states
-of each format were examined (default 100000; "tracking" counts as one); or, with --length, every single sequence of up to L operations. --crashes
+of each format were examined (default 100000); or, with --length, every single sequence of up to L operations. --crashes
 is how many of the crashes of a sequence are tried, by chance (default 100; of a single operation all are). Has qemu-img
 judge N states of each format. Ends with the first that is wrong, and how to have it again.`
 

@@ -1,18 +1,16 @@
 import {
-  changeMapOf,
   checkpoint,
+  checkpointOpen,
   createLayer,
   type Disk,
   type FileOptions,
   finish,
-  formatToken,
   mergeImage,
   openDisk,
   promised,
   relink,
   resizeDisk,
 } from '../../lib/index.ts'
-import type { ChangeMap } from '../../lib/tracking/change-map.ts'
 import { patternFor } from '../model/history.ts'
 import { memoryFiles } from '../support/memory-files.ts'
 import type { CrashFolder } from './crash-folder.ts'
@@ -120,8 +118,7 @@ class Session {
   }
 
   async checkpoint(): Promise<void> {
-    const map = changeMapOf(this.disk.chain) as ChangeMap
-    note(this.desk, formatToken(await promised(map.checkpoint())))
+    note(this.desk, await promised(checkpointOpen(this.disk.chain)))
   }
 }
 

@@ -1,6 +1,9 @@
 import { describe, expect, test } from 'vitest'
+import { checkpointOpen, createDisk, enableTracking, openDisk, promised } from '../../lib/index.ts'
+import { memoryFiles } from '../support/memory-files.ts'
 import { campaign, describeFigures } from './campaign.ts'
 import { CHANGE_MAP } from './change-map-scene.ts'
+import { CrashFolder } from './crash-folder.ts'
 import type { Scene } from './scene.ts'
 import { scenesOf } from './scenes.ts'
 import { answers } from './told.ts'
@@ -13,6 +16,19 @@ const MINUTES = 600_000
 
 /** States of each: those of a change map alone cost little. */
 const STATES = [[CHANGE_MAP, 7000], ...TRACKED.map(({ name }) => [name, 800])] as [string, number][]
+
+test('a token is handed out when what the disk holds is durable', async () => {
+  const folder = new CrashFolder()
+  const files = memoryFiles(folder)
+  await (await createDisk('/d/disk', { files, format: 'raw', size: 1 << 20 })).close()
+  await enableTracking('/d/disk', { files, format: 'raw' })
+  await using disk = await openDisk('/d/disk', { files, format: 'raw', writable: true })
+  await disk.write(0, new Uint8Array(512).fill(1))
+  const image = folder.numberOf('/d/disk')
+  await promised(checkpointOpen(disk.chain))
+  const last = folder.log.findLast((entry) => 'file' in entry && entry.file === image)
+  expect(last?.kind).toBe('flush')
+})
 
 describe('after a crash at any moment every granule that differs from what a token stands for is told', () => {
   test.each(STATES)('%s', { timeout: MINUTES }, async (name, states) => {
