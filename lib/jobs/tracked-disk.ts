@@ -20,9 +20,15 @@ export interface SidecarOptions {
   readonly durable?: boolean | undefined
 }
 
+const ENDING = '.vdisk-track'
+
 /** The sidecar of an image. [docs/tracking-sidecar.md] */
 export function sidecarOf(file: string, files: Files): string {
-  return `${files.realPath(imageFileOf(file, files))}.vdisk-track`
+  return `${files.realPath(imageFileOf(file, files))}${ENDING}`
+}
+
+export function isSidecar(file: string): boolean {
+  return file.endsWith(ENDING)
 }
 
 /**

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { randomGuid } from '../bytes/guid.ts'
 import type { Chain } from '../chain/chain.ts'
+import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, VdiskError } from '../errors.ts'
 import type { FileStore, Files } from '../io/files.ts'
 import { type Io, promised, settle } from '../io/io.ts'
@@ -107,9 +108,10 @@ export async function trackingStatus(file: string, options: OpenOptions = {}): P
 export async function checkpoint(file: string, options: OpenOptions & { consumer?: string } = {}): Promise<string> {
   await promised(renewGuard(file, options))
   return await promised(
-    withSidecar(file, 'write', options, function* ({ store, how, subject }) {
+    withSidecar(file, 'write', options, function* ({ files, chain, store, how, subject }) {
       const map = yield* ChangeMap.open(subject, { ...how, store })
       try {
+        yield* settleFiles(chain, files)
         return formatToken(yield* map.checkpoint(options.consumer))
       } finally {
         yield* map.close()
@@ -312,6 +314,7 @@ function* make(chain: Chain, file: string, options: EnableTrackingOptions, guard
   const sidecar = sidecarOf(file, files)
   const subject = subjectOf(chain, undefined)
   assertTrackable(file, subject.size)
+  yield* settleFiles(chain, files)
   const partial = `${sidecar}.partial`
   files.remove(partial, { missing: 'allow' })
   const store = files.open(partial, { write: true, create: 'new', noFollow: true })
@@ -326,6 +329,25 @@ function* make(chain: Chain, file: string, options: EnableTrackingOptions, guard
     throw error
   } finally {
     store.close()
+  }
+}
+
+/** What a program that is gone has written to a disk may not be durable yet; what a token stands for must be. */
+function* settleFiles({ layers }: Chain, files: Files): Io<void> {
+  const { store, neighbours = [] } = layers.at(-1) as Layer
+  for (const { name, wrapping } of [store, ...neighbours]) {
+    if (wrapping) continue
+    try {
+      const file = files.open(name, { write: true })
+      try {
+        yield* settle(file.flush())
+      } finally {
+        file.close()
+      }
+    } catch (error) {
+      // Whoever may not write to it has not.
+      if (!isVdiskError(error, 'READ_ONLY')) throw error
+    }
   }
 }
 

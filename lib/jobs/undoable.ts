@@ -4,6 +4,7 @@ import { type KeptJournal, UndoSession } from '../undo/session.ts'
 import { imageFileOf } from './image-file.ts'
 import { type FileOptions, filesOf } from './images.ts'
 import type { Job } from './job.ts'
+import { isSidecar } from './tracked-disk.ts'
 
 /** Bytes that an undo journal may have, unless it is said otherwise. */
 const USUAL_LIMIT = 64 << 20
@@ -83,7 +84,9 @@ class Undoing {
     const files = filesOf(options)
     this.file = imageFileOf(file, files)
     this.wish = wish
-    this.session = new UndoSession(files, { file: this.file, words, limit: wish.limit ?? USUAL_LIMIT })
+    // What was brought back is another change of the disk, and a record of changes must not forget those that came before it.
+    const limit = wish.limit ?? USUAL_LIMIT
+    this.session = new UndoSession(files, { file: this.file, words, limit, spares: isSidecar })
   }
 
   /** @returns undefined if nobody wants to undo */

@@ -39,6 +39,8 @@ export function* copyRecord(from: ByteStore, to: ByteStore, reason: string): Io<
   yield* Superblock.new(to, {
     ...facts,
     state: 'lost',
+    // That is a part of the file from before.
+    guard: undefined,
     own: { inode: own?.inode ?? 0n, born: own?.born ?? 0n },
     reason,
   }).write({})

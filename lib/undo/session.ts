@@ -47,16 +47,31 @@ export class UndoSession {
   private readonly under: Files
   private readonly image: string
   private readonly name: string
+  private readonly isSpared: (file: string) => boolean
   private readonly writer: JournalWriter
   private readonly held = new Map<string, Held>()
   private readonly turns = new Turns()
   private named = 0
   private failure: VdiskError | undefined
 
-  /** @param image.file path as the user gave it @param image.words what is being done @param limit bytes of the journal */
-  constructor(under: Files, { file, words, limit }: { file: string; words: string; limit: number }) {
+  /**
+   * @param image.file path as the user gave it
+   * @param image.words what is being done
+   * @param image.limit bytes of the journal
+   * @param image.spares whether a file is to be left as the verb leaves it
+   */
+  constructor(
+    under: Files,
+    {
+      file,
+      words,
+      limit,
+      spares = () => false,
+    }: { file: string; words: string; limit: number; spares?: (file: string) => boolean },
+  ) {
     this.under = under
     this.name = file
+    this.isSpared = spares
     this.image = under.realPath(file)
     const mode = under.find(file)?.mode ?? 0o600
     this.writer = new JournalWriter(under, { file: journalOf(this.image), image: file, words, limit, mode })
@@ -124,7 +139,7 @@ export class UndoSession {
     const id = this.under.find(file)?.id
     const held = id === undefined ? undefined : this.held.get(id)
     if (held) return options.write ? held.journaled : readingOnly(held.journaled)
-    if (!options.write || options.create) return this.under.open(file, options)
+    if (!options.write || options.create || this.isSpared(file)) return this.under.open(file, options)
     const inner = this.under.open(file, options)
     try {
       if (inner.isDevice) throw this.isDevice(file)

@@ -3,13 +3,17 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
+  convertDisk,
   createDisk,
   createInternalSnapshot,
   type Disk,
   deleteInternalSnapshot,
+  finish,
   openDisk,
+  repairImage,
   resizeDisk,
   revertToSnapshot,
+  undoImage,
 } from '../../../lib/index.ts'
 import {
   type ChangedExtent,
@@ -163,5 +167,120 @@ describeWithPeers(['qemu-io'], 'a disk that QEMU wrote to', () => {
     await write(file, 0, 100)
     execFileSync('qemu-io', ['-f', format, '-c', 'write -P 7 3M 64k', file])
     expect(await changed(file, first)).toMatchObject({ full: expect.stringContaining('another program'), extents: ALL })
+  })
+})
+
+describe('a disk', () => {
+  test.each([
+    ['across 128 GiB (VMware KB 2090639)', 128 * 2 ** 30, 65536],
+    ['across a page of counters', 1020 * 65536, 65536],
+    ['across pages of small counters', 1020 * 4096, 4096],
+    ['across a page of intents', 32_640 * 4 * MiB, 4 * MiB],
+    ['across a power of two, within a granule', 2 ** 32 - 1024, 65536],
+  ])('that grows %s is told of to its end, with what is written there', async (_, border, granularity) => {
+    const file = path.join(scratchFolder(), 'disk.qcow2')
+    const before = border - 8192
+    await (await createDisk(file, { format: 'qcow2', size: before })).close()
+    const first = await enableTracking(file, { granularity })
+    const grown = border + 5 * granularity + 512
+    await resizeDisk(file, grown)
+    const tail = Math.floor(before / granularity) * granularity
+    expect((await changed(file, first)).extents).toEqual([{ offset: tail, length: grown - tail }])
+    const second = await checkpoint(file)
+    expect((await changed(file, second)).extents).toEqual([])
+    for (const offset of [border - 512, border, grown - 512]) {
+      const token = await checkpoint(file)
+      await write(file, offset, 512)
+      const start = Math.floor(offset / granularity) * granularity
+      const end = Math.min(grown, start + granularity)
+      expect((await changed(file, token)).extents).toEqual([{ offset: start, length: end - start }])
+    }
+    // What was cut off, and came back, is another thing.
+    const third = await checkpoint(file)
+    await resizeDisk(file, before, { shrink: true })
+    await resizeDisk(file, grown)
+    expect((await changed(file, third)).extents).toEqual([{ offset: tail, length: grown - tail }])
+  })
+
+  test('that is copied together with its record, or swapped with another, or brought back, counts as changed all over', async () => {
+    const folder = scratchFolder()
+    const [a, b, copy] = ['a.qcow2', 'b.qcow2', 'copy.qcow2'].map((name) => path.join(folder, name)) as [
+      string,
+      string,
+      string,
+    ]
+    const tokens: string[] = []
+    for (const file of [a, b]) {
+      await (await createDisk(file, { format: 'qcow2', size: SIZE })).close()
+      tokens.push(await enableTracking(file))
+    }
+    const [first] = tokens as [string, string]
+    const record = (file: string): string => `${fs.realpathSync(file)}.vdisk-track`
+    fs.copyFileSync(a, copy)
+    fs.copyFileSync(record(a), `${copy}.vdisk-track`)
+    expect((await changed(copy, first)).full).toContain('copy')
+    // As programs bring files back: under the same name, as another file.
+    fs.copyFileSync(a, `${a}.backup`)
+    await write(a, 0, 100)
+    fs.renameSync(`${a}.backup`, a)
+    expect((await changed(a, first)).full).toContain('another file')
+    fs.renameSync(record(a), `${folder}/spare`)
+    fs.renameSync(record(b), record(a))
+    fs.renameSync(`${folder}/spare`, record(b))
+    for (const file of [a, b]) expect((await changed(file, first)).full).toContain('another file')
+  })
+
+  test('whose tracking was ended, and begun again, knows no token from before', async () => {
+    const file = await made('qcow2')
+    const first = await enableTracking(file)
+    const second = await checkpoint(file, { consumer: 'somebody' })
+    await disableTracking(file)
+    await write(file, 0, 100)
+    const third = await enableTracking(file)
+    for (const token of [first, second]) expect((await changed(file, token)).full).toContain('of another disk')
+    expect(await changed(file, third)).toEqual({ full: undefined, extents: [] })
+  })
+
+  test('that is converted leaves its record where it is, and what a new one replaces is told', async () => {
+    const file = await made('qcow2')
+    const other = path.join(path.dirname(file), 'other.qcow2')
+    await (await createDisk(other, { format: 'qcow2', size: SIZE })).close()
+    const [first, second] = [await enableTracking(file), await enableTracking(other)]
+    await using source = await openDisk(file)
+    await finish(convertDisk(source.chain, path.join(path.dirname(file), 'new.qcow2'), { format: 'qcow2' }))
+    await finish(convertDisk(source.chain, other, { format: 'qcow2', replace: true }))
+    expect(fs.readdirSync(path.dirname(file)).filter((name) => name.startsWith('new'))).toEqual(['new.qcow2'])
+    expect(await changed(file, first)).toEqual({ full: undefined, extents: [] })
+    expect((await changed(other, second)).full).toContain('another file')
+  })
+
+  test('that was repaired, or whose last verb was undone, counts as changed all over', async () => {
+    const file = await made('qcow2')
+    const first = await enableTracking(file)
+    await write(file, 0, 100)
+    expect((await finish(repairImage(file))).count).toBe(0)
+    expect((await changed(file, first)).full).toBeUndefined()
+    await resizeDisk(file, SIZE + MiB, { undo: true })
+    expect((await changed(file, first)).extents).toEqual([
+      { offset: 0, length: 65536 },
+      { offset: SIZE, length: MiB },
+    ])
+    const second = await checkpoint(file)
+    await undoImage(file)
+    for (const token of [first, second]) expect((await changed(file, token)).full).toBeDefined()
+    const third = await checkpoint(file)
+    await write(file, MiB, 100)
+    expect((await changed(file, third)).extents).toEqual([{ offset: MiB, length: 65536 }])
+    expect((await changed(file, second)).full).toBeDefined()
+  })
+
+  test('that is built upon a raw one notices when that is written to, though it has no identity itself', async () => {
+    const folder = scratchFolder()
+    const [base, top] = [path.join(folder, 'base.raw'), path.join(folder, 'top.qcow2')]
+    fs.writeFileSync(base, Buffer.alloc(SIZE))
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', top])
+    const first = await enableTracking(top)
+    fs.writeFileSync(base, Buffer.alloc(4096, 1), { flag: 'r+' })
+    expect((await changed(top, first)).full).toContain('another program')
   })
 })
