@@ -254,6 +254,15 @@ export const HEADERS: readonly Damage[] = [
     changes: ['CANNOT_BE_RIGHT', 'REFCOUNT_TABLE_INVALID'],
   },
   {
+    what: 'a place of counts too large for exact numbers, and a record of linkage in a header of two sectors',
+    image: () => {
+      const image = new CraftedImage().extension(0x76646c6b, Buffer.alloc(200, 1).fill(0, 0, 1))
+      return image.extension(0x6803f857, Buffer.alloc(432)).header('refcountTableOffset', 2n ** 60n + 65536n)
+    },
+    finds: ['COPIED_FLAG_WRONG', 'LEFT_OUT', 'REFCOUNT_MISSING'],
+    changes: ['CANNOT_BE_RIGHT', 'REFCOUNT_TABLE_INVALID'],
+  },
+  {
     what: 'a refcount width that cannot be',
     image: () => new CraftedImage().header('refcountOrder', 9),
     finds: ['COPIED_FLAG_WRONG', 'LEFT_OUT', 'REFCOUNT_MISSING'],

@@ -69,6 +69,8 @@ export function* readDirectory(header: Header, store: ByteStore): Io<Directory |
     if (entries.has(name)) bad(`two bitmaps are called "${name}"`, at + done)
     entries.set(name, {
       ...fields,
+      // A table of no entries has no place, whatever stands there.
+      tableOffset: fields.tableSize === 0 ? 0 : fields.tableOffset,
       name,
       entryAt: at + done,
       problem: problemOf(header, fields, fileSize),

@@ -72,10 +72,14 @@ export function decodeFields(file: string, area: Uint8Array, leaveOut?: LeaveOut
     })
   }
   const stored = headerV2.decode(area)
-  // Without snapshots their place means nothing. It may be a number that can be kept in no variable, nor written again; where
-  // snapshots may be left out, such a place is none.
+  // The place of a table without entries means nothing. It may be a number that can be kept in no variable, nor written again;
+  // where snapshots may be left out, such a place of theirs is none.
   const isLost = leaveOut !== undefined && !Number.isSafeInteger(stored.snapshotsOffset)
-  const basic = stored.snapshotCount === 0 || isLost ? { ...stored, snapshotsOffset: 0 } : stored
+  const basic = {
+    ...stored,
+    l1TableOffset: stored.l1Size === 0 ? 0 : stored.l1TableOffset,
+    snapshotsOffset: stored.snapshotCount === 0 || isLost ? 0 : stored.snapshotsOffset,
+  }
   if (basic.version !== 2 && basic.version !== 3) {
     throw new VdiskError('UNSUPPORTED', {
       message: `Cannot open ${file}: it is qcow2 version ${basic.version}; versions 2 and 3 are known`,

@@ -277,7 +277,9 @@ export class Header {
       if (this.stored.length > 0) {
         // Once more what was left out when it was read; it was told then.
         const ignore = (): void => {}
-        const before = Header.parse(this.file, this.stored, decodeFields(this.file, this.stored, ignore), ignore)
+        const fields = decodeFields(this.file, this.stored, ignore)
+        validateFields(this.file, fields, Number.MAX_SAFE_INTEGER, ignore)
+        const before = Header.parse(this.file, this.stored, fields, ignore)
         const extensions = withoutFeatureNames(before.extensionsInOrder())
         const reachesBehind = before.lengthWith(before.extensions) > SECTOR
         if (reachesBehind && before.lengthWith(extensions) <= SECTOR) {

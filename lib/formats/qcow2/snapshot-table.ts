@@ -92,7 +92,8 @@ export function decodeEntry(header: Header, bytes: Uint8Array, fileSize: number)
   const text = (at: number, length: number): string => Buffer.from(bytes.subarray(at, at + length)).toString('utf8')
   const knowsSize = fields.extraDataSize >= 16
   const place = {
-    l1TableOffset: fields.l1TableOffset,
+    // A table of no entries has no place, whatever stands there.
+    l1TableOffset: fields.l1Size === 0 ? 0 : fields.l1TableOffset,
     l1Size: fields.l1Size,
     diskSize: knowsSize ? diskSize : header.size,
   }

@@ -136,6 +136,17 @@ describe('a size in the header that no file can mean', () => {
     },
   )
 
+  test.each([2n ** 53n + 1n, 2n ** 64n - 1n])('nor does a place of %d for the L1 table of an empty disk', (at) => {
+    const store = new CraftedImage().header('size', 0).header('l1Size', 0).header('l1TableOffset', at).store()
+    const chain = new Chain([openStore(store, 'write')])
+    runSync(chain.resize(4096))
+    runSync(chain.write(0, Buffer.alloc(4096, 0x77)))
+    runSync(chain.close())
+    const found = Buffer.alloc(4)
+    runSync(new Chain([openStore(store, 'read')]).read(0, found))
+    expect(found).toEqual(Buffer.alloc(4, 0x77))
+  })
+
   test('two tables that the header puts into one place are refused', () => {
     const on = (field: FieldName, number: number): string =>
       placeOf(failureOf(() => openStore(new CraftedImage().header(field, number * 4096).store(), 'read')))
