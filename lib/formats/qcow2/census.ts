@@ -260,7 +260,8 @@ export class Census {
     const place = offsetOf(high, low)
     if (header.extendedL2) this.checkSubclusters(view, within, at, place, guest)
     if (header.hasDataFile) {
-      if (place !== 0 && place !== guestOffset) {
+      // Where no place is named, the flag says that the first cluster is meant.
+      if ((place !== 0 || high & COPIED) && place !== guestOffset) {
         this.error(
           'DATA_FILE_MISMATCH',
           'L2 table',

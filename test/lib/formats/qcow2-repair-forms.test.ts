@@ -62,6 +62,7 @@ describe('an image with a data file', () => {
 
   test.each([
     ['another place than its own', (image: CraftedImage) => image.l2(1, BigInt(2 * C) | COPIED), 'DATA_FILE_MISMATCH'],
+    ['no place, and says that it means one', (image: CraftedImage) => image.l2(1, COPIED), 'DATA_FILE_MISMATCH'],
     ['compressed data', (image: CraftedImage) => image.l2(1, COMPRESSED | at(PLACE.l2)), 'COMPRESSED_WITH_DATA_FILE'],
   ])('an entry that names %s is found, cannot be read, and gets its own place', async (_, damage, code) => {
     const { image, folder } = withDataFile()
