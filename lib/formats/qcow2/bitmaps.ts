@@ -243,7 +243,7 @@ export class Bitmaps implements StoredBitmaps {
   }
 
   /** Whether nobody who does not know bitmaps wrote to the image since they were stored. */
-  private get isValid(): boolean {
+  get isValid(): boolean {
     return (this.header.autoclear & AUTOCLEAR.bitmaps) !== 0n
   }
 

@@ -88,14 +88,15 @@ function checkFlags({ header }: Qcow2Parts, report: CheckReport): void {
 
 /** Tables of which nothing can be read: what they refer to will look lost. */
 function checkUnreadable({ bitmaps, snapshots }: Qcow2Parts, report: CheckReport): void {
+  // After a writer that knows no bitmaps nobody counts on their directory, and data may lie there.
   const told = [
-    ['SNAPSHOT_TABLE_INVALID', snapshots.problem],
-    ['BITMAP_DIRECTORY_INVALID', bitmaps.problem],
+    ['SNAPSHOT_TABLE_INVALID', snapshots.problem, 'error'],
+    ['BITMAP_DIRECTORY_INVALID', bitmaps.problem, bitmaps.isValid ? 'error' : 'warning'],
   ] as const
-  for (const [code, problem] of told) {
+  for (const [code, problem, severity] of told) {
     if (!problem) continue
     const { structure = '', at } = problem.where
-    report.add({ code, severity: 'error', structure, at, message: problem.message })
+    report.add({ code, severity, structure, at, message: problem.message })
   }
 }
 

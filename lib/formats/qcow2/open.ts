@@ -10,7 +10,7 @@ import { FileSpace } from './file-space.ts'
 import { Header } from './header.ts'
 import type { LeaveOut } from './header-fields.ts'
 import { Qcow2Layer, WritableQcow2Layer } from './layer.ts'
-import { AUTOCLEAR, EXTENSION } from './layout.ts'
+import { EXTENSION } from './layout.ts'
 import { Linkage } from './linkage.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
@@ -100,10 +100,13 @@ function* openBitmaps(image: BitmapImage, access: Access | 'repair', leaveOut: L
   try {
     return yield* Bitmaps.open(image)
   } catch (error) {
-    const needed = access === 'write' && (image.header.autoclear & AUTOCLEAR.bitmaps) !== 0n
-    if (needed || !isVdiskError(error, 'CORRUPT')) throw error
+    if (!isVdiskError(error, 'CORRUPT')) throw error
+    const bitmaps = Bitmaps.none(image, error)
+    // What a writer left behind that knows no bitmaps is of no use, and by now anything may lie there.
+    if (!bitmaps.isValid) return bitmaps
+    if (access === 'write') throw error
     leaveOut?.(error)
-    return Bitmaps.none(image, error)
+    return bitmaps
   }
 }
 

@@ -16,6 +16,7 @@ import {
   snapshotEntry,
 } from '../../support/crafted-qcow2.ts'
 import { BUDGET, failureOf, findingsOf, memoryOf, placeOf, SLACK } from '../../support/hostile.ts'
+import { damageOf } from '../../support/repairing.ts'
 import { countingStore } from '../../support/stores.ts'
 
 const C = 4096
@@ -264,6 +265,8 @@ describe('a bitmap directory that cannot be right', () => {
     runSync(chain.write(C, Buffer.alloc(C, 0x77)))
     runSync(chain.close())
     expect(await findingsOf(openStore(store, 'read'))).toEqual(['BITMAP_DIRECTORY_INVALID', 'LEAKED_CLUSTER'])
+    // No damage: whoever wrote there was right to take the directory for nothing.
+    expect(await damageOf(store)).toEqual(['LEAKED_CLUSTER'])
   })
 })
 

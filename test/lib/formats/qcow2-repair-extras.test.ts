@@ -144,15 +144,22 @@ describe('bitmaps that are damaged', () => {
     expect(names(store)).toEqual([])
   })
 
-  test('what a program left that knows no bitmaps is given back, in either scope', async () => {
-    for (const scope of ['leaks', 'all'] as const) {
-      const { image } = withExtras()
+  test.each([
+    ['leaks', 'as it was'],
+    ['all', 'as it was'],
+    ['leaks', 'overwritten'],
+    ['all', 'overwritten'],
+  ] as const)(
+    'what a program left that knows no bitmaps is given back: scope "%s", directory %s',
+    async (scope, how) => {
+      const { image, extras } = withExtras()
+      if (how === 'overwritten') image.fill(extras.directory, 0xff)
       const store = image.header('autoclear', 0).store()
       expect((await repairStore(store, scope)).count).toBeGreaterThan(0)
       await expectSound(store)
       expect(openStore(store, 'read').bitmaps.list()).toEqual([])
-    }
-  })
+    },
+  )
 
   test('one that records notes what the repair changes', async () => {
     const { image } = withExtras()
