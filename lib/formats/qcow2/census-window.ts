@@ -5,7 +5,10 @@ import { blockOffset, readCount } from './refcount-table.ts'
 import type { RootTable } from './root-table.ts'
 
 /** Host clusters taken at a time, so many that an image of 1 TiB needs one turn: 64 MiB for their counts. */
-export const WINDOW = 16 << 20
+const WINDOW = 16 << 20
+
+/** Clusters of which none has a refcount block, at most, that a window goes on over: there may be nothing at all. */
+const UNCOUNTED = 4 << 20
 
 /** In `stored`: the cluster holds a table, so no guest data may lie there. */
 export const IS_TABLE = 0x8000
@@ -24,6 +27,21 @@ export interface CensusWindow {
 /** Clusters that one refcount block counts. */
 export function countsPerBlock({ clusterSize, refcountOrder }: Header): number {
   return (clusterSize * 8) / 2 ** refcountOrder
+}
+
+/**
+ * How many of the clusters first .. end-1 one window takes. A file may be a hole of many terabytes between two refcount blocks,
+ * or behind the last one: what refers to a cluster there is seen by the walk over this window, and gets one of its own.
+ */
+export function windowFrom(first: number, end: number, header: Header, table: RootTable): number {
+  const perBlock = countsPerBlock(header)
+  const most = Math.min(end, first + WINDOW)
+  let counted = first
+  for (let index = Math.floor(first / perBlock); index < table.length; index++) {
+    if (index * perBlock >= Math.min(most, counted + UNCOUNTED)) break
+    if (blockOffset(table, index) !== 0) counted = (index + 1) * perBlock
+  }
+  return Math.min(most, Math.max(counted, first + UNCOUNTED)) - first
 }
 
 /** Reads the counts of a window from the file; where the refcount table leads to no block, they stay zero. */

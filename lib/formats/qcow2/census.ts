@@ -2,7 +2,7 @@ import { ceilDiv } from '../../bytes/align.ts'
 import { NumberSet } from '../../bytes/number-set.ts'
 import type { NewFinding } from '../../contracts/check-report.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
-import { type CensusWindow, COUNT_MASK, countsPerBlock, IS_TABLE, readStored } from './census-window.ts'
+import { type CensusWindow, COUNT_MASK, countsPerBlock, IS_TABLE, readStored, windowFrom } from './census-window.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf, READS_AS_ZERO, RESERVED_HIGH, RESERVED_LOW } from './layout.ts'
 import { Mapping } from './mapping.ts'
 import type { Qcow2Parts } from './parts.ts'
@@ -81,6 +81,11 @@ export class Census {
     let blocks = this.refcountTable.length
     while (blocks > 0 && blockOffset(this.refcountTable, blocks - 1) === 0) blocks--
     return Math.max(this.highest + 1, blocks * this.perBlock)
+  }
+
+  /** How many of the clusters first .. end-1 to count at once. */
+  windowFrom(first: number, end: number): number {
+    return windowFrom(first, end, this.parts.header, this.refcountTable)
   }
 
   /**

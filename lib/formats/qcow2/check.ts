@@ -2,7 +2,7 @@ import type { CheckReport } from '../../contracts/check-report.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, just } from '../../io/io.ts'
 import { Census } from './census.ts'
-import { type CensusWindow, COUNT_MASK, WINDOW } from './census-window.ts'
+import { type CensusWindow, COUNT_MASK } from './census-window.ts'
 import type { Qcow2Parts } from './parts.ts'
 import { readRefcountTable } from './refcount-table.ts'
 import type { RootTable } from './root-table.ts'
@@ -29,7 +29,7 @@ export function* checkQcow2(parts: Qcow2Parts, report: CheckReport): Io<void> {
   const clusters = (): number => Math.min(Math.max(census.clusters, census.packedEnd), census.reach)
   const wrong = new Map<number, { stored: number; counted: number; told: boolean }>()
   for (let first = 0; first < clusters(); ) {
-    const count = Math.min(WINDOW, clusters() - first)
+    const count = census.windowFrom(first, clusters())
     const window = yield* census.count(first, count, (done, total) =>
       report.advance((first + (count * done) / total) / clusters(), 1),
     )

@@ -2,7 +2,7 @@ import { ceilDiv } from '../../bytes/align.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, Pace, settle } from '../../io/io.ts'
 import { Census } from './census.ts'
-import { COUNT_MASK, WINDOW } from './census-window.ts'
+import { COUNT_MASK } from './census-window.ts'
 import { INCOMPATIBLE } from './layout.ts'
 import type { Qcow2Parts } from './parts.ts'
 import type { Refcounts } from './refcounts.ts'
@@ -70,8 +70,8 @@ export function* recount(
   const pace = new Pace(parts.image.signal)
   refcounts.reserveUpTo(clusters)
   for (let first = 0; first < clusters; ) {
-    const count = Math.min(WINDOW, clusters - first)
     const census = new Census(parts, refcounts.root, () => {}, pace)
+    const count = census.windowFrom(first, clusters)
     const { counted, stored } = yield* census.count(first, count, () => {})
     // Where nothing is counted and nothing referred to, all is right: the file may be one hole of many terabytes.
     const end = Math.min(count, census.reach - first)

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
+import { windowFrom } from '../../../lib/formats/qcow2/census-window.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
+import { RootTable } from '../../../lib/formats/qcow2/root-table.ts'
 import { promised } from '../../../lib/io/io.ts'
 import { patternFor } from '../../model/history.ts'
 import { COPIED, CraftedImage, openStore } from '../../support/crafted-qcow2.ts'
@@ -8,8 +10,30 @@ import { findingsOf } from '../../support/hostile.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { refusal } from '../../support/refusal.ts'
 
+const C = 4096
 const MIB = 1 << 20
 const GIB = 2 ** 30
+
+describe('a window of counts', () => {
+  /** How many of 2^30 clusters are counted at once from cluster `first` on, where these entries of the table lead to blocks. */
+  function windowOf(first: number, blocks: readonly number[]): number {
+    const { header } = openStore(new CraftedImage().store(), 'read').structure
+    const table = new RootTable(C, new Uint8Array(2 ** 20 * 8))
+    for (const index of blocks) table.set(index, C)
+    return windowFrom(first, 2 ** 30, header, table)
+  }
+
+  test('does not go on over a hole: room for counts that nobody has is room all the same', () => {
+    expect(windowOf(0, [0])).toBe(4 * MIB)
+    expect(windowOf(0, [0, 2 ** 19])).toBe(4 * MIB)
+    expect(windowOf(2 ** 30 - 5, [0])).toBe(5)
+  })
+
+  test('is large where there are counts', () => {
+    expect(windowOf(0, [...Array(2 ** 14).keys()])).toBe(16 * MIB)
+    expect(windowOf(3000, [0, 1000, 2000, 3000])).toBe(3001 * 2048 - 3000)
+  })
+})
 
 describe('a table of reference counts', () => {
   test('grows while counts are made anew, for data behind all that it could count', async () => {

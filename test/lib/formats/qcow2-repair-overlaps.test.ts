@@ -145,6 +145,16 @@ describe('reference counts that are of no use are made anew', () => {
     expect([await byteAt(store, 0), await byteAt(store, 1), await byteAt(store, 2)]).toEqual([0xa0, 0xa1, 0])
   })
 
+  test('but not where they would need a larger table than there may be: the old ones stay named', async () => {
+    const image = new CraftedImage({ clusterBits: 9 })
+    const store = image.u64(image.at(PLACE.refcountTable), 0).store(2 ** 40)
+    const { code, message } = await refusal(() => repairStore(store))
+    expect([code, message]).toEqual(['LIMIT_EXCEEDED', expect.stringContaining('clusters of 512 bytes are too small')])
+    const named = Buffer.alloc(12)
+    store.read(48, named)
+    expect(named).toEqual(image.bytes.subarray(48, 60))
+  })
+
   test('an entry whose place nothing counts any more reads as zero', async () => {
     const image = new CraftedImage().u64(PLACE.refcountTable * C, 0).l2(1, at(PLACE.data1) | COPIED | (1n << 60n))
     const store = image.store()

@@ -1,8 +1,11 @@
 import { ceilDiv } from '../../../bytes/align.ts'
 import { NumberSet } from '../../../bytes/number-set.ts'
+import { VdiskError } from '../../../errors.ts'
 import { type Io, just, Pace } from '../../../io/io.ts'
 import { Census } from '../census.ts'
-import { COUNT_MASK, WINDOW } from '../census-window.ts'
+import { COUNT_MASK } from '../census-window.ts'
+import type { Header } from '../header.ts'
+import { LIMIT } from '../layout.ts'
 import { clustersInUse, recount } from '../rebuild.ts'
 import { RootTable } from '../root-table.ts'
 import { strayCounts } from '../stray-counts.ts'
@@ -31,7 +34,7 @@ export function* compareCounts(work: RepairWork): Io<Comparison> {
   }
   const census = new Census(parts, refcounts.root, note, new Pace(parts.image.signal))
   for (let first = 0; first < clusters; ) {
-    const count = Math.min(WINDOW, clusters - first)
+    const count = census.windowFrom(first, clusters)
     const window = yield* census.count(first, count, (done, total) => work.report.advance(done, total))
     // Behind it nothing is counted or referred to: the file may be one hole of many terabytes.
     const end = Math.min(count, census.reach - first)
@@ -75,25 +78,36 @@ export function* lowerCounts(work: RepairWork, high: number): Io<void> {
  */
 export function* countAnew(work: RepairWork, why: string): Io<void> {
   const { parts, refcounts, header } = work
-  yield* work.change({
-    code: 'REFCOUNT_TABLE_INVALID',
-    structure: 'refcount table',
-    at: header.refcountTableOffset,
-    message: `the reference counts cannot be used, ${why}: they are made anew in another place`,
-  })
-  const { clusterSize, refcountOrder } = header
-  const perBlock = (clusterSize * 8) / 2 ** refcountOrder
+  const { clusterSize, refcountTableOffset: at } = header
   const first = yield* clustersInUse(parts, refcounts)
+  const tableClusters = tableFor(first, header)
+  const message = `the reference counts cannot be used, ${why}: they are made anew in another place`
+  yield* work.change({ code: 'REFCOUNT_TABLE_INVALID', structure: 'refcount table', at, message })
+  refcounts.beginAnew(new RootTable(first * clusterSize, new Uint8Array(tableClusters * clusterSize)))
+  yield* recount(parts, refcounts, first + tableClusters)
+  yield* refcounts.adopt()
+}
+
+/**
+ * Clusters of a table that counts `first` clusters, and what comes behind them: table and blocks.
+ *
+ * @throws VdiskError LIMIT_EXCEEDED where that is more than a table may have
+ */
+function tableFor(first: number, { file, clusterSize, refcountOrder }: Header): number {
+  const perBlock = (clusterSize * 8) / 2 ** refcountOrder
   let [blocks, tableClusters] = [0, 0]
-  // The table, and the blocks that count everything, table and blocks too, until they fit each other.
+  // Until they fit each other.
   for (let before = -1; before !== blocks; ) {
     before = blocks
     tableClusters = Math.max(1, ceilDiv(blocks * 8, clusterSize))
     blocks = ceilDiv(first + tableClusters + blocks, perBlock)
   }
-  refcounts.beginAnew(new RootTable(first * clusterSize, new Uint8Array(tableClusters * clusterSize)))
-  yield* recount(parts, refcounts, first + tableClusters)
-  yield* refcounts.adopt()
+  if (tableClusters === 1 || tableClusters * clusterSize <= LIMIT.refcountTableBytes) return tableClusters
+  throw new VdiskError('LIMIT_EXCEEDED', {
+    message: `Cannot repair ${file}: its counts have to be made anew, and clusters of ${clusterSize} bytes are too small to count ${first * clusterSize} bytes`,
+    where: { file, structure: 'refcount table', section: 'Host cluster management' },
+    advice: 'What it holds can be saved: vdisk convert IMAGE COPY --format qcow2',
+  })
 }
 
 function clusters(count: number): string {

@@ -5,7 +5,6 @@ import type { RepairReport } from '../../../contracts/repair.ts'
 import { reasonOf, VdiskError } from '../../../errors.ts'
 import { type Io, Pace } from '../../../io/io.ts'
 import { Census } from '../census.ts'
-import { WINDOW } from '../census-window.ts'
 import { checkQcow2 } from '../check.ts'
 import { featureNameTable } from '../header.ts'
 import { WritableQcow2Layer } from '../layer.ts'
@@ -102,7 +101,7 @@ function* assertCountable(parts: Qcow2Parts, root: RootTable): Io<void> {
   const over = new NumberSet()
   const census = new Census(parts, root, () => {}, new Pace(parts.image.signal))
   for (let first = 0; first < census.clusters; ) {
-    const count = Math.min(WINDOW, census.clusters - first)
+    const count = census.windowFrom(first, census.clusters)
     const { counted } = yield* census.count(first, count, () => {})
     const end = Math.min(count, census.reach - first)
     for (let i = 0; i < end; i++) if ((counted[i] as number) > most) over.add(first + i)
