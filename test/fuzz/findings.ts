@@ -29,8 +29,13 @@ export function folderOfFindings(root: string): string {
   return path.join(root, 'testdata', 'fuzz')
 }
 
-/** Keeps a finding in testdata/fuzz/<format>/. @returns its file */
-export async function storeFinding(format: FuzzFormat, { recipe, what }: Found): Promise<string> {
+/**
+ * Keeps a finding in testdata/fuzz/<format>/.
+ *
+ * @param campaign its seed: what another one has found of the same kind stays
+ * @returns its file
+ */
+export async function storeFinding(format: FuzzFormat, { recipe, what }: Found, campaign: number): Promise<string> {
   const seed = (await seedsOf(format)).find(({ name }) => name === recipe.seed)
   if (!seed) throw new Error(`There is no image called ${recipe.seed} to begin with`)
   const files = [...filesOf(seed, recipe.edits)].map(([name, { size, pages }]) => ({
@@ -41,7 +46,7 @@ export async function storeFinding(format: FuzzFormat, { recipe, what }: Found):
   const stored: Stored = { found: what, chance: recipe.chance, files }
   const folder = path.join(folderOfFindings(process.env.VDISK_ROOT ?? '.'), format)
   fs.mkdirSync(folder, { recursive: true })
-  const digest = createHash('sha256').update(what).digest('hex').slice(0, 12)
+  const digest = createHash('sha256').update(`${campaign} ${what}`).digest('hex').slice(0, 12)
   const file = path.join(folder, `${digest}.json`)
   fs.writeFileSync(file, `${JSON.stringify(stored, undefined, 1)}\n`)
   return file

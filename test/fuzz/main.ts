@@ -61,12 +61,12 @@ async function fuzz(format: FuzzFormat, seconds: number, seed: number): Promise<
       found.set(one.what, one)
       console.log(`${format}: ${one.words}`)
       // At once, for whoever ends this before its time; a shorter one takes its place.
-      void storeFinding(format, one)
+      void storeFinding(format, one, seed)
     },
   )
   for (const one of found.values()) {
     const recipe = await minimised(one.recipe, async (shorter) => (await overseer.once(shorter))?.what === one.what)
-    const file = await storeFinding(format, { ...one, recipe })
+    const file = await storeFinding(format, { ...one, recipe }, seed)
     console.log(
       `${format}: ${one.words}\n  of "${recipe.seed}": ${JSON.stringify(recipe.edits).slice(0, 400)}\n  kept as ${file}`,
     )
