@@ -17,8 +17,8 @@ const POOLED = 128 * 1024
 
 /**
  * From these lengths on a transfer goes to the pool in any case. A file takes one writer at a time, so threads cannot
- * help with writes; and while one writes, others can read. A read of 1 MiB, as most programs make them, takes as long as
- * three ways to a thread and back: it is done at once.
+ * help with writes; and while one writes, others can read. A read of 1 MiB, as many programs make them, is done at once:
+ * the way to a thread and back would add a tenth or more.
  */
 const LONG = { read: 2 << 20, write: 4 << 20 } as const
 
