@@ -147,6 +147,8 @@ async function session(desk: TrackedDesk, closes = true): Promise<void> {
       await one.erase(2 * REGION, 2 * PAGE)
       await one.flush()
       await one.write(9 * PAGE)
+      // What a program that is killed had only in its memory never was on the disk.
+      if (!closes) await one.flush()
     },
     closes,
   )
