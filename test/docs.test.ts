@@ -118,8 +118,13 @@ describe('what the documentation shows works', () => {
     expect(manual).toMatch(new RegExp(`\\*\\*${verb}\\b`))
     for (const [, option] of help.matchAll(/^ +(?:-\w, )?(--[a-z-]+)/gm)) {
       const named =
-        { '--option': '-o', '--format-b': '-F', '--color': '--no-color', '--flush': '--no-flush' }[option as string] ??
-        option
+        {
+          '--option': '-o',
+          '--format-b': '-F',
+          '--color': '--no-color',
+          '--flush': '--no-flush',
+          '--check': '--no-check',
+        }[option as string] ?? option
       expect(manual).toContain(named)
     }
     const lines = [
