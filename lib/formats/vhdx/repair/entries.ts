@@ -81,9 +81,10 @@ class EntryJudge {
   verdict(index: number, low: number, high: number): Verdict | undefined {
     const { geometry } = this
     const owner = geometry.ownerOf(index)
-    // Without a parent the last sector bitmap has no entry; what stands there may be of a file that had one.
-    const isLastBitmap = 'chunk' in owner && owner.chunk * geometry.chunkRatio < geometry.blocks
-    if (index >= geometry.entryCount() && !isLastBitmap) return STALE
+    // Behind the last block the entries of a child go on, up to that of a sector bitmap. Without a parent that has none, but
+    // what stands there may be of a file that had one.
+    const first = 'block' in owner ? owner.block : owner.chunk * geometry.chunkRatio
+    if (first >= geometry.blocks) return STALE
     const entry = { state: stateOf(low), place: placeOf(high, low), hasReserved: hasReservedBits(low) }
     return 'block' in owner ? this.blockVerdict(owner.block, entry) : this.bitmapVerdict(owner.chunk, entry)
   }

@@ -1,4 +1,3 @@
-import type { Bitmap } from '../../../bytes/bitmap.ts'
 import type { Io } from '../../../io/io.ts'
 import type { Bat } from '../bat.ts'
 import { PAYLOAD } from '../layout.ts'
@@ -10,9 +9,9 @@ export function* mendLastBits(mending: Mending, bat: Bat): Io<void> {
   const { geometry } = bat
   const block = geometry.blocks - 1
   if (block < 0 || !geometry.hasParent || (yield* bat.entry(block)).state !== PAYLOAD.partiallyPresent) return
-  const bits = (yield* bitsOf(bat, block)) as Bitmap
+  const bits = yield* bitsOf(bat, block)
   const first = geometry.usedOf(block) / geometry.sectorSize
-  if (bits.count(first) === 0) return
+  if (!bits || bits.count(first) === 0) return
   bits.fill(first, bits.length, false)
   const at = yield* bat.bitsPlace(block)
   const message = 'the bits of sectors behind the end of the disk were cleared'

@@ -48,7 +48,8 @@ function* mendAll(image: Image, report: RepairReport): Io<boolean> {
   const { bat } = yield* partsOf(mending)
   yield* mendEntries(mending, bat)
   yield* mendBlocks(mending, bat)
-  yield* mendLastBits(mending, bat)
+  // Sector bitmaps may lie behind what was the end of the file by now.
+  yield* mendLastBits(mending, (yield* partsOf(mending)).bat)
   yield* mending.end()
   return mending.isDoubtful
 }

@@ -82,6 +82,13 @@ describe('an entry', () => {
     expect(file.store.size()).toBe(end)
   })
 
+  test('behind the last block of a child, before that of the sector bitmap, is cleared wherever it leads', async () => {
+    const { file, content, below } = await child()
+    file.setEntry(9, BigInt(2 * MIB) | 7n)
+    expect(linesOf(await expectMended(file, content, below))).toEqual([`BAT_ENTRY_STALE ${at(file, 9)}`])
+    expect(file.entry(9)).toBe(0n)
+  })
+
   test('many of them, in more pages than one log entry can hold, are mended in several', async () => {
     const file = await VhdxFile.make(2 ** 40)
     for (let page = 0; page < 300; page++) file.setEntry(page * 512, 0x100n)
@@ -188,6 +195,25 @@ describe('sector bitmaps', () => {
     expect(await findings(file)).toEqual(['BITS_PAST_END'])
     expect(linesOf(await expectMended(file, content, below))).toEqual([`BITS_PAST_END ${bits}`])
     expect(file.bytes(bits + 255, 1)).toEqual(Uint8Array.of(0))
+  })
+
+  test.each<[string, Spoil, string[]]>([
+    [
+      'in the place of a block',
+      (file) => file.setEntry(3, file.entry(BITMAP)),
+      ['BLOCKS_SHARE_PLACE', 'BITS_PAST_END'],
+    ],
+    ['nowhere', (file) => file.setEntry(BITMAP, 0n), ['BITMAP_MISSING']],
+  ])('%s get room behind the end of the file, and have no bits behind that of the disk', async (_, spoil, codes) => {
+    const { file, below } = await child(SIZE - 512)
+    const chain = new Chain([...below, await file.write()])
+    await promised(chain.write(5 * MIB, patternFor(0, 512, 3)))
+    await promised(chain.close())
+    file.put(place(file.entry(BITMAP)) + 5 * 256 + 255, Uint8Array.of(0x80))
+    spoil(file)
+    const report = await repair(file)
+    expect([...new Set(report.done.map(({ code }) => code))]).toEqual(codes)
+    expect(await findings(file)).not.toContain('BITS_PAST_END')
   })
 })
 
