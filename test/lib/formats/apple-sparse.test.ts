@@ -324,3 +324,12 @@ describe('asif', () => {
     }
   })
 })
+
+describe('what is said to be one of these and is none', () => {
+  test.each(['sparseimage', 'asif'])('%s: a file that is too short, and one that begins as another', async (format) => {
+    for (const bytes of [new Uint8Array(100), new Uint8Array(1 << 16).fill(7)]) {
+      const file = written(bytes, `disk.${format}`)
+      expect((await refusal(() => openDisk(file, { format }))).code).toBe('NOT_THIS_FORMAT')
+    }
+  })
+})
