@@ -280,8 +280,8 @@ async function clear(use: Use): Promise<void> {
 async function setParent(use: Use, linked: boolean): Promise<void> {
   const { links } = topOf(use)
   const { now } = use.truth
-  // Without the parent a snapshot would read otherwise too; nobody does that.
-  if (!links || !now.linked || (!linked && now.snapshots.size > 0)) return
+  // Without the parent a snapshot would read otherwise too, and a bitmap tells only of writes; nobody does that.
+  if (!links || !now.linked || (!linked && now.snapshots.size + now.bitmaps.size > 0)) return
   await flush(use)
   const disk = linked ? use.truth.now.disk : await withoutParent(use)
   const { size } = use.base as PagedFile
