@@ -51,7 +51,7 @@ async function bytesOf(folder: CrashFolder, file: string): Promise<Buffer> {
 }
 
 /** Each crash of a conversion, and then the same conversion once more. */
-async function afterEach(
+async function atEachCut(
   options: Readonly<Record<string, string>>,
   replaced: Readonly<Record<string, string>> | undefined,
   keptOf: (log: CrashFolder['log'], end: number) => readonly Kept[],
@@ -94,14 +94,14 @@ const CASES = [
 describe('a conversion to several files', () => {
   test.each(CASES)('that is killed at any step is simply done again: %s', async (_, options, replaced) => {
     const all = (log: CrashFolder['log'], end: number): Kept[] => pendingAt(log, end).map((index) => ({ index }))
-    expect(await afterEach(options, replaced, all)).toBeGreaterThan(20)
+    expect(await atEachCut(options, replaced, all)).toBeGreaterThan(20)
   })
 
   test.each(CASES)('likewise when the power fails: %s', async (name, options, replaced) => {
     const random: Random = randomFor(name)
     const kinds = ['none', 'some'] as const
     for (const kind of kinds) {
-      await afterEach(options, replaced, (log, end) => {
+      await atEachCut(options, replaced, (log, end) => {
         const pending = pendingAt(log, end).map((index) => ({ index }))
         return kind === 'none' ? [] : randomSubset(log, pending, 512, random)
       })
