@@ -83,6 +83,15 @@ export class Reader {
     return { ...(result ? { chain: result } : {}), ...(error ? { error } : {}) }
   }
 
+  /** Whether an image, opened alone, says that it has a parent. */
+  async namesParent(subject = this.subject): Promise<boolean> {
+    const { trial } = this
+    const layer = await trial.step('inspect', () => openLayer(subject.image(), { drivers, access: 'inspect' }))
+    if (!layer) return false
+    await trial.step('close', () => layer.close())
+    return layer.parent !== undefined
+  }
+
   async bytesAt(chain: Chain, offset: number, length: number): Promise<Uint8Array | undefined> {
     // Something else each time: what a read leaves as it was is seen when it is compared.
     const target = new Uint8Array(length).fill(this.random.below(256))

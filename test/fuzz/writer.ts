@@ -70,7 +70,9 @@ export async function repairAndVerify(
   if (error) return
   const chain = await reader.open('read', subject)
   if (!chain) {
-    if (before) throw new Violation('unsound', 'what was repaired does not open any more')
+    // What showed nothing where its lost parent was shows it again only with that parent, and that may not be there.
+    const hasParentAgain = !(await reader.namesParent()) && (await reader.namesParent(subject))
+    if (before && !hasParentAgain) throw new Violation('unsound', 'what was repaired does not open any more')
     return
   }
   if (before) {
