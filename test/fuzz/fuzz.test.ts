@@ -128,4 +128,15 @@ describe('a fuzzer', () => {
     store.read(0, bytes)
     expect([...bytes]).toEqual([1, 1, 0, 0, 0, 0, 0, 9])
   })
+
+  test('gives back terabytes of a hole as fast as the pages in it', () => {
+    const page = new Uint8Array(4096).fill(1)
+    const store = new OverlayStore(MAIN, { size: 2 ** 42, pages: new Map([0, 1, 2 ** 29].map((n) => [n, page])) })
+    store.write(2 ** 40, page)
+    store.deallocate(4095, 2 ** 42)
+    const bytes = new Uint8Array(4097)
+    store.read(0, bytes)
+    expect([bytes.indexOf(0), bytes.lastIndexOf(1)]).toEqual([4095, 4094])
+    expect(store.segment(4096)).toEqual({ kind: 'hole', length: 2 ** 42 - 4096 })
+  })
 })

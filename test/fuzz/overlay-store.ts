@@ -115,12 +115,13 @@ export class OverlayStore implements ByteStore {
 
   deallocate(at: number, length: number): void {
     const end = Math.min(at + length, this.length)
-    for (let done = at; done < end; ) {
-      const number = Math.floor(done / PAGE)
-      const count = Math.min((number + 1) * PAGE, end) - done
-      if (count === PAGE) this.pages.set(number, null)
-      else if (this.page(number)) this.own(number).fill(0, done - number * PAGE, done - number * PAGE + count)
-      done += count
+    // Page by page of those that there are: the range may be a hole of terabytes.
+    for (const number of new Set([...this.pages.keys(), ...this.base.pages.keys()])) {
+      const from = Math.max(at - number * PAGE, 0)
+      const to = Math.min(end - number * PAGE, PAGE)
+      if (from >= to || !this.page(number)) continue
+      if (to - from === PAGE) this.pages.set(number, null)
+      else this.own(number).fill(0, from, to)
     }
   }
 
