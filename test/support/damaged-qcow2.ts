@@ -257,7 +257,7 @@ export const HEADERS: readonly Damage[] = [
     what: 'a place of counts too large for exact numbers, and a record of linkage in a header of two sectors',
     image: () => {
       const image = new CraftedImage().extension(0x76646c6b, Buffer.alloc(200, 1).fill(0, 0, 1))
-      return image.extension(0x6803f857, Buffer.alloc(432)).header('refcountTableOffset', 2n ** 60n + 65536n)
+      return image.extension(0x6803f857, Buffer.alloc(432, 1)).header('refcountTableOffset', 2n ** 60n + 65536n)
     },
     finds: ['COPIED_FLAG_WRONG', 'LEFT_OUT', 'REFCOUNT_MISSING'],
     changes: ['CANNOT_BE_RIGHT', 'REFCOUNT_TABLE_INVALID'],
