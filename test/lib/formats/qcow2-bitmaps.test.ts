@@ -117,7 +117,7 @@ describe('bitmaps of an image that is in use', () => {
     expect(await findingsOf(openStore(store, 'read'))).toEqual([])
   })
 
-  test('of a disk that loses all its bytes and gets new ones are empty, then clear', async () => {
+  test('of a disk that loses all its bytes are empty; those that it gets count as changed', async () => {
     const image = new CraftedImage()
     const { directory, snapshotTable, snapshotL1, snapshotL2 } = addExtras(image)
     image.header('snapshotCount', 0).header('snapshotsOffset', 0).count(PLACE.data0, 1)
@@ -133,7 +133,7 @@ describe('bitmaps of an image that is in use', () => {
     await promised(again.resize(1 << 20, 0))
     await promised(new Chain([again]).write(2 << 16, new Uint8Array(512).fill(1)))
     await promised(again.close())
-    expect(setBits(store)).toEqual([2])
+    expect(setBits(store)).toEqual(Array.from({ length: 16 }, (_, bit) => bit))
     expect(await findingsOf(openStore(store, 'read'))).toEqual([])
   })
 
