@@ -199,7 +199,10 @@ describe('a repair of a bundle', () => {
     fs.renameSync(`${file}.away`, file)
     expect(await made.findings()).toEqual([])
     const sound = made.descriptor
-    made.descriptor = sound.replace(/<ParentGUID>\{[1-9a-f]/, '<ParentGUID>{0')
+    made.descriptor = sound.replace(
+      /(<ParentGUID>\{)(?!0{8}-)(.)/,
+      (_, start, digit) => `${start}${digit === '0' ? 1 : 0}`,
+    )
     const before = made.descriptor
     await expect(made.repair()).rejects.toMatchObject({ code: 'CORRUPT' })
     expect(made.descriptor).toBe(before)
