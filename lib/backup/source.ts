@@ -4,6 +4,7 @@ import { isVdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { filesOf, type OpenOptions, openUntracked } from '../jobs/images.ts'
 import { howFor, openSidecar, sidecarOf, subjectOf } from '../jobs/tracked-disk.ts'
+import { renewGuard } from '../jobs/tracking.ts'
 import { type Answer, ChangeMap } from '../tracking/change-map.ts'
 import { formatToken, parseToken, type Token } from '../tracking/token.ts'
 
@@ -33,6 +34,7 @@ const UNTRACKED = 'changes are not tracked'
 
 /** A disk that nobody writes to meanwhile. */
 export async function openSource(file: string, options: OpenOptions = {}): Promise<BackupSource> {
+  await promised(renewGuard(file, options))
   const chain = await promised(openUntracked(file, { ...options, writable: false }))
   try {
     const notes = [...chain.notes]

@@ -161,15 +161,14 @@ export async function changesSince(
  * Where others have written to an image that has a guard, takes over what that says, and begins it anew: else it would tell
  * the same again and again. Nothing is done where it is not needed, or the image may not be written.
  *
- * @throws VdiskError NOT_FOUND if changes are not tracked; IN_USE, and what opening the image throws
+ * @throws VdiskError IN_USE, and what opening the image throws
  */
 export function* renewGuard(file: string, options: OpenOptions = {}): Io<void> {
-  const isWanted = yield* withSidecar(file, 'read', options, function* ({ store, how, subject, chain }) {
-    const map = yield* ChangeMap.view(subject, { ...how, store })
+  const isStale = yield* ifKnown(file, options, (map, chain) => {
     const guard = map.staleGuard
     return guard !== undefined && canBeGuarded(chain, guard)
   })
-  if (!isWanted) return
+  if (!isStale) return
   yield* ifWritable(function* () {
     yield* closingAfter(yield* openImage(file, { ...options, writable: true }), announceGuard)
   })
@@ -257,16 +256,19 @@ function* enable(file: string, options: EnableTrackingOptions): Io<Token> {
   )
 }
 
-/** Whether the record of changes that is about to be replaced tells of a guard. */
-function* isGuarded(file: string, options: OpenOptions): Io<boolean> {
+function isGuarded(file: string, options: OpenOptions): Io<boolean> {
+  return ifKnown(file, options, (map) => map.facts.guard !== undefined)
+}
+
+/** What a record of changes tells; false where there is none, or it cannot be read. */
+function* ifKnown(file: string, options: OpenOptions, ask: (map: ChangeMap, chain: Chain) => boolean): Io<boolean> {
   const files = filesOf(options)
   if (!files.look(sidecarOf(file, files))) return false
   try {
-    return yield* withSidecar(file, 'read', options, function* ({ store, how, subject }) {
-      return (yield* ChangeMap.view(subject, { ...how, store })).facts.guard !== undefined
+    return yield* withSidecar(file, 'read', options, function* ({ store, how, subject, chain }) {
+      return ask(yield* ChangeMap.view(subject, { ...how, store }), chain)
     })
   } catch (error) {
-    // What cannot be read is replaced.
     if (!isVdiskError(error, 'CORRUPT') && !isVdiskError(error, 'UNSUPPORTED')) throw error
     return false
   }

@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { expect, test } from 'vitest'
+import { openSource } from '../../lib/backup/source.ts'
 import {
   type Answer,
   type ChangedExtent,
@@ -141,6 +142,15 @@ describeWithPeers(TOOLS, 'with a guard, what QEMU changes is told exactly', () =
     }
     const token = await checkpoint(file)
     await expectExactly(scene, token, [])
+  })
+
+  test('and once only for a backup, too', async () => {
+    const scene = await guarded()
+    scene.qemu.io('a', ['write 1M 4k'])
+    const source = await openSource(scene.file)
+    await source.close()
+    scene.qemu.io('a', ['write 2M 4k'])
+    await expectExactly(scene, source.token as string, [{ offset: 2 << 20, length: 4096 }])
   })
 
   test('when the disk grew', async () => {
