@@ -8,6 +8,7 @@ import { Random } from '../support/random.ts'
 import { describeOperation } from './operations.ts'
 import { Region } from './region.ts'
 import { diskOf, type Entry, playRound, recipeFor, SoakMismatch } from './round.ts'
+import { TrackedMoments } from './tracked-moments.ts'
 
 const MIB = 1 << 20
 const SIZE = 24 * MIB
@@ -40,7 +41,7 @@ export interface SoakResult {
  *
  * After each kill the image must be sound (leaks are no damage), everything that was made durable must be there, and
  * every other sector must have a content that it had since. qcow2 and VHDX are children of a base that holds data, so
- * that first writes have to copy.
+ * that first writes have to copy. Its changes are tracked: since each of some moments, all that differs must be told.
  *
  * @throws Error that tells the least operations that lead there, and where image and log are
  */
@@ -49,6 +50,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   const mountpoint = path.join(options.folder, 'mnt')
   fs.mkdirSync(mountpoint)
   const content = await contentOf(image, options.format)
+  const tracked = await TrackedMoments.begin(image, options.format, content)
   const flat = options.format === 'raw'
   const regions = BORDERS.slice(0, -1).map(
     (start, i) => new Region(start, content.subarray(start, BORDERS[i + 1]), flat),
@@ -69,6 +71,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
       await playRound(mounted, { program: options.program, regions, random, entries, operations, killAfter })
       await endRound(mounted, regions, killAfter === undefined ? 'durable' : 'died')
       await assertSound(image, options.format)
+      await tracked.judge(await contentOf(image, options.format), killAfter !== undefined)
       result.rounds++
       result.operations += entries.length
       if (killAfter !== undefined) result.kills++
