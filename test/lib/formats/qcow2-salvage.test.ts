@@ -10,9 +10,9 @@ import { refusal } from '../../support/refusal.ts'
 import { salvageStore } from '../../support/repairing.ts'
 
 describe('salvage', () => {
-  test.each(HEADERS.map((damage) => [damage.what, damage] as const))('reads in spite of %s', async (_, { image }) => {
+  test.each(HEADERS.map((damage) => [damage.what, damage] as const))('reads in spite of %s', async (what, { image }) => {
     const { layer, leftOut } = await salvageStore(image().store())
-    expect(leftOut).toHaveLength(1)
+    expect(leftOut).toHaveLength(what.includes(', and ') ? 2 : 1)
     const bytes = Buffer.alloc(3 * C)
     runSync(new Chain([layer]).read(0, bytes))
     expect([bytes[0], bytes[C], bytes[2 * C]]).toEqual([0xa0, 0xa1, 0])
@@ -22,7 +22,7 @@ describe('salvage', () => {
     for (const { image, what } of HEADERS) {
       const error = failureOf(() => openStore(image().store(), 'read'))
       // A record of linkage that makes no sense is none.
-      if (what.includes('linkage')) expect(error).toBeUndefined()
+      if (what === 'a damaged record of linkage') expect(error).toBeUndefined()
       else expect([what, error?.advice]).toEqual([what, expect.stringContaining('--salvage')])
     }
     const error = failureOf(() => openStore(new CraftedImage().header('clusterBits', 30).store(), 'read'))
