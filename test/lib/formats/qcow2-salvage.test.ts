@@ -10,13 +10,16 @@ import { refusal } from '../../support/refusal.ts'
 import { salvageStore } from '../../support/repairing.ts'
 
 describe('salvage', () => {
-  test.each(HEADERS.map((damage) => [damage.what, damage] as const))('reads in spite of %s', async (what, { image }) => {
-    const { layer, leftOut } = await salvageStore(image().store())
-    expect(leftOut).toHaveLength(what.includes(', and ') ? 2 : 1)
-    const bytes = Buffer.alloc(3 * C)
-    runSync(new Chain([layer]).read(0, bytes))
-    expect([bytes[0], bytes[C], bytes[2 * C]]).toEqual([0xa0, 0xa1, 0])
-  })
+  test.each(HEADERS.map((damage) => [damage.what, damage] as const))(
+    'reads in spite of %s',
+    async (what, { image }) => {
+      const { layer, leftOut } = await salvageStore(image().store())
+      expect(leftOut).toHaveLength(what.includes(', and ') ? 2 : 1)
+      const bytes = Buffer.alloc(3 * C)
+      runSync(new Chain([layer]).read(0, bytes))
+      expect([bytes[0], bytes[C], bytes[2 * C]]).toEqual([0xa0, 0xa1, 0])
+    },
+  )
 
   test('what a normal opening complains of says that salvage gets over it, where it does', () => {
     for (const { image, what } of HEADERS) {
