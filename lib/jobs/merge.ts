@@ -4,7 +4,6 @@ import { recordOf } from '../chain/record-file.ts'
 import type { NewParent } from '../contracts/identity.ts'
 import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import { isVdiskError, VdiskError } from '../errors.ts'
-import type { Files } from '../io/files.ts'
 import { promised } from '../io/io.ts'
 import { journalOf } from '../undo/session.ts'
 import { CarriedTracking, isLeftBehind } from './carried-tracking.ts'
@@ -204,10 +203,11 @@ async function retire(plan: MergePlan, options: MergeOptions): Promise<void> {
       ...[name, ...own].map((one) => journalOf(path.resolve(one))),
     ]
     const folder = path.dirname(path.resolve(name))
+    const left = beside.filter((file) => files.look(file))
     files.remove(name)
     // A power cut must not bring it back without what is said of it beside it.
-    files.flushFolder(folder)
-    for (const file of beside) removeBeside(file, name, files)
+    tellingOfLeft(left, name, () => files.flushFolder(folder))
+    for (const file of left) tellingOfLeft([file], name, () => files.remove(file, { missing: 'allow' }))
     files.flushFolder(folder)
   }
 }
@@ -224,12 +224,14 @@ async function parentAfter(depth: number, plan: MergePlan, options: MergeOptions
   return await promised(newParentOf(name, plan.merged[depth - 1] as string, { ...own, verify: 'warn' }))
 }
 
-function removeBeside(file: string, image: string, files: Files): void {
+/** @throws what the work throws, with a word on the files that are left beside an image which is gone */
+function tellingOfLeft(left: readonly string[], image: string, work: () => void): void {
   try {
-    files.remove(file, { missing: 'allow' })
+    work()
   } catch (error) {
     if (!isVdiskError(error)) throw error
-    const advice = `All of ${image} is merged, and it is gone. Remove what was left beside it: ${file}`
+    const rest = left.length > 0 ? ` Remove what was left beside it: ${left.join(', ')}` : ''
+    const advice = `All of ${image} is merged, and it is gone.${rest}`
     throw new VdiskError(error.code, { message: error.message, where: error.where, advice, cause: error })
   }
 }

@@ -137,6 +137,9 @@ function removeAsAdvised({ old, next }: Prepared, failing: FailingFiles, files: 
     if (!told.advice?.includes(file)) throw new Error(`${file} is left, and the advice does not say so: ${told.advice}`)
     files.remove(file)
   }
+  const isMerged = (name: string): boolean => old.names.includes(name) && !next.names.includes(name)
+  if (!failing.fired.some(({ kind }) => kind === 'flush folder') || !told.advice?.includes('and it is gone')) return
+  for (const name of files.names()) if (isMerged(name) && told.advice.includes(name)) files.remove(name)
 }
 
 /**

@@ -129,11 +129,12 @@ export const resizes: readonly ScriptedJob[] = [
 function layering(base: string, format: string): ScriptedJob {
   const overlay = `layer.${format}`
   return {
-    name: `snapshot: a layer over ${base}`,
+    name: `snapshot: ${overlay} over ${base}`,
     scene: (files) => make(files, base, 41),
     run: ({ files }) =>
       createLayer(at(base), at(overlay), {
         files,
+        format,
         parentFormat: formatOf(base),
         options: SHAPE[format]?.options ?? {},
       }),
