@@ -1,3 +1,5 @@
+import v8 from 'node:v8'
+import vm from 'node:vm'
 import { CheckReport } from '../../lib/contracts/check-report.ts'
 import { isVdiskError, type VdiskError } from '../../lib/errors.ts'
 import { qcow2 } from '../../lib/formats/qcow2/driver.ts'
@@ -40,16 +42,19 @@ export function placeOf(error: VdiskError | undefined): string {
     .join(', ')
 }
 
-/** Bytes of memory that some work took and did not give back yet. */
-export function memoryOf(work: () => unknown): number {
-  const before = memory()
-  work()
-  return memory() - before
-}
+v8.setFlagsFromString('--expose-gc')
+const collect = vm.runInNewContext('gc') as () => void
 
-function memory(): number {
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
+/** Bytes of memory that some work keeps, or took at once for buffers: small things that it let go at once do not count. */
+export function memoryOf(work: () => unknown): number {
+  collect()
+  const before = process.memoryUsage()
+  const kept = work()
+  const { external } = process.memoryUsage()
+  collect()
+  const { heapUsed } = process.memoryUsage()
+  void kept
+  return heapUsed - before.heapUsed + external - before.external
 }
 
 /** Codes that a check of this layer finds, each once. */

@@ -19,11 +19,13 @@ function survey(store: ByteStore): { place: string; memory: number; reads: { cal
   const { store: counted, counts } = countingStore(store)
   let place = ''
   const memory = memoryOf(() => {
+    let chain: Chain | undefined
     const error = failureOf(() => {
-      const chain = new Chain([openStore(counted, 'read')])
+      chain = new Chain([openStore(counted, 'read')])
       runSync(chain.read(0, new Uint8Array(Math.min(chain.size, 8192))))
     })
     place = placeOf(error)
+    return chain
   })
   return { place, memory, reads: counts.read as { calls: number; bytes: number } }
 }
