@@ -30,7 +30,11 @@ interface Survey {
 export function* surveyRoom(bat: Bat, { store, signal }: Image): Io<FileRoom> {
   const size = yield* settle(store.size())
   const room = new FileRoom(store, { unit: MIB, end: size })
-  for (const { at, length } of bat.regions.all) room.mark(at, length)
+  for (const { at, length } of bat.regions.all) {
+    const run = { first: Math.floor(at / MIB), count: Math.ceil((at + length) / MIB) - Math.floor(at / MIB) }
+    // A region that lies behind what the file has so far is nobody else's place either. No file gets further than this.
+    if (at + length <= LIMIT.fileBytes) room.units.take(run)
+  }
   // Entries behind the last block are of a disk that was larger once; their room is left alone too.
   const { regions, geometry } = bat
   const entries = Math.min(regions.bat.length / BAT_ENTRY, geometry.entryCount(LIMIT.diskBytes, true))
