@@ -71,7 +71,7 @@ export class CopyThread {
 function obey(): void {
   const fs = process.getBuiltinModule('node:fs')
   const port = process.getBuiltinModule('node:worker_threads').parentPort
-  const PIECE = 256 << 10
+  const PIECE = 512 << 10
   const BLOCK = 4096
   const buffer = Buffer.allocUnsafeSlow(PIECE)
   const zeros = Buffer.alloc(BLOCK)

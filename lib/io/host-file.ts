@@ -256,8 +256,9 @@ export class HostFile implements FileStore {
   }
 
   /**
-   * The kernel copies where it can: it moves each byte once, where a thread reads and writes it, and takes a seventh less
-   * of the processors' time. It cannot leave out zeros, and not every pair of file systems can be joined.
+   * What may be shared, or moved inside a server, the kernel copies: it may take no time and no room. Elsewhere it copies
+   * as a program does, 64 KiB at a time, and stands in line with other writers of the file by spinning: a thread that reads
+   * and writes half a MiB at a time is done a tenth sooner beside another.
    */
   async copyFrom(
     source: ByteStore,
@@ -268,12 +269,13 @@ export class HostFile implements FileStore {
   ): Promise<number | undefined> {
     if (!(source instanceof HostFile)) return undefined
     const copy = { from: { fd: source.fd, store: source }, to: { fd: this.fd, store: this }, fromAt: from, at, length }
-    if (!sparse) {
+    const byThread = !this.defer && (sparse || length >= HANDED_OVER)
+    if (!sparse && !(byThread && !this.sharesRoom())) {
       const here = !this.defer && length < (this.sharesRoom() ? LONG.write : HANDED_OVER)
       const copied = await copyByKernel(copy, here)
       if (copied !== undefined) return copied
     }
-    return this.defer || (!sparse && length < HANDED_OVER) ? undefined : await copyByThread(copy, sparse)
+    return byThread ? await copyByThread(copy, sparse) : undefined
   }
 
   /** Whether a copy by the kernel may take no time and no room here: then it is not worth the way to a thread. */

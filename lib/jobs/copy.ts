@@ -7,8 +7,9 @@ import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } 
 
 /** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
-/** Bytes that a lane takes at a time. */
-const PORTION = 4 << 20
+/** Bytes that a lane takes at a time: several granules, or one large one, since a granule is changed by one lane at a time. */
+const PORTION = 8 << 20
+const LARGEST_PORTION = 32 << 20
 /** Lanes that read and write here: while one writes, the other reads. */
 const BY_HAND = 2
 /**
@@ -16,7 +17,7 @@ const BY_HAND = 2
  * What this thread copies meanwhile it does in pieces that stay in the cache of its processor.
  */
 const HANDED_OVER = 2
-const OWN_PIECE = 512 << 10
+const OWN_PIECE = 1 << 20
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
 /** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
@@ -105,7 +106,7 @@ async function* pieces(
   copier: Copier,
   options: CopyOptions,
 ): AsyncGenerator<{ offset: number; length: number }> {
-  const unit = Math.max(BLOCK, options.packer ? to.granularity : Math.min(to.granularity, PIECE))
+  const unit = Math.max(BLOCK, options.packer ? to.granularity : Math.min(to.granularity, LARGEST_PORTION))
   let start = 0
   let end = 0
   for (let offset = 0; offset < size; ) {
@@ -140,7 +141,7 @@ async function* pieces(
 
 /** The end of the piece that begins at `start`: on a border of the target's unit; `start` if there is too little yet. */
 function nextCut(start: number, end: number, unit: number): number {
-  const cut = roundDown(start + PORTION, unit)
+  const cut = roundDown(start + Math.max(PORTION, unit), unit)
   return cut > start && cut <= end ? cut : start
 }
 

@@ -332,19 +332,37 @@ describe.skipIf(!native)(
       for (const file of [from, to]) file.close()
     })
 
-    test('a long copy is made beside this thread: by the kernel, or where that cannot join the files by the thread that copies', async () => {
+    test('a long copy is made beside this thread: by the thread that copies, or by the kernel where it may share room', async () => {
       const [from, to] = [makeFile(POOLED), makeFile()]
       const thread = vi.spyOn(CopyThread.get(), 'copy')
-      const here = vi.spyOn(calls, 'copyFileRange')
+      const kernel = vi.spyOn(calls, 'copyFileRangeLater')
+      const shares = vi.spyOn(fs, 'statfsSync').mockReturnValue({ type: 0x58465342 } as fs.StatsFs)
+      // XFS: at once, since it may take no time; in line with others, on a thread of the pool.
       expect(await to.copyFrom(from, 0, 0, POOLED)).toBe(POOLED)
+      const served = HostFile.open(to.name, { write: true, waiting: 'defer' })
+      expect(await served.copyFrom(from, 0, POOLED, POOLED)).toBe(POOLED)
+      expect(kernel).toHaveBeenCalled()
       expect(thread).not.toHaveBeenCalled()
-      const kernel = vi.spyOn(calls, 'copyFileRangeLater').mockResolvedValue(-ERRNO.EXDEV)
-      here.mockReturnValue(-ERRNO.EXDEV)
-      expect(await to.copyFrom(from, 0, POOLED, POOLED)).toBe(POOLED)
-      expect(kernel.mock.calls.length + here.mock.calls.length).toBeGreaterThan(0)
+      shares.mockReturnValue({ type: 0xef53 } as fs.StatsFs)
+      const plain = HostFile.open(to.name, { write: true })
+      kernel.mockClear()
+      expect(await plain.copyFrom(from, 0, 2 * POOLED, POOLED)).toBe(POOLED)
+      expect(kernel).not.toHaveBeenCalled()
       expect(thread).toHaveBeenCalledTimes(1)
       const whole = fs.readFileSync(from.name)
-      expect(fs.readFileSync(to.name).equals(Buffer.concat([whole, whole]))).toBe(true)
+      expect(fs.readFileSync(to.name).equals(Buffer.concat([whole, whole, whole]))).toBe(true)
+      for (const file of [from, to, served, plain]) file.close()
+    })
+
+    test('where the kernel cannot join two files the thread that copies can', async () => {
+      const [from, to] = [makeFile(POOLED), makeFile()]
+      vi.spyOn(fs, 'statfsSync').mockReturnValue({ type: 0x58465342 } as fs.StatsFs)
+      const thread = vi.spyOn(CopyThread.get(), 'copy')
+      vi.spyOn(calls, 'copyFileRange').mockReturnValue(-ERRNO.EXDEV)
+      vi.spyOn(calls, 'copyFileRangeLater').mockResolvedValue(-ERRNO.EXDEV)
+      expect(await to.copyFrom(from, 0, 0, POOLED)).toBe(POOLED)
+      expect(thread).toHaveBeenCalledTimes(1)
+      expect(fs.readFileSync(to.name).equals(fs.readFileSync(from.name))).toBe(true)
       for (const file of [from, to]) file.close()
     })
 
