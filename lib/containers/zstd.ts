@@ -106,7 +106,9 @@ function* findFrames(image: Image, fileSize: number, library: Zstd): Io<Pieces> 
       continue
     }
     if (magic !== FRAME) throw damagedPiece(image.name, 'zstd', at, new Error('no frame begins here'))
-    const { headerLength, contentSize, hasChecksum } = readFrameHeader(bytes)
+    // One that is cut off goes on with zeros here, and then has no blocks.
+    header.fill(0, bytes.length)
+    const { headerLength, contentSize, hasChecksum } = readFrameHeader(header)
     if (contentSize !== undefined && contentSize > LONGEST_PIECE) throw tooLong(image.name)
     const end = (yield* endOfBlocks(image, at + headerLength, fileSize)) + (hasChecksum ? 4 : 0)
     if (end > fileSize) throw cutOff(image.name, at)

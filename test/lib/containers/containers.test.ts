@@ -7,6 +7,7 @@ import { isVdiskError } from '../../../lib/errors.ts'
 import { createDisk, createLayer, inspectImage, judgeImage, openDisk } from '../../../lib/index.ts'
 import { loadZstd } from '../../../lib/io/zstd.ts'
 import { bgzf, packableDisk } from '../../support/packed-disks.ts'
+import { zstdSeekTable } from '../../support/packed-streams.ts'
 import { describeWithPeers } from '../../support/peers.ts'
 import { printSeed, randomFor, randomTest } from '../../support/random.ts'
 import { refusal } from '../../support/refusal.ts'
@@ -223,15 +224,8 @@ test('zstd with a seek table', async () => {
   const zstd = await loadZstd()
   const parts = [0, 100_000, 200_000, 300_000].map((at) => content.subarray(at, Math.min(SIZE, at + 100_000)))
   const frames = parts.map((part) => zstd.compress(part))
-  const table = Buffer.alloc(8 + frames.length * 8 + 9)
-  table.writeUInt32LE(0x184d2a5e, 0)
-  table.writeUInt32LE(table.length - 8, 4)
-  for (const [i, frame] of frames.entries()) {
-    table.writeUInt32LE(frame.length, 8 + 8 * i)
-    table.writeUInt32LE(parts[i]?.length ?? 0, 12 + 8 * i)
-  }
-  table.writeUInt32LE(frames.length, table.length - 9)
-  table.writeUInt32LE(0x8f92eab1, table.length - 4)
+  const lengths = frames.map((frame, i) => ({ stored: frame.length, length: parts[i]?.length ?? 0 }))
+  const table = zstdSeekTable(lengths)
   expectEqual(await readAll(written('disk.raw.zst', Buffer.concat([...frames, table]))), content)
   table.writeUInt32LE(99_999, 12)
   const file = written('disk.raw.zst', Buffer.concat([...frames, table]))
