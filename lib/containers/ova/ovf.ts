@@ -39,6 +39,8 @@ export function readOvf(bytes: Uint8Array, file: string): Ovf {
   const { root } = parseXml(bytes, { file, structure: 'OVF descriptor', most: LONGEST_OVF, depth: 32 })
   const files = inSection(root, 'References', 'File').map(fileOf)
   const byId = new Map(files.map((one) => [one.id, one]))
+  // A disk that names no file is empty, and is not in a file that has no name.
+  byId.delete('')
   const disks = inSection(root, 'DiskSection', 'Disk').map((element) => ({
     id: attribute(element, 'diskId') ?? '',
     file: byId.get(attribute(element, 'fileRef') ?? ''),

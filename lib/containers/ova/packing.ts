@@ -119,7 +119,7 @@ export const ovaPacking: Packing = {
 
 /** The last part of a path without its ending, in characters that every importer takes. */
 function stemOf(file: string): string {
-  const last = file.split(/[\\/]/).at(-1) ?? ''
+  const last = file.split(/[\\/]/).at(-1) as string
   const stem = last
     .replace(/\.ova$/i, '')
     .replace(/[^A-Za-z0-9._-]/g, '_')
