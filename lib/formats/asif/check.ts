@@ -29,23 +29,24 @@ class AsifCheck {
 
   *table(table: number): Io<void> {
     const { layer, tableLength } = this
-    if (yield* this.pace.keep()) this.report.advance(table, this.tableCount)
+    yield* this.pace.keep()
+    this.report.advance(table, this.tableCount)
     const at = yield* layer.tableAt(table)
     if (at === undefined) return
     const offset = table * tableLength
     const guest = { offset, length: Math.min(tableLength, layer.size - offset) }
     // What stands in a table that another part of the disk has too is told once.
-    if (this.takes(at, `table ${table}`, guest)) yield* this.chunks(table, guest)
+    if (this.takes(at, `table ${table}`, guest)) yield* this.chunks(table, at, guest)
   }
 
-  private *chunks(table: number, { offset, length }: { offset: number; length: number }): Io<void> {
+  private *chunks(table: number, tableAt: number, { offset, length }: { offset: number; length: number }): Io<void> {
     const { chunkSize, chunksPerTable } = this.layer.shape.geometry
     for (let within = 0; within * chunkSize < length; within++) {
       yield* this.pace.keep()
       const chunk = table * chunksPerTable + within
       const guest = { offset: chunk * chunkSize, length: Math.min(chunkSize, offset + length - chunk * chunkSize) }
       try {
-        const at = yield* this.layer.chunkAt(chunk)
+        const at = yield* this.layer.chunkAt(tableAt, chunk)
         if (at !== undefined) this.takes(at, `chunk ${chunk}`, guest)
       } catch (error) {
         if (!isVdiskError(error, 'CORRUPT')) throw error

@@ -58,13 +58,14 @@ export class AsifLayer implements Layer {
     const first = Math.floor(offset / chunkSize)
     const table = Math.floor(first / chunksPerTable)
     const tableEnd = (table + 1) * chunksPerTable
-    if ((yield* this.tableAt(table)) === undefined) {
+    const tableAt = yield* this.tableAt(table)
+    if (tableAt === undefined) {
       return { kind: 'zero', length: Math.min(length, tableEnd * chunkSize - offset) }
     }
-    const place = yield* this.chunkAt(first)
+    const place = yield* this.chunkAt(tableAt, first)
     const most = Math.min(first + JOINED, tableEnd, Math.ceil((offset + length) / chunkSize))
     let last = first + 1
-    while (last < most && (yield* this.chunkAt(last)) === (place && place + (last - first) * chunkSize)) last++
+    while (last < most && (yield* this.chunkAt(tableAt, last)) === (place && place + (last - first) * chunkSize)) last++
     const run = Math.min(length, last * chunkSize - offset)
     if (place === undefined) return { kind: 'zero', length: run }
     const at = place + offset - first * chunkSize
@@ -73,12 +74,14 @@ export class AsifLayer implements Layer {
     return { kind: 'data', length: there, store: this.store, at }
   }
 
-  /** Where a chunk of the disk lies; undefined: it was never written. @throws VdiskError CORRUPT */
-  *chunkAt(chunk: number): Io<number | undefined> {
+  /**
+   * Where a chunk of the disk lies; undefined: it was never written.
+   *
+   * @param tableAt where the table of the chunk lies
+   * @throws VdiskError CORRUPT
+   */
+  *chunkAt(tableAt: number, chunk: number): Io<number | undefined> {
     const { geometry } = this.shape
-    const table = Math.floor(chunk / geometry.chunksPerTable)
-    const tableAt = yield* this.tableAt(table)
-    if (tableAt === undefined) return undefined
     return yield* this.placeIn(tableAt + entryOf(chunk % geometry.chunksPerTable, geometry))
   }
 

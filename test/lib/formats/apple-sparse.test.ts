@@ -1,12 +1,19 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { CheckReport } from '../../../lib/contracts/check-report.ts'
+import { VdiskError } from '../../../lib/errors.ts'
+import { asif } from '../../../lib/formats/asif/driver.ts'
 import { checkImage, finish, inspectImage, openDisk } from '../../../lib/index.ts'
+import { promised } from '../../../lib/io/io.ts'
+import { MemoryStore } from '../../../lib/io/memory.ts'
 import { ASIF, bundleDescription, CraftedSparseImage, craftedAsif } from '../../support/apple-images.ts'
 import { plist } from '../../support/crafted-dmg.ts'
+import { MemoryFolder } from '../../support/memory-image.ts'
 import { packableDisk } from '../../support/packed-disks.ts'
 import { printSeed, Random, randomTest } from '../../support/random.ts'
 import { refusal } from '../../support/refusal.ts'
+import { watchedStore } from '../../support/stores.ts'
 import { scratchFolder } from '../../support/temp.ts'
 
 printSeed()
@@ -112,6 +119,25 @@ describe('sparseimage', () => {
     expect(await refusal(() => openDisk(written(image.file.bytes, 'a')))).toMatchObject({ code: 'CORRUPT' })
   })
 
+  test('another version is refused, and so is a node that does not begin as one', async () => {
+    const [, image] = made(new Random(9))
+    const end = image.file.bytes.length
+    image.file.resize(end + 4096).u64(20, end)
+    const noNode = await refusal(() => openDisk(written(image.file.bytes, 'a')))
+    expect(noNode).toMatchObject({ code: 'CORRUPT', where: { structure: 'header' } })
+    expect(noNode.message).toContain(`what lies at ${end} is no node`)
+    image.file.u32(4, 2)
+    const error = await refusal(() => openDisk(written(image.file.bytes, 'a.sparseimage')))
+    expect(error.code).toBe('UNSUPPORTED')
+    expect(error.message).toContain('version 2')
+  })
+
+  test('an older one tells its size only where it was told first', async () => {
+    const [disk, image] = made(new Random(10))
+    image.file.u64(28, 0)
+    await expectReads(written(image.file.bytes, 'a'), disk, new Random(1))
+  })
+
   test('nodes that come back, counts and sizes beyond reason', async () => {
     for (const [at, width] of [
       [8, 4],
@@ -194,11 +220,29 @@ describe('sparsebundle', () => {
     expect(error.message).toContain('encrypted')
   })
 
+  test('a token that is a link out of the folder is not followed', async () => {
+    const folder = bundle(new Uint8Array(BAND), [])
+    fs.rmSync(path.join(folder, 'token'))
+    fs.symlinkSync(written(Buffer.from('encrcdsa'), 'secret'), path.join(folder, 'token'))
+    expect(await refusal(() => openDisk(folder))).toMatchObject({ code: 'REFUSED' })
+  })
+
+  test('without a token it is not encrypted; described as something else it is none', async () => {
+    const [disk, bands] = scattered(new Random(11), 4, BAND)
+    const folder = bundle(disk, bands)
+    fs.rmSync(path.join(folder, 'token'))
+    await expectReads(folder, disk, new Random(1))
+    fs.writeFileSync(path.join(folder, 'Info.plist'), plist('<key>diskimage-bundle-type</key><string>other</string>'))
+    const opened = openDisk(path.join(folder, 'Info.plist'), { format: 'sparsebundle' })
+    expect(await refusal(() => opened)).toMatchObject({ code: 'NOT_THIS_FORMAT', where: { structure: 'Info.plist' } })
+  })
+
   test.each([
     ['bands of no bytes', bundleDescription(0, BAND)],
     ['bands of odd length', bundleDescription(1000, BAND)],
     ['bands of more than all', bundleDescription(2 ** 41, BAND)],
     ['a size below zero', bundleDescription(BAND, -512)],
+    ['a size that is a little beyond reason', bundleDescription(BAND, 2 ** 53 - 1)],
     ['a size that is none', bundleDescription(BAND, 'large')],
     ['a size beyond reason', bundleDescription(BAND, '9223372036854775807')],
     [
@@ -293,6 +337,41 @@ describe('asif', () => {
     expect(await codesOf(file)).toEqual(['CHUNK_PAST_END'])
     await using opened = await openDisk(file)
     expect(await refusal(() => opened.read(0, new Uint8Array(512)))).toMatchObject({ code: 'CORRUPT' })
+  })
+
+  test('a table that is cut off is told, with all of the disk that is lost', async () => {
+    const { image } = made(new Random(6))
+    const file = written(image.bytes.subarray(0, ASIF.table * ASIF.chunk + 8 * 4), 'a')
+    const { findings } = await finish(checkImage(file))
+    expect(findings.at(-1)).toMatchObject({ code: 'TABLE_PAST_END', at: ASIF.table * ASIF.chunk + 8 * 4 })
+    expect(findings.at(-1)?.guest?.offset).toBe(4 * ASIF.chunk)
+  })
+
+  test('a check does not take a medium that fails for damage', async () => {
+    const { image } = made(new Random(7))
+    const inner = new MemoryStore('a', { content: image.bytes, writable: false })
+    const store = watchedStore(inner, ({ kind, at }) => {
+      if (kind === 'read' && at >= ASIF.table * ASIF.chunk)
+        throw new VdiskError('IO', { message: 'Cannot read: a test' })
+    })
+    const folder = new MemoryFolder()
+    folder.files.set('a', store)
+    const layer = await promised(asif.open(folder.image('a'), 'read'))
+    expect(await refusal(() => promised(asif.check(layer, new CheckReport())))).toMatchObject({ code: 'IO' })
+  })
+
+  test.each([
+    ['chunks that have no room for a group of entries', 'chunks of 512 bytes', 64, 4, [512]],
+    ['directories over the header, or past the end', 'neither of its directories', 16, 8, [8, 2 ** 40]],
+  ] as const)('%s', async (_, words, at, width, values) => {
+    const { image } = made(new Random(8))
+    for (const [i, value] of values.entries()) {
+      if (width === 4) image.u32(at + 4 * i, value)
+      else image.u64(at + 8 * i, value)
+    }
+    const error = await refusal(() => openDisk(written(image.bytes, 'a.asif')))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { structure: 'header', at: 0 } })
+    expect(error.message).toContain(words)
   })
 
   test.each([
