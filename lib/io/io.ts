@@ -88,14 +88,13 @@ export class Pace {
     this.signal = signal
   }
 
-  /** @returns whether others did run. @throws VdiskError CANCELLED */
-  *keep(): Io<boolean> {
+  /** Lets others run if they have not for long. @throws VdiskError CANCELLED */
+  *keep(): Io<void> {
     throwIfCancelled(this.signal)
-    if (Date.now() - this.rested < breath) return false
+    if (Date.now() - this.rested < breath) return
     yield* breathe()
     this.rested = Date.now()
     throwIfCancelled(this.signal)
-    return true
   }
 }
 

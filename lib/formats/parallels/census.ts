@@ -69,7 +69,8 @@ export class Census {
           if (fault) tell({ fault, cluster: first + i, place })
         }
       })
-      if (yield* pace.keep()) advance(index, header.entryCount)
+      yield* pace.keep()
+      advance(index, header.entryCount)
     }
   }
 

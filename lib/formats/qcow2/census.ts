@@ -214,7 +214,8 @@ export class Census {
       }
       yield* settle(this.parts.mapping.store.read(at, table.subarray(0, present)))
       this.walkL2(view, at, i * this.parts.header.l2Span)
-      if (yield* this.pace.keep()) progress(i / l1.length)
+      yield* this.pace.keep()
+      progress(i / l1.length)
     }
   }
 

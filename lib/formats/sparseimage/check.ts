@@ -6,7 +6,8 @@ import type { SparseImageLayer } from './layer.ts'
 export function* checkSparseImage({ bands, odd, end, size }: SparseImageLayer, report: CheckReport): Io<void> {
   const pace = new Pace()
   for (let band = 0; band < bands.count; band++) {
-    if (yield* pace.keep()) report.advance(band, bands.count)
+    yield* pace.keep()
+    report.advance(band, bands.count)
     const at = bands.placeOf(band)
     const offset = band * bands.bandSize
     const length = Math.min(bands.bandSize, size - offset)

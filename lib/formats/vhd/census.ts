@@ -146,7 +146,8 @@ export class Census {
           if (entry !== ABSENT) visit(index + i, entry)
         }
       })
-      if (yield* pace.keep()) this.report.advance(first / entries, 1)
+      yield* pace.keep()
+      this.report.advance(first / entries, 1)
     }
   }
 

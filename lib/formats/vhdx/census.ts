@@ -82,7 +82,7 @@ export class BatCensus {
     const pace = new Pace()
     for (let index = 0; index < entries; index += STRIDE) {
       yield* this.bat.walk(index, Math.min(entries, index + STRIDE), visit)
-      if (!(yield* pace.keep())) continue
+      yield* pace.keep()
       this.report.advance(pass + index / entries, passes)
     }
   }

@@ -59,7 +59,8 @@ export function* mendContents(work: RepairWork, countAt: CountAt): Io<void> {
         if (verdict) verdicts.set(at, verdict)
       }
       yield* work.layer.relieve()
-      if (yield* pace.keep()) work.report.advance(index, root.l1.length)
+      yield* pace.keep()
+      work.report.advance(index, root.l1.length)
     }
     if (root.snapshot) yield* writeRoot(work, root)
   }
