@@ -252,6 +252,7 @@ describe('cloop', () => {
     ['2^32 - 1 blocks', (f) => f.u32(132, 2 ** 32 - 1), 'LIMIT_EXCEEDED'],
     ['a table past the end', (f) => f.u32(132, 50_000), 'CORRUPT'],
     ['another version', (f) => f.text(11, 'V3.0'), 'UNSUPPORTED'],
+    ['a script of something else', (f) => f.text(10, '# Format'), 'CORRUPT'],
   ])
 
   test('blocks are unpacked one by one', async () => {
@@ -274,15 +275,20 @@ describe('cloop', () => {
     expect((await codes(cloop, file.bytes)).length).toBeGreaterThan(0)
   })
 
-  test('a stream that makes more than a block is damage', async () => {
+  test.each([
+    ['makes more than a block', zlib.deflateSync(full(0, BLOCK * 100)), /damaged stream/],
+    ['makes less than a block', zlib.deflateSync(full(0, BLOCK - 1)), /holds 4095 bytes instead of 4096/],
+    ['is longer than what cannot be packed', full(0, 2 * BLOCK + 4097), /would be 12289 bytes of 4096/],
+  ])('a stream that %s is damage', async (_, stream, words) => {
     const file = make()
-    const bomb = zlib.deflateSync(full(0, BLOCK * 100))
     const end = file.bytes.length
     file
-      .resize(end + bomb.length)
-      .put(end, bomb)
+      .resize(end + stream.length)
+      .put(end, stream)
       .u64(136 + 16, end)
-      .u64(136 + 24, end + bomb.length)
-    expect((await refusal(() => reading(cloop, file.bytes, 2 * BLOCK, 1))).code).toBe('CORRUPT')
+      .u64(136 + 24, end + stream.length)
+    const error = await refusal(() => reading(cloop, file.bytes, 2 * BLOCK, 1))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { index: 2, at: 136 + 16, offset: 2 * BLOCK } })
+    expect(error.message).toMatch(words)
   })
 })

@@ -1,10 +1,15 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
+import type { CreateShape } from '../../../lib/contracts/driver.ts'
+import type { Image } from '../../../lib/contracts/image.ts'
+import type { Layer } from '../../../lib/contracts/layer.ts'
 import { raw } from '../../../lib/formats/raw/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import { driverContract } from '../../contract/driver-contract.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
+import { rawParent } from '../../support/raw-base.ts'
+import { refusal } from '../../support/refusal.ts'
 import { watchedStore } from '../../support/stores.ts'
 
 driverContract(raw, {
@@ -27,4 +32,47 @@ test('on a medium that knows no holes everything is data, and what is erased is 
   const bytes = Buffer.from(inner.bytes())
   expect(bytes.subarray(4096, 54_096).every((byte) => byte === 0)).toBe(true)
   expect([bytes[4095], bytes[54_096], bytes.length]).toEqual([0x11, 0x11, 100_000])
+})
+
+describe('a raw image is made', () => {
+  const creating = async (image: Image, shape: CreateShape): Promise<Layer> =>
+    promised((raw.create as NonNullable<typeof raw.create>)(image, shape))
+
+  /** Makes a disk and tells what its store was asked for, calls that follow upon each other as one. */
+  const make = async (preallocation: string, size: number): Promise<{ asked: string[]; bytes: Uint8Array }> => {
+    const asked: string[] = []
+    const inner = new MemoryStore('a')
+    const store = {
+      ...watchedStore(inner, ({ kind, at, length }) => void asked.push(`${kind} ${at}+${length}`)),
+      allocate: (at: number, length: number): void => void asked.push(`allocate ${at}+${length}`),
+    }
+    const folder = new MemoryFolder()
+    folder.files.set('a', store)
+    const options = new Map([['preallocation', preallocation]])
+    const layer = await creating(folder.image('a'), { size, options, parent: undefined })
+    expect(layer.size).toBe(size)
+    return { asked, bytes: inner.bytes() }
+  }
+
+  test('without room, or with room that is only reserved', async () => {
+    const size = 100_001
+    expect((await make('off', size)).asked).toEqual([`truncate ${size}+0`, 'flush 0+0'])
+    expect((await make('falloc', size)).asked).toEqual([`truncate ${size}+0`, `allocate 0+${size}`, 'flush 0+0'])
+  })
+
+  test('with zeros that are written, to the last byte and no further', async () => {
+    const MIB = 1 << 20
+    const { asked, bytes } = await make('full', MIB + 5)
+    expect(asked).toEqual([`truncate ${MIB + 5}+0`, `write 0+${MIB}`, `write ${MIB}+5`, 'flush 0+0'])
+    expect(bytes.length).toBe(MIB + 5)
+  })
+
+  test('never as a child: it has no place to name a parent', async () => {
+    const folder = new MemoryFolder()
+    const shape = { size: 4096, options: new Map(), parent: rawParent(4096) }
+    const error = await refusal(() => creating(folder.image('a'), shape))
+    expect(error).toMatchObject({ code: 'REFUSED', where: { file: 'a' } })
+    expect(error.message).toMatch(/no place for a parent/)
+    expect(folder.image('a').store.size()).toBe(0)
+  })
 })
