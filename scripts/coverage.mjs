@@ -79,6 +79,12 @@ const ROOMS = [
     goal: REST,
     tests: ['test/lib/jobs', 'test/cli', 'test/interop/merge', 'test/interop/convert'],
   },
+  {
+    name: 'lib/backup',
+    files: /^lib\/backup\//,
+    goal: REST,
+    tests: ['test/lib/backup', 'test/cli/backup', 'test/cli/day-in-the-life'],
+  },
   { name: 'lib', files: /^lib\//, goal: REST, tests: ['test/lib'] },
   { name: 'fuse', files: /^fuse\//, goal: REST, tests: ['test/fuse', 'test/cli/mounted'] },
   { name: 'cli', files: /^cli\//, goal: REST, tests: ['test/cli', 'test/fuse', 'test/docs'] },
