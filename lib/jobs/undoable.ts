@@ -86,7 +86,8 @@ class Undoing {
     this.wish = wish
     // What was brought back is another change of the disk, and a record of changes must not forget those that came before it.
     const limit = wish.limit ?? USUAL_LIMIT
-    this.session = new UndoSession(files, { file: this.file, words, limit, spares: isSidecar })
+    const locks = options.locking !== false
+    this.session = new UndoSession(files, { file: this.file, words, limit, spares: isSidecar, locks })
   }
 
   /** @returns undefined if nobody wants to undo */

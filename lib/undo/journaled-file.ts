@@ -47,12 +47,16 @@ export class JournaledFile implements FileStore {
   private sizes: Sizes | undefined
   private readonly old: OldContent
   private waiting = new Map<number, Uint8Array>()
-  private restampTo: number | undefined
-  private stamped = false
+  /** what sets the time that the file is to have once what waits was written */
+  private timing: (() => void) | undefined
+  /** the time of the last change is one that no later writer can get */
+  private timed = true
   private failure: unknown
   readonly stamp?: () => FileStamp
   /** Happens after what waits was written: that would change the time again. */
   readonly restamp?: (seconds: number) => void
+  /** The same. */
+  readonly setModified?: (nanoseconds: bigint) => void
 
   /** @param turns of all files that share the notes */
   constructor(inner: FileStore, notes: Notes, turns: Turns) {
@@ -61,10 +65,15 @@ export class JournaledFile implements FileStore {
     this.notes = notes
     this.old = new OldContent(inner, notes)
     this.turns = turns
-    if (inner.stamp) this.stamp = () => inner.stamp?.() as FileStamp
+    if (inner.stamp) this.stamp = () => this.lastStamp()
     if (inner.restamp) {
       this.restamp = (seconds) => {
-        this.restampTo = seconds
+        this.timing = () => inner.restamp?.(seconds)
+      }
+    }
+    if (inner.setModified) {
+      this.setModified = (nanoseconds) => {
+        this.timing = () => inner.setModified?.(nanoseconds)
       }
     }
   }
@@ -129,10 +138,25 @@ export class JournaledFile implements FileStore {
   /** How the file is left, after `settleAll`; its time is undefined where the medium keeps none. */
   *left(): Io<{ readonly size: number; readonly modified: bigint | undefined }> {
     const size = yield* settle(this.inner.size())
-    const modified = this.inner.stamp?.().modified
-    // A clock that ticks slowly would give the next writer this very time; a whole second of ours lies in the past.
-    if (modified !== undefined && !this.stamped) this.inner.setModified?.(modified - 1n)
-    return { size, modified: this.inner.stamp?.().modified }
+    return { size, modified: this.stamp?.().modified }
+  }
+
+  /** Whoever notes the stamp of a file that has changed, and changes no more, must note the one that it is left with. */
+  private lastStamp(): FileStamp {
+    const stamp = this.inner.stamp?.() as FileStamp
+    if (this.waiting.size > 0) return stamp
+    this.setTime()
+    // A clock that ticks slowly would give the next writer this very time; one that was set lies in the past.
+    if (!this.timed) this.inner.setModified?.(stamp.modified - 1n)
+    this.timed = true
+    return this.inner.stamp?.() as FileStamp
+  }
+
+  private setTime(): void {
+    if (!this.timing) return
+    this.timing()
+    this.timing = undefined
+    this.timed = true
   }
 
   private inTurn<T>(work: () => Io<T>): Awaitable<T> {
@@ -209,10 +233,7 @@ export class JournaledFile implements FileStore {
         () => this.writeRuns(runs, state),
       )
     }
-    if (this.restampTo === undefined) return
-    this.inner.restamp?.(this.restampTo)
-    this.stamped = true
-    this.restampTo = undefined
+    this.setTime()
   }
 
   private *noteRuns(runs: readonly Run[], state: Sizes): Io<void> {
@@ -228,7 +249,7 @@ export class JournaledFile implements FileStore {
 
   private *change(note: () => Io<void>, work: () => Io<void>): Io<void> {
     this.assertSound()
-    this.stamped = false
+    this.timed = false
     yield* this.attempt(note)
     yield* this.attempt(() => this.notes.commit())
     yield* this.attempt(work)

@@ -48,6 +48,7 @@ export class UndoSession {
   private readonly image: string
   private readonly name: string
   private readonly isSpared: (file: string) => boolean
+  private readonly locks: boolean
   private readonly writer: JournalWriter
   private readonly held = new Map<string, Held>()
   private readonly turns = new Turns()
@@ -59,6 +60,7 @@ export class UndoSession {
    * @param image.words what is being done
    * @param image.limit bytes of the journal
    * @param image.spares whether a file is to be left as the verb leaves it
+   * @param image.locks whether verbs lock the image, default true
    */
   constructor(
     under: Files,
@@ -67,11 +69,13 @@ export class UndoSession {
       words,
       limit,
       spares = () => false,
-    }: { file: string; words: string; limit: number; spares?: (file: string) => boolean },
+      locks = true,
+    }: { file: string; words: string; limit: number; spares?: (file: string) => boolean; locks?: boolean },
   ) {
     this.under = under
     this.name = file
     this.isSpared = spares
+    this.locks = locks
     this.image = under.realPath(file)
     const mode = under.find(file)?.mode ?? 0o600
     this.writer = new JournalWriter(under, { file: journalOf(this.image), image: file, words, limit, mode })
@@ -171,7 +175,7 @@ export class UndoSession {
     if (held.number === undefined) {
       // Its number is its place in the journal: the image, which undoing begins with, comes first.
       const image = this.imageHeld()
-      if (image && image !== held && image.number === undefined) yield* this.introduce(image)
+      if (image !== held && image.number === undefined) yield* this.introduce(image)
       yield* this.introduce(held)
     }
     yield* this.writer.add({ ...record, file: held.number as number })
@@ -202,8 +206,11 @@ export class UndoSession {
     })
   }
 
-  private imageHeld(): Held | undefined {
-    return [...this.held.values()].find(({ file }) => file === this.image)
+  /** The image, opened now if another file changes before it. */
+  private imageHeld(): Held {
+    const find = (): Held | undefined => [...this.held.values()].find(({ file }) => file === this.image)
+    if (!find()) this.open(this.image, { write: true, name: this.name, ...(this.locks ? { lock: 'write' } : {}) })
+    return find() as Held
   }
 
   private *noteEnds(): Io<void> {

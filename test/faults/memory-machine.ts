@@ -302,6 +302,11 @@ class OpenMemoryFile implements FileStore {
     return { size: this.size(), modified, born, inode: BigInt(id.slice(id.indexOf(':') + 1)) }
   }
 
+  setModified(nanoseconds: bigint): void {
+    this.assertOpen()
+    this.file.modified = nanoseconds
+  }
+
   restamp(seconds: number): void {
     this.assertOpen()
     this.file.touch(seconds)

@@ -8,7 +8,9 @@ import { JournaledFile } from '../../../lib/undo/journaled-file.ts'
 import { readingOnly } from '../../../lib/undo/reading-only.ts'
 import { UndoSession } from '../../../lib/undo/session.ts'
 import { storeContract } from '../../contract/store-contract.ts'
+import { MemoryMachine } from '../../faults/memory-machine.ts'
 import { printSeed, type Random, randomTest } from '../../support/random.ts'
+import { allOf } from '../../support/read-only-files.ts'
 import { firstDifference, RecordingFiles } from '../../support/recording-files.ts'
 import { delayedStore } from '../../support/stores.ts'
 
@@ -16,6 +18,7 @@ printSeed()
 
 const NOTHING = { *add() {}, *commit() {} }
 const IMAGE = '/disks/image'
+const OTHER = '/disks/other'
 /** Random histories of a file. */
 const ROUNDS = Number(process.env.VDISK_UNDO_ROUNDS ?? 6)
 
@@ -41,6 +44,13 @@ contractOf('a slow journaled file', () => delayedStore(new MemoryStore(), 11))
 
 function sessionOn(files: RecordingFiles, limit = 64 << 20): UndoSession {
   return new UndoSession(files, { file: IMAGE, words: 'a history', limit })
+}
+
+/** Files of which each has a time. */
+function machineWith(names: readonly string[]): MemoryMachine {
+  const files = new MemoryMachine()
+  for (const name of names) void files.open(name, { write: true, create: 'new' }).write(0, new Uint8Array(5000).fill(1))
+  return files
 }
 
 /** Something that a verb might do to its file. */
@@ -144,5 +154,31 @@ describe('whatever is done to a file', () => {
     expect([...seen]).toEqual([9, 9, 9, 1])
     expect(session.files.open(IMAGE, { write: true })).toBe(first)
     await promised(session.end())
+  })
+
+  test('the stamp that is seen once all is written is the one that it is left with', async () => {
+    const files = machineWith([IMAGE])
+    const session = new UndoSession(files, { file: IMAGE, words: 'a test', limit: 1 << 20 })
+    const store = session.files.open(IMAGE, { write: true })
+    await promised(settle(store.write(0, new Uint8Array(3).fill(9))))
+    await promised(settle(store.flush()))
+    const seen = session.files.open(IMAGE).stamp?.().modified
+    await promised(session.end())
+    session.close()
+    expect(seen).toBe(files.file(IMAGE).modified)
+  })
+
+  test('one that changes before the image stands behind it in the journal', async () => {
+    const files = machineWith([IMAGE, OTHER])
+    const before = files.copy()
+    const session = new UndoSession(files, { file: IMAGE, words: 'a test', limit: 1 << 20 })
+    const store = session.files.open(OTHER, { write: true })
+    await promised(settle(store.write(0, new Uint8Array(3).fill(9))))
+    await promised(settle(store.flush()))
+    expect(() => files.open(IMAGE, { write: true, lock: 'write' })).toThrow(/open already/)
+    await promised(session.end())
+    session.close()
+    expect((await undoImage(IMAGE, { files })).files.map(({ file }) => file)).toEqual([IMAGE, OTHER])
+    expect(allOf(files)).toEqual(allOf(before))
   })
 })
