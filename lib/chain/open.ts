@@ -86,7 +86,12 @@ export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<Kn
     }
     broken = error
   }
-  return { layers, links: yield* judgeLinks(layers, broken === undefined), broken }
+  try {
+    return { layers, links: yield* judgeLinks(layers, broken === undefined), broken }
+  } catch (error) {
+    for (const layer of layers) yield* quietly(layer.close())
+    throw error
+  }
 }
 
 /**
