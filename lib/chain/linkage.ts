@@ -62,6 +62,8 @@ export function* judgeLink(child: Layer, parent: Layer, sample: (() => Io<string
 
 const LIKE_ITS_PARENT = 'the parent is the disk the child was made over, as far as samples tell'
 
+const CHANGING = 'a merge, or a relink of the parent, was begun, and has not ended'
+
 function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
   const found = parent.identity
   const expected = (link.expects[0] as Identity).value
@@ -78,7 +80,7 @@ function judgeIdentity(link: ParentLink, parent: Layer): Verdict {
       ? say('mismatch', 'PARENT_MODIFIED', 'the parent was written to after the child was made')
       : say('mismatch', 'PARENT_ID_MISMATCH', 'the parent is another disk, or was written to after the child was made')
   }
-  if (link.merging) return say('consistent', 'MERGE_UNDER_WAY', 'a merge of the child into the parent was begun')
+  if (link.merging) return say('consistent', 'MERGE_UNDER_WAY', CHANGING)
   if (!found.current) {
     const seen = link.record?.stamp
     const now = linkStampOf(parent)
@@ -157,7 +159,7 @@ function* judgeRecord(link: ParentLink, parent: Layer, sample: (() => Io<string>
     expected: link.record?.sample,
     found: undefined,
   })
-  if (link.merging) return say('consistent', 'MERGE_UNDER_WAY', 'a merge of the child into the parent was begun')
+  if (link.merging) return say('consistent', 'MERGE_UNDER_WAY', CHANGING)
   const { record } = link
   if (!record)
     return say('unverifiable', 'IDENTITY_UNVERIFIABLE', 'the child holds nothing by which to know its parent')

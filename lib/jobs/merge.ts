@@ -14,7 +14,7 @@ import { copyDisk } from './copy.ts'
 import { ownFilesOf } from './image-file.ts'
 import { filesOf, openAlone, openImage, openUntracked, withParentFolder } from './images.ts'
 import { type Job, throwIfCancelled } from './job.ts'
-import { knownByTime, noteMerge, renewAbove } from './merge-above.ts'
+import { type Above, assertWritable, knownByTime, noteChange, renewAbove, type Written } from './merge-above.ts'
 import {
   complaintAbout,
   disksOf,
@@ -29,7 +29,7 @@ import {
   unsound,
 } from './merge-plan.ts'
 import { newParentOf } from './new-parent.ts'
-import { pointAt } from './relink.ts'
+import { pointAt } from './point-at.ts'
 import { sidecarOf } from './tracked-disk.ts'
 
 /**
@@ -61,9 +61,11 @@ export async function* mergeImage(file: string, options: MergeOptions = {}): Job
   const { plan, children } = await makePlan(file, options, false)
   refuseHistory(file, plan)
   if (!options.force) refuseHarm(file, plan)
+  const above = plan.unsound.length > 0 ? [] : await aboveOf(plan, options)
+  await assertWritable(`Cannot merge ${file}`, imagesToWrite(plan, above), fileOptions(options))
   throwIfCancelled(options.signal)
   const tracking = await CarriedTracking.begin(await disksOf(file, plan, children, options))
-  const bytes = yield* moveDisk({ plan, children, tracking }, options)
+  const bytes = yield* moveDisk({ plan, children, above, tracking }, options)
   await retire(plan, options)
   return { ...plan, bytes, deleted: options.delete === true }
 }
@@ -72,22 +74,34 @@ export async function* mergeImage(file: string, options: MergeOptions = {}): Job
 interface Merging {
   readonly plan: MergePlan
   readonly children: readonly Child[]
+  /** those that would take the new notes in the files for new content */
+  readonly above: readonly Above[]
   readonly tracking: CarriedTracking
 }
 
+async function aboveOf(plan: MergePlan, options: MergeOptions): Promise<Above[]> {
+  return await knownByTime(plan.merged[0] as string, plan.broken, fileOptions(options))
+}
+
+/** All images that get at least a note. Of the ancestor, which may be raw, the format must be said. */
+function imagesToWrite(plan: MergePlan, above: readonly Above[]): Written[] {
+  const { into, format, complete, merged, repointed } = plan
+  const noted = [...[...merged, ...repointed].map((file) => ({ file })), ...above]
+  return complete ? noted : [{ file: into, format }, ...noted]
+}
+
 /** Steps 1 to 3. @returns bytes copied */
-async function* moveDisk({ plan, children, tracking }: Merging, options: MergeOptions): Job<number> {
+async function* moveDisk({ plan, children, above, tracking }: Merging, options: MergeOptions): Job<number> {
   let done = false
   try {
     await promised(tracking.place())
     const own = fileOptions(options)
-    const above = plan.unsound.length > 0 ? [] : await knownByTime(plan.merged[0] as string, plan.broken, own)
-    await noteMerge(above, tracking, own)
+    await noteChange(above, own, tracking)
     const bytes = plan.complete ? 0 : yield* moveContent(plan, tracking, options)
     // From here on both chains are whole; a signal no longer stops what takes only moments.
     for (const child of children) {
       await repoint(child, plan, tracking, options)
-      await renewAbove(above, child, tracking, own)
+      await renewAbove(above, child, own, tracking)
     }
     await tracking.finish()
     done = true

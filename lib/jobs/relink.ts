@@ -1,13 +1,14 @@
 import { sampleContent } from '../chain/content-sample.ts'
 import { identitiesOf, judgeLink, type Verdict } from '../chain/linkage.ts'
 import type { Identity, NewParent } from '../contracts/identity.ts'
-import { isWritable, type Layer } from '../contracts/layer.ts'
+import type { Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
-import type { CarriedTracking } from './carried-tracking.ts'
-import { closing } from './closing.ts'
-import { fileIdOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { fileIdOf, type OpenOptions, openAlone, openImage, withParentFolder } from './images.ts'
+import { assertWritable, knownByTime, noteChange, renewAbove } from './merge-above.ts'
+import { fileOptions } from './merge-plan.ts'
 import { newParentOf } from './new-parent.ts'
+import { pointAt } from './point-at.ts'
 import { type UndoOptions, undoable } from './undoable.ts'
 
 export interface RelinkOptions extends OpenOptions, UndoOptions {
@@ -25,9 +26,11 @@ export interface Relinked {
 }
 
 /**
- * Points a child at its parent's new place. The parent's identity is verified first; content is not touched.
+ * Points a child at its parent's new place. The parent's identity is verified first; content is not touched. Images beside it
+ * that are built upon it, and know it by the time of its file, get to know it again.
  *
- * @throws VdiskError PARENT_MISMATCH where the parent cannot be shown to be the right one and the user has not said so
+ * @throws VdiskError PARENT_MISMATCH where the parent cannot be shown to be the right one and the user has not said so;
+ * READ_ONLY, IN_USE where one of those cannot be written
  */
 export async function relink(file: string, parent: string, options: RelinkOptions = {}): Promise<Relinked> {
   const child = await promised(openAlone(file, 'inspect', options))
@@ -50,31 +53,16 @@ export async function relink(file: string, parent: string, options: RelinkOption
   if (!sure && !options.acceptModified) throw notSure(file, parent, verdict)
   const next: NewParent = await promised(newParentOf(file, parent, options))
   const replaces = sure ? undefined : expected
-  const words = `relink to ${parent}`
-  await undoable(file, words, options, (given) => pointAt(file, { ...next, replaces }, given))
-  return { file, parent, verdict, replaced: replaces?.value }
-}
-
-/** Changes the link of one image to a parent that is known to be right. @param tracking what must know of it */
-export async function pointAt(
-  file: string,
-  parent: NewParent,
-  options: OpenOptions = {},
-  tracking?: CarriedTracking,
-): Promise<void> {
-  const layer = await promised(openAlone(file, 'write', options))
-  tracking?.see(layer)
-  await closing(layer, async () => {
-    const links = isWritable(layer) ? layer.links : undefined
-    if (!links) {
-      throw new VdiskError('UNSUPPORTED', {
-        message: `Cannot relink ${file}: a ${layer.format} image has no place for a parent`,
-        where: { file },
-      })
-    }
-    await promised(links.setParent(parent))
+  const own = { ...withParentFolder(fileOptions(options), parent), maxDepth: options.maxDepth }
+  const above = await knownByTime(file, [], own)
+  if (above.length > 0) await assertWritable(`Cannot relink ${file}`, [{ file, format: child.format }, ...above], own)
+  await undoable(file, `relink to ${parent}`, options, async (given) => {
+    const there = { ...own, files: given.files }
+    await noteChange(above, there)
+    await pointAt(file, { ...next, replaces }, given)
+    await renewAbove(above, { file, format: child.format }, there)
   })
-  tracking?.left(layer)
+  return { file, parent, verdict, replaced: replaces?.value }
 }
 
 async function judge(child: Layer, file: string, parent: string, options: RelinkOptions): Promise<Verdict> {

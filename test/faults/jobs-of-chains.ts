@@ -98,7 +98,23 @@ function relinking(format: 'qcow2' | 'vhdx' | 'vdi' | 'vhd' | 'vmdk'): ScriptedJ
   }
 }
 
-export const relinks: readonly ScriptedJob[] = (['qcow2', 'vhdx', 'vdi', 'vhd', 'vmdk'] as const).map(relinking)
+/** Those above know the image by the time of its file. */
+function relinkingBelow(format: 'vdi' | 'vhd' | 'vmdk'): ScriptedJob {
+  const [base, child, above, top] = [`base.${format}`, `child.${format}`, `above.${format}`, `top.${format}`]
+  return {
+    name: `relink under others: ${format}`,
+    scene: (files) => makeChain(files, [base, child, above, top]),
+    async run({ files }) {
+      await relink(at(child), at(base), { files, format, parentFormat: format })
+    },
+    watched: [child, above, top],
+  }
+}
+
+export const relinks: readonly ScriptedJob[] = [
+  ...(['qcow2', 'vhdx', 'vdi', 'vhd', 'vmdk'] as const).map(relinking),
+  ...(['vdi', 'vhd', 'vmdk'] as const).map(relinkingBelow),
+]
 
 function resizing(image: string, by: number, base?: string): ScriptedJob {
   const size = Math.max(largestOf([image]), base === undefined ? 0 : largestOf([base])) + by

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { createDisk, type FileOptions, finish, inspectChain, mergeImage, openDisk } from '../../../lib/index.ts'
 import { MemoryMachine } from '../../faults/memory-machine.ts'
 import { patternFor } from '../../model/history.ts'
+import { allOf, withReadOnly } from '../../support/read-only-files.ts'
 
 const SIZE = 1 << 20
 
@@ -61,5 +62,52 @@ describe.each(['vmdk', 'vdi', 'vhd', 'qcow2', 'vhdx'])('images above a merge of 
     expect(before.at(-1)).toBe('mismatch')
     await finish(mergeImage(at('a'), { files }))
     expect((await levelsOf(at('e'), files)).at(-1)).toBe('mismatch')
+  })
+})
+
+describe('a merge that cannot tell all of them', () => {
+  const NAMES = ['base', 'a', 'b', 'c', 'd']
+
+  /** Files that such a merge has to write to, with the formats in which it must. */
+  const needed: readonly (readonly [string, readonly string[]])[] = [
+    ['base', ['vmdk', 'vdi', 'vhd', 'qcow2', 'vhdx']],
+    ['a', ['vmdk', 'vdi', 'vhd', 'qcow2', 'vhdx']],
+    ['b', ['vmdk', 'vdi', 'vhd', 'qcow2', 'vhdx']],
+    ['c', ['vmdk', 'vdi', 'vhd']],
+    ['d', ['vmdk', 'vdi', 'vhd']],
+    ['d.vdisk-link', ['vdi', 'vhd']],
+  ]
+
+  test.each(['vmdk', 'vdi', 'vhd', 'qcow2', 'vhdx'])('changes nothing, and says so: %s', async (format) => {
+    const { files } = await chain(format, NAMES)
+    const before = allOf(files)
+    for (const [name, formats] of needed) {
+      if (!formats.includes(format)) continue
+      const merging = finish(mergeImage(at('a'), { files: withReadOnly(files, [at(name)]) }))
+      await expect(merging, name).rejects.toMatchObject({
+        code: 'READ_ONLY',
+        message: expect.stringMatching(
+          `^Cannot merge /disks/a: .*cannot be written: .*/disks/${name}: permission denied`,
+        ),
+        advice: expect.stringMatching(/^Nothing was changed\. Make it writable/),
+      })
+      expect(allOf(files), name).toEqual(before)
+    }
+  })
+
+  test.each(['qcow2', 'vhdx'])('needs no right to write to those that need no word: %s', async (format) => {
+    const { files, content } = await chain(format, NAMES)
+    await finish(mergeImage(at('a'), { files: withReadOnly(files, [at('c'), at('d')]) }))
+    expect(await levelsOf(at('d'), files)).toEqual(['verified', 'verified', 'verified'])
+    expect(Buffer.compare(await contentOf(at('d'), { files }), content)).toBe(0)
+  })
+
+  test('because a program has one of them open changes nothing either', async () => {
+    const { files } = await chain('vdi', NAMES)
+    const before = allOf(files)
+    await using disk = await openDisk(at('d'), { files })
+    expect(disk.size).toBe(SIZE)
+    await expect(finish(mergeImage(at('a'), { files }))).rejects.toMatchObject({ code: 'IN_USE' })
+    expect(allOf(files)).toEqual(before)
   })
 })
