@@ -1,8 +1,8 @@
 import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Device } from '../contracts/device.ts'
-import type { Extent, ResolvedExtent } from '../contracts/extent.ts'
+import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Keeper } from '../contracts/keeper.ts'
-import { isWritable, type Layer, type Reservation, type WritableLayer } from '../contracts/layer.ts'
+import { isWritable, type Layer, type WritableLayer } from '../contracts/layer.ts'
 import type { Witness } from '../contracts/witness.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
@@ -11,27 +11,16 @@ import { Claims, Epochs } from './claims.ts'
 import { Keepers } from './keepers.ts'
 import type { LayerPool } from './layer-pool.ts'
 import type { Verdict } from './linkage.ts'
+import { type Found, Placement, type Stored } from './placement.ts'
 import { UnpackedCache } from './unpacked.ts'
 
-/** Copied around a write in one piece up to here; more is copied beside it, piece by piece. */
-const ASSEMBLE = 2 << 20
-const PIECE = 1 << 20
-const ZEROS = new Uint8Array(PIECE)
+const ZEROS = new Uint8Array(1 << 20)
 
 /** Bytes that the kernel is asked to copy at a time. */
 const TRANSFER = 16 << 20
 
 /** Why a moment is lost that ends with its disk. */
 const CLOSED = 'the disk was closed'
-
-/** Bytes to be written that lie in a store. */
-interface Stored {
-  readonly store: ByteStore
-  readonly at: number
-  readonly length: number
-  /** zeros may be left out */
-  readonly sparse: boolean
-}
 
 export interface ChainOptions {
   readonly links?: readonly (Verdict | undefined)[] | undefined
@@ -40,8 +29,6 @@ export interface ChainOptions {
   /** who the layers are let go to; without it the chain has them to itself */
   readonly pool?: LayerPool | undefined
 }
-
-type Found = { readonly extent: Exclude<Extent, { kind: 'parent' }>; readonly depth: number | undefined }
 
 /**
  * A stack of layers as one disk.
@@ -60,6 +47,7 @@ export class Chain implements Device {
   readonly keepers = new Keepers()
   private readonly top: Layer
   private readonly claims = new Claims()
+  private readonly placement: Placement
   private readonly reads: Epochs
   private readonly flushes = new Turns()
   private readonly unpacked: UnpackedCache
@@ -82,6 +70,11 @@ export class Chain implements Device {
     this.pool = options.pool
     this.whole = whole
     this.reads = whole?.reads ?? new Epochs()
+    this.placement = new Placement({
+      size: () => top.size,
+      find: (offset, length) => this.find(offset, length),
+      readWithin: (offset, target) => this.readWithin(offset, target),
+    })
     this.unpacked = whole?.unpacked ?? options.pool?.unpacked ?? new UnpackedCache()
   }
 
@@ -292,7 +285,7 @@ export class Chain implements Device {
   private *writeClaimed(top: WritableLayer, offset: number, source: Uint8Array): Io<void> {
     for (let done = 0; done < source.length; ) {
       const room = yield* top.reserve(offset + done, source.length - done)
-      yield* this.place(room, source.subarray(done, done + room.length))
+      yield* this.placement.place(room, source.subarray(done, done + room.length))
       done += room.length
     }
   }
@@ -302,7 +295,12 @@ export class Chain implements Device {
     for (let done = 0; done < stored.length; ) {
       const room = yield* top.reserve(offset + done, Math.min(stored.length - done, TRANSFER))
       const sparse = stored.sparse && room.zeroed
-      written += yield* this.place(room, { store: stored.store, at: stored.at + done, length: room.length, sparse })
+      written += yield* this.placement.place(room, {
+        store: stored.store,
+        at: stored.at + done,
+        length: room.length,
+        sparse,
+      })
       done += room.length
     }
     return written
@@ -361,80 +359,14 @@ export class Chain implements Device {
     }
   }
 
-  /** Writes `payload` and what its granules need besides into a reservation, then makes it true. @returns bytes of payload written */
-  private *place(room: Reservation, payload: Uint8Array | Stored): Io<number> {
-    let written = payload.length
-    try {
-      const fills: Reservation['fills'][number][] = []
-      for (const fill of room.fills) {
-        if (!room.zeroed || (yield* this.holdsData(fill.offset, fill.length))) fills.push(fill)
-      }
-      const extra = fills.reduce((sum, fill) => sum + fill.length, 0)
-      if (extra === 0) {
-        written = yield* writePayload(room, payload)
-      } else if (extra <= ASSEMBLE && payload instanceof Uint8Array) {
-        yield* this.writeAssembled(room, fills, payload)
-      } else {
-        for (const fill of fills) yield* this.copyFill(room, fill)
-        written = yield* writePayload(room, payload)
-      }
-    } catch (error) {
-      yield* room.abandon()
-      throw error
-    }
-    // A failed write must leave the old mapping, not a granule of stale bytes: so the mapping comes last.
-    yield* room.publish()
-    return written
-  }
-
-  /** One write for the payload and the neighbouring bytes it drags along. */
-  private *writeAssembled(room: Reservation, fills: Reservation['fills'], payload: Uint8Array): Io<void> {
-    const start = Math.min(room.at, ...fills.map((fill) => fill.at))
-    const end = Math.max(room.at + payload.length, ...fills.map((fill) => fill.at + fill.length))
-    const whole = new Uint8Array(end - start)
-    for (const fill of fills) {
-      const target = whole.subarray(fill.at - start, fill.at - start + fill.length)
-      yield* this.readFill(fill.offset, target)
-    }
-    whole.set(payload, room.at - start)
-    yield* settle(room.store.write(start, whole))
-  }
-
-  private *copyFill(room: Reservation, fill: Reservation['fills'][number]): Io<void> {
-    const buffer = new Uint8Array(Math.min(PIECE, fill.length))
-    for (let done = 0; done < fill.length; ) {
-      const part = buffer.subarray(0, Math.min(buffer.length, fill.length - done))
-      yield* this.readFill(fill.offset + done, part)
-      yield* settle(room.store.write(fill.at + done, part))
-      done += part.length
-    }
-  }
-
-  /** A granule may reach past the end of the disk; there it is zero. */
-  private *readFill(offset: number, target: Uint8Array): Io<void> {
-    const within = Math.max(0, Math.min(target.length, this.size - offset))
-    target.fill(0, within)
-    if (within > 0) yield* this.readWithin(offset, target.subarray(0, within))
-  }
-
-  private *holdsData(offset: number, length: number): Io<boolean> {
-    const end = Math.min(offset + length, this.size)
-    for (let at = offset; at < end; ) {
-      const { extent } = yield* this.find(at, end - at)
-      if (extent.kind !== 'zero') return true
-      at += extent.length
-    }
-    return false
-  }
-
   /** For what the top layer cannot erase by itself: the ends of granules, or a format without zero marks. */
   private *writeZeros(offset: number, length: number): Io<number> {
     const { extent } = yield* this.find(offset, length)
     if (extent.kind === 'zero') return extent.length
     const toGranuleEnd = roundUp(offset + 1, this.granularity) - offset
-    const source = ZEROS.subarray(0, Math.min(length, toGranuleEnd, PIECE))
+    const source = ZEROS.subarray(0, Math.min(length, toGranuleEnd, ZEROS.length))
     const room = yield* (this.top as WritableLayer).reserve(offset, source.length)
-    yield* this.place(room, source.subarray(0, room.length))
+    yield* this.placement.place(room, source.subarray(0, room.length))
     return room.length
   }
 
@@ -474,22 +406,4 @@ function* attended<T>(witness: Witness, offset: number, length: number, work: Io
     const ending = witness.end(offset, length, begun)
     if (ending) yield* ending
   }
-}
-
-/** Puts the bytes of a write where they belong, without looking at them if they lie in a file and can be copied. @returns bytes written */
-function* writePayload(room: Reservation, payload: Uint8Array | Stored): Io<number> {
-  if (payload instanceof Uint8Array) {
-    yield* settle(room.store.write(room.at, payload))
-    return payload.length
-  }
-  const { store, at, length, sparse } = payload
-  const copied = room.store.copyFrom && (yield* settle(room.store.copyFrom(store, at, room.at, length, sparse)))
-  if (copied !== undefined) return copied
-  const buffer = new Uint8Array(Math.min(PIECE, length))
-  for (let done = 0; done < length; done += buffer.length) {
-    const part = buffer.subarray(0, Math.min(buffer.length, length - done))
-    yield* settle(store.read(at + done, part))
-    yield* settle(room.store.write(room.at + done, part))
-  }
-  return length
 }
