@@ -6,11 +6,21 @@ export interface Range {
 
 /** A set of numbers as ranges that neither touch nor overlap. It takes room by ranges, not by numbers. */
 export class Ranges {
-  private readonly list: { start: number; end: number }[] = []
+  private readonly list: Range[] = []
+
+  /** How many ranges there are. */
+  get count(): number {
+    return this.list.length
+  }
 
   has(number: number): boolean {
+    return this.around(number) !== undefined
+  }
+
+  /** The range that holds a number. */
+  around(number: number): Range | undefined {
     const next = this.list[this.firstEndingAfter(number)]
-    return next !== undefined && next.start <= number
+    return next !== undefined && next.start <= number ? next : undefined
   }
 
   /** Whether any number of a range is in the set. */
@@ -30,6 +40,18 @@ export class Ranges {
       high = Math.max(high, next.end)
     }
     this.list.splice(from, to - from, { start: low, end: high })
+  }
+
+  remove({ start, end }: Range): void {
+    if (start >= end) return
+    const from = this.firstEndingAfter(start)
+    const kept: Range[] = []
+    let to = from
+    for (let next = this.list[to]; next && next.start < end; next = this.list[++to]) {
+      if (next.start < start) kept.push({ start: next.start, end: start })
+      if (next.end > end) kept.push({ start: end, end: next.end })
+    }
+    this.list.splice(from, to - from, ...kept)
   }
 
   /** The parts of a range that are not in the set. */

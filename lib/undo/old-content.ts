@@ -1,8 +1,8 @@
 import { roundDown, roundUp } from '../bytes/align.ts'
+import { Ranges } from '../bytes/ranges.ts'
 import { type Io, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import { KIND, LIMIT, SECTOR } from './layout.ts'
-import { Ranges } from './ranges.ts'
 
 /** A record about the file; see `KIND`. */
 export interface Note {

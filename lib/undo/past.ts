@@ -1,6 +1,6 @@
 import { crc32c } from '../bytes/crc32c.ts'
+import { Ranges } from '../bytes/ranges.ts'
 import { SECTOR } from './layout.ts'
-import { Ranges } from './ranges.ts'
 
 /** Content that a file had before. */
 export interface Old {

@@ -1,9 +1,9 @@
 import { roundDown, roundUp } from '../bytes/align.ts'
+import type { Range } from '../bytes/ranges.ts'
 import { type Io, settle } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { LIMIT, SECTOR } from './layout.ts'
 import type { Old, Past } from './past.ts'
-import type { Range } from './ranges.ts'
 import type { JournalState } from './records.ts'
 
 /** Bytes that are looked at, and written, at once. */

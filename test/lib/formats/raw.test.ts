@@ -6,6 +6,7 @@ import type { Layer } from '../../../lib/contracts/layer.ts'
 import { raw } from '../../../lib/formats/raw/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
+import type { Segment } from '../../../lib/io/store.ts'
 import { driverContract } from '../../contract/driver-contract.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { rawParent } from '../../support/raw-base.ts'
@@ -75,4 +76,46 @@ describe('a raw image is made', () => {
     expect(error.message).toMatch(/no place for a parent/)
     expect(folder.image('a').store.size()).toBe(0)
   })
+})
+
+test('where data lies is asked once for each run of it, in whatever order it is read', async () => {
+  const inner = new MemoryStore('a')
+  const [RUNS, STRIDE] = [16, 1 << 20]
+  for (let i = 0; i < RUNS; i++) inner.write(i * STRIDE, Buffer.alloc(STRIDE / 2, i + 1))
+  inner.truncate(RUNS * STRIDE)
+  let asked = 0
+  const segment = (at: number): Segment => {
+    asked++
+    return inner.segment(at)
+  }
+  const folder = new MemoryFolder()
+  folder.files.set('a', { ...watchedStore(inner, () => {}), segment })
+  const chain = new Chain([await promised(raw.open(folder.image('a'), 'read'))])
+  for (let round = 0; round < 10; round++) {
+    for (let i = 0; i < RUNS; i++) {
+      const run = (i * 7) % RUNS
+      expect(await promised(chain.map(run * STRIDE, STRIDE))).toMatchObject({ kind: 'data', length: STRIDE / 2 })
+    }
+  }
+  expect(asked).toBe(RUNS)
+})
+
+test('a hole that is written to while somebody asks for it is not remembered as one', async () => {
+  const inner = new MemoryStore('a')
+  inner.truncate(1 << 20)
+  let meanwhile = async (): Promise<void> => {}
+  const segment = async (at: number): Promise<Segment> => {
+    const found = inner.segment(at)
+    await meanwhile()
+    return found
+  }
+  const folder = new MemoryFolder()
+  folder.files.set('a', { ...watchedStore(inner, () => {}), segment })
+  const chain = new Chain([await promised(raw.open(folder.image('a'), 'write'))])
+  const bytes = Buffer.alloc(4096, 0x22)
+  meanwhile = () => promised(chain.write(8192, bytes))
+  await promised(chain.map(0, 4096))
+  const found = Buffer.alloc(4096)
+  await promised(chain.read(8192, found))
+  expect(found.equals(bytes)).toBe(true)
 })
