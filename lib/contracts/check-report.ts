@@ -20,7 +20,7 @@ export interface Finding {
 
 export type NewFinding = Omit<Finding, 'layer' | 'at' | 'guest'> & Partial<Pick<Finding, 'at' | 'guest'>>
 
-/** Findings kept for display; beyond it they are only counted, so that a ruined table does not fill the memory. */
+/** Findings of one severity that are kept for display; beyond it they are only counted, so that a ruined table does not fill the memory. */
 const KEPT = 1000
 
 /** Collects what a check finds, layer by layer, and how far it is. */
@@ -41,7 +41,8 @@ export class CheckReport {
 
   add(finding: NewFinding): void {
     this.counts[finding.severity]++
-    if (this.findings.length < KEPT) {
+    // Of each severity: what is odd a thousand times must not hide what is wrong.
+    if (this.counts[finding.severity] <= KEPT) {
       this.findings.push({ at: undefined, guest: undefined, ...finding, layer: this.layer })
     }
   }

@@ -1,0 +1,13 @@
+import { expect, test } from 'vitest'
+import { CheckReport, type Severity } from '../../../lib/contracts/check-report.ts'
+
+test('a thousand oddities do not hide what is wrong', () => {
+  const report = new CheckReport()
+  const add = (severity: Severity): void => report.add({ code: 'ANY', severity, structure: 'any', message: 'any' })
+  for (let i = 0; i < 5000; i++) add('warning')
+  for (let i = 0; i < 1200; i++) add('leak')
+  add('error')
+  expect(report.counts).toEqual({ warning: 5000, leak: 1200, error: 1 })
+  const kept = (severity: Severity): number => report.findings.filter((one) => one.severity === severity).length
+  expect([kept('warning'), kept('leak'), kept('error')]).toEqual([1000, 1000, 1])
+})
