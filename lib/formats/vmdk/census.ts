@@ -43,8 +43,9 @@ export class Census {
 
   *take(): Io<void> {
     this.checkDirectories()
-    yield* this.findPart()
-    const parts = Math.ceil(this.end / this.part)
+    const used = yield* this.findPart()
+    // Behind all that is in use there is one piece, however long the file says that it is.
+    const parts = Math.ceil(used / this.part)
     const { tables } = this.tables.header
     for (let first = 0; first === 0 || first < parts; first += WINDOW) {
       this.firstPart = first
@@ -57,6 +58,7 @@ export class Census {
       })
       yield* this.findUnused()
     }
+    yield* this.noteUnused(parts * this.part, this.end)
     this.checkFreeSector()
   }
 
@@ -73,22 +75,29 @@ export class Census {
       this.note('DIRECTORY_DAMAGED', 'error', { structure: 'grain directory', at, message })
     }
     if (copyAt !== undefined && !directory.copy) {
-      const message = 'it lies past the end of the file, so it is of no use'
-      this.note('DIRECTORY_COPY_DAMAGED', 'warning', { structure: 'copy of the grain directory', at: copyAt, message })
+      const message = 'it lies past the end of the file, so it is of no use, and would lie elsewhere if the file grew'
+      this.note('DIRECTORY_COPY_DAMAGED', 'error', { structure: 'copy of the grain directory', at: copyAt, message })
     }
     if (!places.overlap) return
     const message = 'tables lie one over the other, or over the header: a change of one is a change of both'
     this.note('TABLES_OVERLAP', 'error', { structure: 'grain directory', at, message })
   }
 
-  /** In which parts the file is to be accounted for: as grains lie. */
-  private *findPart(): Io<void> {
-    const sectors = this.tables.header.grainBytes / SECTOR
+  /** In which parts the file is to be accounted for: as grains lie. @returns bytes before the end of what is in use */
+  private *findPart(): Io<number> {
+    const { grainBytes } = this.tables.header
+    const sectors = grainBytes / SECTOR
     let bits = sectors
+    let end = 0
+    for (const { sector, length } of this.tables.places) end = Math.max(end, (sector + length) * SECTOR)
     yield* this.walk((group) => {
-      for (const { sector } of this.grainsOf(group)) bits |= sector
+      for (const { sector } of this.grainsOf(group)) {
+        bits |= sector
+        end = Math.max(end, sector * SECTOR + grainBytes)
+      }
     })
     this.part = Math.min(sectors, bits & -bits) * SECTOR
+    return Math.min(end, this.end)
   }
 
   /** Other programs take new room from the sector that the header calls the first free one. */
@@ -170,15 +179,18 @@ export class Census {
   private *findUnused(): Io<void> {
     for (const { start, length, set } of this.used.runs()) {
       if (set) continue
-      // Before the first grain is room for structures, whether they need it or not.
       const first = this.firstPart + start
-      const at = Math.max(first * this.part, this.tables.header.overhead)
-      const bytes = Math.min((first + length) * this.part, this.end) - at
-      if (bytes <= 0) continue
-      if (!(yield* takesRoom(this.tables.store, at, bytes))) continue
-      const message = `${bytes} bytes at ${at} belong to nothing`
-      this.note('ROOM_UNUSED', 'leak', { structure: 'file', at, message })
+      yield* this.noteUnused(first * this.part, (first + length) * this.part)
     }
+  }
+
+  private *noteUnused(from: number, to: number): Io<void> {
+    // Before the first grain is room for structures, whether they need it or not.
+    const at = Math.max(from, this.tables.header.overhead)
+    const bytes = Math.min(to, this.end) - at
+    if (bytes <= 0 || !(yield* takesRoom(this.tables.store, at, bytes))) return
+    const message = `${bytes} bytes at ${at} belong to nothing`
+    this.note('ROOM_UNUSED', 'leak', { structure: 'file', at, message })
   }
 
   /** Marks a range as in use, as far as it lies in the parts that are looked at. @returns whether some of it was so before */

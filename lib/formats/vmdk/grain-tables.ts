@@ -148,7 +148,7 @@ export class GrainTables implements TableStore {
     if (!copy || copy === place || this.isSound(table, target)) return
     const other = new Uint8Array(target.length)
     yield* settle(this.store.read(copy, other))
-    if (this.isSound(table, other)) target.set(other)
+    if (this.isBetter(table, other, target)) target.set(other)
   }
 
   private *writeTables(at: number, source: Uint8Array): Io<void> {
@@ -181,8 +181,13 @@ export class GrainTables implements TableStore {
     return { place: start && start + at - table * tableBytes, length: Math.min(length, most) }
   }
 
-  /** Whether every entry of a table can be right. */
-  isSound(table: number, bytes: Uint8Array): boolean {
+  /** Whether a copy of a table alone can be right: it names places that can be, no two grains share one, and the table does not. */
+  isBetter(table: number, copy: Uint8Array, own: Uint8Array): boolean {
+    return !this.isSound(table, own) && this.isSound(table, copy) && !this.hasOverlaps(table, copy)
+  }
+
+  /** Whether every entry of a table names a place where a grain can be. */
+  private isSound(table: number, bytes: Uint8Array): boolean {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     const first = table * (bytes.length / ENTRY)
     const count = Math.min(bytes.length / ENTRY, this.grains - first)
@@ -192,6 +197,15 @@ export class GrainTables implements TableStore {
       if (this.complaintAbout(sector, this.usedOf(first + index)) !== undefined) return false
     }
     return true
+  }
+
+  private hasOverlaps(table: number, bytes: Uint8Array): boolean {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+    const count = Math.min(bytes.length / ENTRY, this.grains - table * (bytes.length / ENTRY))
+    const entries = Array.from({ length: count }, (_, index) => view.getUint32(index * ENTRY, true))
+    const sectors = Uint32Array.from(entries.filter((sector) => this.kindOf(sector) === 'data')).sort()
+    const apart = this.header.grainBytes / SECTOR
+    return sectors.some((sector, i) => i > 0 && sector < (sectors[i - 1] as number) + apart)
   }
 
   /** How many grains from `grain` on, the first of a table, have tables that are holes of the file, and not in memory. */

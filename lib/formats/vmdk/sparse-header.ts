@@ -59,6 +59,8 @@ export interface SparseHeader {
   readonly zeroedGrains: boolean
   /** grains are packed, or markers stand between them: the file is a stream */
   readonly isStream: boolean
+  /** it stands in a footer at the end of the file, which the header leads to */
+  readonly isFooter: boolean
   /** room of the embedded descriptor; undefined: it is another file */
   readonly descriptor: { readonly at: number; readonly length: number } | undefined
   /** the first sector behind all room in use, where the header tells it: others take new room from there on */
@@ -140,6 +142,7 @@ export function judgeHeader(file: string, fields: SparseHeader['fields'], at: nu
     overhead: fields.overhead * SECTOR,
     zeroedGrains: (flags & FLAG.zeroedGrains) !== 0,
     isStream: (flags & (FLAG.compressed | FLAG.markers)) !== 0,
+    isFooter: at !== 0,
     descriptor:
       descriptorOffset === 0 || descriptorSize === 0
         ? undefined

@@ -190,9 +190,11 @@ function* newMap(parts: SparseParts, size: number, keepsOld: boolean, hidden: nu
 function* adopt(parts: SparseParts, { header, directory }: NewMap): Io<void> {
   const { tables, writeBack } = parts
   const { capacity, directoryOffset, redundantDirectoryOffset } = header.fields
+  // Without a copy the field says nothing, and may say anything.
+  const copy = directory.copy ? { redundantDirectoryOffset } : {}
   yield* writeBack.countRoom()
   yield* settle(tables.store.flush())
-  yield* header.change(tables.store, { capacity, directoryOffset, redundantDirectoryOffset, tables: header.tables })
+  yield* header.change(tables.store, { capacity, directoryOffset, ...copy, tables: header.tables })
   yield* settle(tables.store.flush())
   exchange(parts, header, directory)
 }

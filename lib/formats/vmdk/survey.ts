@@ -27,6 +27,10 @@ export interface Survey {
 export function* survey(tables: GrainTables, { signal }: Pick<Image, 'signal'>): Io<Survey> {
   const { directory, header, store, file, places } = tables
   if (!directory.own) throw damaged(file, 'its grain directory lies past its end', { at: header.directoryAt })
+  // Where it lies now there will be something else as soon as the file grows.
+  if (header.redundantAt !== undefined && !directory.copy) {
+    throw damaged(file, 'the copy of its grain directory lies past its end', { at: header.redundantAt })
+  }
   if (places.overlap) throw damaged(file, 'two of its tables overlap, or one and the header', {})
   const space = new FileRoom(store, {
     unit: header.unit,

@@ -57,6 +57,7 @@ export function* readCowdHeader(store: ByteStore): Io<SparseHeader> {
     overhead: cowdHeader.size,
     zeroedGrains: false,
     isStream: false,
+    isFooter: false,
     descriptor: undefined,
     freeSector,
     tablesOnDemand: true,

@@ -81,7 +81,7 @@ function* reconcile(patient: Patient, table: number): Io<void> {
   const ours = yield* read(patient, own)
   const theirs = yield* read(patient, copy)
   if (Buffer.compare(ours, theirs) === 0) return
-  const takesCopy = !patient.tables.isSound(table, ours) && patient.tables.isSound(table, theirs)
+  const takesCopy = patient.tables.isBetter(table, theirs, ours)
   const which = takesCopy ? 'the copy, which alone can be right' : 'the table that is in use'
   const message = `table ${table} and its copy did not say the same; both say now what ${which} said`
   patient.note({ code: 'TABLE_COPIES_DIFFER', structure: 'grain table', at: own, message })

@@ -14,7 +14,8 @@ export function* openStream(opening: ExtentOpening, store: ByteStore, header: Sp
   const grains = yield* openGrains(opening, store, header)
   const file = { store, header, grains, end: yield* settle(store.size()) }
   if (opening.access === 'read') return new StreamExtent(opening, file)
-  if (grains.directory.some((sector) => sector !== 0)) throw onceOnly(store.name)
+  // What is written gets a footer, which nobody would look for if the header did not lead there.
+  if (!header.isFooter || grains.directory.some((sector) => sector !== 0)) throw onceOnly(store.name)
   return new WritableStreamExtent(opening, file)
 }
 
