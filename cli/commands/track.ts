@@ -14,6 +14,7 @@ import {
   trackingStatus,
 } from '../../lib/index.ts'
 import { type OpenArguments, openOptions, toOpenOptions, toSize } from '../arguments.ts'
+import { ChangedRanges } from '../changed-ranges.ts'
 import { type Call, defineCommand, EXIT } from '../command.ts'
 import { printable } from '../output.ts'
 import { UsageError } from '../usage-error.ts'
@@ -144,54 +145,46 @@ async function mark({ args, out }: Call<TrackArguments>): Promise<void> {
   out.line(token)
 }
 
-async function changes({ args, out }: Call<TrackArguments>): Promise<void> {
-  const { image } = args
-  const extents: ChangedExtent[] = []
-  let [bytes, count] = [0, 0]
-  const visit = (extent: ChangedExtent): void => {
-    bytes += extent.length
-    count++
-    if (!args.count) extents.push(extent)
+async function changes(call: Call<TrackArguments>): Promise<void> {
+  const { args } = call
+  const ranges = new ChangedRanges(call, args.image, args.count)
+  try {
+    await ranges.end((await changesOfMounted(args, ranges)) ?? (await changesOfFile(args, ranges)))
+  } catch (error) {
+    await ranges.fail(error)
+    throw error
   }
-  const answer = (await changesOfMounted(args, visit)) ?? (await changesOfFile(args, visit))
-  const { full, size, granularity } = answer
-  out.document({
-    image,
-    full: full !== undefined,
-    reason: full,
-    size,
-    granularity,
-    count,
-    bytes,
-    ...(args.count ? {} : { extents }),
-  })
-  if (full !== undefined) out.note(`all of the disk counts as changed: ${printable(full)}`)
-  if (args.count) out.line(`${count} ${count === 1 ? 'range' : 'ranges'}, ${formatSize(bytes)} of ${formatSize(size)}`)
-  for (const { offset, length } of extents) out.line(`${offset} ${length}`)
 }
 
-async function changesOfFile(args: TrackArguments, visit: (extent: ChangedExtent) => void): Promise<Answer> {
+async function changesOfFile(args: TrackArguments, ranges: ChangedRanges): Promise<Answer> {
   const { image, since, consumer } = args
   return await changesSince(image, since, {
     ...toOpenOptions(args),
-    visit,
+    tell: (places) => ranges.tell(places),
     ...(consumer === undefined ? {} : { consumer }),
   })
 }
 
+/** What the server of a mount answers: up to some thousand ranges, or only how many there are. */
+interface Piece extends Answer {
+  readonly extents: readonly ChangedExtent[]
+  /** where to ask again */
+  readonly next?: number
+  readonly count?: number
+  readonly bytes?: number
+}
+
 /** Piece by piece, for an answer of the server has an end. */
-async function changesOfMounted(
-  args: TrackArguments,
-  visit: (extent: ChangedExtent) => void,
-): Promise<Answer | undefined> {
-  const { since, consumer } = args
-  let answer: (Answer & { extents: readonly ChangedExtent[]; next?: number }) | undefined
-  for (let from: number | undefined = 0; from !== undefined; from = answer.next) {
-    answer = await askMounted(args, { since, consumer, from })
-    if (!answer) return undefined
-    for (const extent of answer.extents) visit(extent)
+async function changesOfMounted(args: TrackArguments, ranges: ChangedRanges): Promise<Answer | undefined> {
+  const { since, consumer, count } = args
+  let piece: Piece | undefined
+  for (let from: number | undefined = 0; from !== undefined; from = piece.next) {
+    piece = await askMounted<Piece>(args, { since, consumer, from, count })
+    if (!piece) return undefined
+    await ranges.tell(Float64Array.from(piece.extents.flatMap(({ offset, length }) => [offset, offset + length])))
+    ranges.add(piece.count ?? 0, piece.bytes ?? 0)
   }
-  return answer
+  return piece
 }
 
 /** Asks the server of the mount, if the disk is mounted and can be written there; undefined: it is not. */

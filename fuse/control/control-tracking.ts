@@ -5,10 +5,12 @@ import {
   checkpointOpen,
   disableOpen,
   enableOpen,
+  oneByOne,
   parseToken,
   promised,
   sidecarOfImage,
   statusOf,
+  type Token,
   VdiskError,
 } from '../../lib/index.ts'
 import { type ControlRequest, notUnderstood } from './control-protocol.ts'
@@ -64,25 +66,40 @@ async function checkpoint(served: ServedDisk, request: ControlRequest): Promise<
   return { token: await promised(served.held.device.use((chain) => checkpointOpen(chain, consumer))) }
 }
 
-/** A piece of what changed: whoever wants all of it asks again from `next` on. */
+/** A piece of what changed: whoever wants all of it asks again from `next` on. With `count` only how much it is, at once. */
 async function changes(served: ServedDisk, request: ControlRequest): Promise<object> {
   const map = mapOf(served)
   const since = textIn(request, 'since')
   const token = since === undefined ? map.tokenOf(textIn(request, 'consumer')) : parseToken(since)
   const from = numberIn(request, 'from') ?? 0
+  if (request.count === true) return await countOf(map, token, from)
   const extents: ChangedExtent[] = []
   let next: number | undefined
+  const take = oneByOne((offset, length) => {
+    if (extents.length < MOST_RUNS) extents.push({ offset, length })
+    else next ??= offset
+  })
   const answer = await promised(
     map.changes(
       token,
-      (offset, length) => {
-        if (extents.length < MOST_RUNS) extents.push({ offset, length })
-        else next ??= offset
+      (places) => {
+        // What follows is asked for again.
+        take(places.subarray(0, 2 * (MOST_RUNS - extents.length + 1)))
+        return next === undefined
       },
       from,
     ),
   )
   return { ...answer, extents, next }
+}
+
+async function countOf(map: ChangeMap, token: Token | undefined, from: number): Promise<object> {
+  let [count, bytes] = [0, 0]
+  const add = oneByOne((_, length) => {
+    count++
+    bytes += length
+  })
+  return { ...(await promised(map.changes(token, add, from))), extents: [], count, bytes }
 }
 
 /** @throws VdiskError NOT_FOUND */

@@ -6,6 +6,7 @@ import { filesOf, type OpenOptions, openUntracked } from '../jobs/images.ts'
 import { howFor, openSidecar, sidecarOf, subjectOf } from '../jobs/tracked-disk.ts'
 import { renewGuard } from '../jobs/tracking.ts'
 import { type Answer, ChangeMap } from '../tracking/change-map.ts'
+import { oneByOne } from '../tracking/changed-runs.ts'
 import { formatToken, parseToken, type Token } from '../tracking/token.ts'
 
 /** A disk as it is at one moment, and what changed in it up to then. */
@@ -125,7 +126,7 @@ export async function changesOf(
   since: string | undefined,
   visit: (offset: number, length: number) => void,
 ): Promise<Answer> {
-  if (map) return await promised(map.changes(since === undefined ? undefined : parseToken(since), visit))
+  if (map) return await promised(map.changes(since === undefined ? undefined : parseToken(since), oneByOne(visit)))
   if (size > 0) visit(0, size)
   return { full: UNTRACKED, size, granularity: size }
 }

@@ -2,6 +2,7 @@ import { Chain } from '../chain/chain.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import type { ChangeMap } from '../tracking/change-map.ts'
+import { oneByOne } from '../tracking/changed-runs.ts'
 import { formatToken, parseToken } from '../tracking/token.ts'
 import { emptyBits, extentsOf, setRange } from './bitmap-extents.ts'
 import { type EditedImage, editBitmaps, usable } from './bitmaps.ts'
@@ -60,7 +61,10 @@ export async function importBitmap(file: string, name: string, options: ImportOp
     }
     const map = trackedBy(image, file)
     const { full } = await promised(
-      map.changes(token ?? map.tokenOf(consumer), (offset, length) => setRange(bits, granularity, { offset, length })),
+      map.changes(
+        token ?? map.tokenOf(consumer),
+        oneByOne((offset, length) => setRange(bits, granularity, { offset, length })),
+      ),
     )
     await promised(edit.put(name, { granularity, enabled, bits }))
     return { granularity, full }

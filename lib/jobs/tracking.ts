@@ -7,6 +7,7 @@ import type { FileStore, Files } from '../io/files.ts'
 import { type Io, promised, settle } from '../io/io.ts'
 import type { Subject } from '../tracking/binding.ts'
 import { type Answer, assertTrackable, ChangeMap, type ChangeMapOptions } from '../tracking/change-map.ts'
+import { oneByOne, type TellRanges } from '../tracking/changed-runs.ts'
 import { type Guard, guardName, voided } from '../tracking/guard.ts'
 import { LIMIT } from '../tracking/layout.ts'
 import type { Consumer } from '../tracking/superblock.ts'
@@ -139,20 +140,20 @@ export function* checkpointOpen(chain: Chain, consumer?: string): Io<string> {
  * What changed since a token, in order; without one, or where that cannot be said, all of the disk.
  *
  * @param since a token, or the name of a consumer as `{ consumer }`
+ * @param options `visit` gets one range at a time; `tell` many, where they may be hundreds of millions
  * @throws VdiskError REFUSED for what is no token, NOT_FOUND if changes are not tracked
  */
 export async function changesSince(
   file: string,
   since: string | undefined,
-  options: OpenOptions & { consumer?: string; visit?: (extent: ChangedExtent) => void } = {},
+  options: OpenOptions & { consumer?: string; visit?: (extent: ChangedExtent) => void; tell?: TellRanges } = {},
 ): Promise<Answer> {
   const given = since === undefined ? undefined : parseToken(since)
+  const { tell = oneByOne((offset, length) => options.visit?.({ offset, length })) } = options
   return await promised(
     withSidecar(file, 'read', options, function* ({ store, how, subject }) {
       const map = yield* ChangeMap.view(subject, { ...how, store })
-      return yield* map.changes(given ?? map.tokenOf(options.consumer), (offset, length) =>
-        options.visit?.({ offset, length }),
-      )
+      return yield* map.changes(given ?? map.tokenOf(options.consumer), tell)
     }),
   )
 }

@@ -5,6 +5,7 @@ import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { type Io, settle, Turns } from '../io/io.ts'
 import type { ByteStore, FileStamp } from '../io/store.ts'
 import { type Bond, bondOf, type Subject } from './binding.ts'
+import type { TellRanges } from './changed-runs.ts'
 import { changesSince } from './changes-since.ts'
 import { type Guard, isOf } from './guard.ts'
 import { IntentMap } from './intent-map.ts'
@@ -266,23 +267,16 @@ export class ChangeMap implements Witness {
   /**
    * Tells each range that may have changed since a token, in order; or, where that cannot be said, why all of the disk counts.
    *
-   * @param visit gets bytes on the disk
-   * @param from where to begin; what lies before is not looked at
+   * @param tell gets ranges of the disk, many at a time
+   * @param start where to begin; what lies before is not looked at
    */
-  *changes(token: Token | undefined, visit: (offset: number, length: number) => void, start = 0): Io<Answer> {
+  *changes(token: Token | undefined, tell: TellRanges, start = 0): Io<Answer> {
     const { size } = this
-    const { granularity } = this.facts
+    const { granularity, shrinks } = this.facts
     const full = this.reasonForAll(token)
-    if (full !== undefined || token === undefined) {
-      if (size > start) visit(start, size - start)
-      return { full, size, granularity }
-    }
-    yield* changesSince(
-      this.recorder.counters,
-      { token, size, granularity, shrinks: this.superblock.facts.shrinks },
-      visit,
-      start,
-    )
+    if (full === undefined && token !== undefined) {
+      yield* changesSince(this.recorder.counters, { token, size, granularity, shrinks }, tell, start)
+    } else if (size > start) yield* settle(tell(Float64Array.of(start, size)))
     return { full, size, granularity }
   }
 

@@ -1,7 +1,7 @@
 import { ceilDiv } from '../bytes/align.ts'
-import type { Io } from '../io/io.ts'
-import { ChangedRuns } from './changed-runs.ts'
-import type { CounterTable } from './counter-table.ts'
+import { type Io, settle } from '../io/io.ts'
+import { ChangedRuns, type TellRanges } from './changed-runs.ts'
+import { type CounterTable, STRIDE } from './counter-table.ts'
 import { COUNTERS } from './layout.ts'
 import type { Shrink } from './superblock.ts'
 import type { Token } from './token.ts'
@@ -18,35 +18,31 @@ export interface Asked {
 /**
  * Tells each range that may have changed, in order.
  *
- * @param visit gets bytes on the disk
+ * @param tell gets ranges of the disk, many at a time
  * @param start where to begin; what lies before is not looked at
  */
-export function* changesSince(
-  table: CounterTable,
-  asked: Asked,
-  visit: (offset: number, length: number) => void,
-  start: number,
-): Io<void> {
+export function* changesSince(table: CounterTable, asked: Asked, tell: TellRanges, start: number): Io<void> {
   const { token, size, granularity } = asked
-  const runs = new ChangedRuns(visit)
+  const runs = new ChangedRuns({ granularity, above: token.epoch, start }, STRIDE)
   const end = Math.min(size, unchangedSize(asked))
   const granules = Math.floor(end / granularity)
   const startGranule = Math.floor(start / granularity)
   const pages = ceilDiv(granules, COUNTERS)
-  yield* table.walk(Math.floor(startGranule / COUNTERS), pages, token.epoch, ({ number, counters }) => {
-    const first = number * COUNTERS
-    const count = Math.min(COUNTERS, granules - first)
-    for (let i = Math.max(0, startGranule - first); i < count; i++) {
-      if ((counters[i] as number) <= token.epoch) continue
-      const from = first + i
-      while (i + 1 < count && (counters[i + 1] as number) > token.epoch) i++
-      runs.add(Math.max(start, from * granularity), (first + i + 1) * granularity)
+  const goesOn = yield* table.walk(Math.floor(startGranule / COUNTERS), pages, token.epoch, (found) => {
+    for (const { number, counters } of found) {
+      const first = number * COUNTERS
+      runs.add(counters, Math.max(0, startGranule - first), Math.min(COUNTERS, granules - first), first)
     }
+    const places = runs.take()
+    return places.length === 0 || tell(places)
   })
+  if (!goesOn) return
   // The last granule may be cut short, or the disk have ended there once.
   if (end < size || (yield* isTailChanged(table, asked, granules)))
-    runs.add(Math.max(start, granules * granularity), size)
+    runs.addRange(Math.max(start, granules * granularity), size)
   runs.finish()
+  const places = runs.take()
+  if (places.length > 0) yield* settle(tell(places))
 }
 
 /** Bytes of the disk that no change of its size can have touched since. */

@@ -1,12 +1,13 @@
-import { type Io, Pace, settle } from '../io/io.ts'
+import { crc32 } from '../bytes/crc32.ts'
+import { type Awaitable, type Io, Pace, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
-import { COUNTERS, checksumOf, counterHeader, isHole, PAGE, PAGE_HEADER, PLACE, sealed } from './layout.ts'
+import { COUNTERS, counterHeader, isHole, PAGE, PAGE_HEADER, PLACE, sealed } from './layout.ts'
 
 /** Pages that are kept in memory though nothing in them waits to be written. */
 const CAPACITY = 2048
 
 /** Pages read at a time by a walk over all. */
-const STRIDE = 256
+export const STRIDE = 64
 
 export interface CounterPage {
   readonly number: number
@@ -79,11 +80,19 @@ export class CounterTable {
     this.makeRoom()
   }
 
-  /** The pages first .. end-1, in order, with a counter above `above`; those in memory as they are there. */
-  *walk(first: number, end: number, above: number, visit: (page: CounterPage) => void): Io<void> {
-    const visitHigher = (page: CounterPage): void => {
-      if (page.highest > above) visit(page)
-    }
+  /**
+   * The pages first .. end-1 with a counter above `above`, in order; those in memory as they are there.
+   *
+   * @param visit gets up to `STRIDE` pages, which are good until it returns, or its promise is kept. It looks at all of them before
+   * it waits for anything, for then they may change. @returns whether to go on
+   * @returns whether all were visited
+   */
+  *walk(
+    first: number,
+    end: number,
+    above: number,
+    visit: (pages: readonly CounterPage[]) => Awaitable<boolean>,
+  ): Io<boolean> {
     const pace = new Pace()
     const bytes = new Uint8Array(Math.min(STRIDE, Math.max(0, end - first)) * PAGE)
     const size = yield* settle(this.store.size())
@@ -91,26 +100,46 @@ export class CounterTable {
       const at = placeOf(number)
       const data = at < size ? yield* this.dataFrom(at, Math.min(size, placeOf(end)) - at) : undefined
       const next = data === undefined ? end : numberOf(data.at)
-      this.visitHeld(number, next, visitHigher)
-      if (!data) return
+      if (!(yield* this.visitHeld(number, next, above, visit))) return false
+      if (!data) return true
       const count = Math.min(STRIDE, Math.ceil(data.length / PAGE), end - next)
       const present = Math.min(count * PAGE, size - placeOf(next))
       yield* settle(this.store.read(placeOf(next), bytes.subarray(0, present)))
       bytes.fill(0, present, count * PAGE)
-      for (let i = 0; i < count; i++) {
-        const page = bytes.subarray(i * PAGE, (i + 1) * PAGE)
-        visitHigher(this.pages.get(next + i) ?? decode(next + i, page, this.suspect).page)
-      }
+      if (!(yield* settle(visit(this.higherIn(bytes, next, count, above))))) return false
       yield* pace.keep()
       number = next + count
     }
+    return true
   }
 
   /** Pages that are in memory only, for the medium has a hole there. */
-  private visitHeld(first: number, end: number, visit: (page: CounterPage) => void): void {
-    if (end <= first) return
-    const held = [...this.pages.values()].filter(({ number }) => number >= first && number < end)
-    for (const page of held.sort((a, b) => a.number - b.number)) visit(page)
+  private *visitHeld(
+    first: number,
+    end: number,
+    above: number,
+    visit: (pages: readonly CounterPage[]) => Awaitable<boolean>,
+  ): Io<boolean> {
+    if (end <= first) return true
+    const held = [...this.pages.values()].filter(
+      ({ number, highest }) => number >= first && number < end && highest > above,
+    )
+    held.sort((a, b) => a.number - b.number)
+    for (let i = 0; i < held.length; i += STRIDE) {
+      if (!(yield* settle(visit(held.slice(i, i + STRIDE))))) return false
+    }
+    return true
+  }
+
+  /** Of pages that were read those with a counter above `above`, or what is in memory of them. */
+  private higherIn(bytes: Uint8Array, first: number, count: number, above: number): CounterPage[] {
+    const found: CounterPage[] = []
+    for (let i = 0; i < count; i++) {
+      const held = this.pages.get(first + i)
+      const page = held ?? decode(first + i, bytes.subarray(i * PAGE, (i + 1) * PAGE), this.suspect).page
+      if (page.highest > above) found.push(page)
+    }
+    return found
   }
 
   /** The next run of bytes that are no hole. */
@@ -156,16 +185,24 @@ function encode({ number, counters, highest }: CounterPage): Uint8Array {
   return sealed(bytes, 0)
 }
 
+/**
+ * The page is made of the bytes that are given, and changes them.
+ *
+ * @param bytes at a multiple of 4
+ */
 function decode(number: number, bytes: Uint8Array, suspect: number): { page: CounterPage; whole: boolean } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  const highest = view.getUint32(8)
-  if (view.getUint32(0) === checksumOf(bytes, 0) && view.getUint32(4) === number) {
+  const checksum = view.getUint32(0)
+  view.setUint32(0, 0)
+  if (crc32(bytes) === checksum && view.getUint32(4) === number) {
+    const highest = view.getUint32(8)
+    const counters = littleEndian(bytes.subarray(PAGE_HEADER))
     return {
-      page: { number, counters: new Uint32Array(littleEndian(bytes.slice(PAGE_HEADER)).buffer), highest },
+      page: { number, counters: new Uint32Array(counters.buffer, counters.byteOffset, COUNTERS), highest },
       whole: true,
     }
   }
-  const isEmpty = isHole(bytes)
+  const isEmpty = checksum === 0 && isHole(bytes)
   const value = isEmpty ? 0 : suspect
   return { page: { number, counters: new Uint32Array(COUNTERS).fill(value), highest: value }, whole: isEmpty }
 }

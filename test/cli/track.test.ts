@@ -32,6 +32,30 @@ describe('track', () => {
       bytes: 65536,
       extents: [{ offset: 1 << 20, length: 65536 }],
     })
+    expect(vdisk('track', 'changes', 'a.qcow2', '--since', later, '--json').json()).toMatchObject({
+      count: 0,
+      extents: [],
+    })
+    expect(vdisk('track', 'changes', 'a.qcow2', '--since', token, '--count', '--json').json()).toMatchObject({
+      count: 1,
+    })
+    expect(vdisk('track', 'changes', 'none.qcow2', '--json').json()).toMatchObject({ error: { code: 'NOT_FOUND' } })
+  })
+
+  test('prints one document, however many ranges there are', async () => {
+    await make('many.qcow2')
+    const token = vdisk('track', 'enable', 'many.qcow2', '--granularity', '4K').out.trim()
+    const offsets = Array.from({ length: 300 }, (_, i) => i * 12288)
+    {
+      await using disk = await openDisk(path.join(folder, 'many.qcow2'), { writable: true })
+      for (const offset of offsets) await disk.write(offset, Buffer.alloc(10, 7))
+    }
+    const { extents, count, bytes } = vdisk('track', 'changes', 'many.qcow2', '--since', token, '--json').json()
+    expect({ extents, count, bytes }).toEqual({
+      extents: offsets.map((offset) => ({ offset, length: 4096 })),
+      count: 300,
+      bytes: 300 * 4096,
+    })
   })
 
   test('remembers where a consumer stands', async () => {

@@ -2,6 +2,7 @@ import { VdiskError } from '../../lib/errors.ts'
 import { promised, runSync } from '../../lib/io/io.ts'
 import type { Subject } from '../../lib/tracking/binding.ts'
 import { ChangeMap, type ChangeMapOptions } from '../../lib/tracking/change-map.ts'
+import { oneByOne } from '../../lib/tracking/changed-runs.ts'
 import type { Token } from '../../lib/tracking/token.ts'
 import { patternFor } from '../model/history.ts'
 import { CrashFolder, type RecordedStore } from './crash-folder.ts'
@@ -192,7 +193,12 @@ async function examine(
   const ask = async (map: ChangeMap): Promise<void> => {
     for (const moment of moments) {
       const told: number[] = []
-      const { full } = await promised(map.changes(moment.token, (offset, length) => told.push(offset, offset + length)))
+      const { full } = await promised(
+        map.changes(
+          moment.token,
+          oneByOne((offset, length) => told.push(offset, offset + length)),
+        ),
+      )
       if (full === undefined) answers.exact++
       else answers.full++
       if (full === undefined && !lied) expectTold(moment, { told, touched, size: content.size, read })

@@ -5,6 +5,7 @@ import type { Io } from '../../lib/io/io.ts'
 import { filesOf, openUntracked } from '../../lib/jobs/images.ts'
 import { howFor, openSidecar, sidecarOf, subjectOf } from '../../lib/jobs/tracked-disk.ts'
 import { ChangeMap } from '../../lib/tracking/change-map.ts'
+import { oneByOne } from '../../lib/tracking/changed-runs.ts'
 import type { CrashFolder } from './crash-folder.ts'
 import { PAGE } from './paged-file.ts'
 import { answers, expectTold, type KnownMoment } from './told.ts'
@@ -95,7 +96,10 @@ function* askOne(name: string, options: OpenOptions, expected: TrackedExpectatio
     for (const moment of moments) {
       const told: number[] = []
       const token = parseToken(moment.token)
-      const { full } = yield* map.changes(token, (offset, length) => told.push(offset, offset + length))
+      const { full } = yield* map.changes(
+        token,
+        oneByOne((offset, length) => told.push(offset, offset + length)),
+      )
       if (full === undefined) answers.exact++
       else answers.full++
       if (full === undefined && !lied) {

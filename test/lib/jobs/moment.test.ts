@@ -4,6 +4,7 @@ import {
   changeMapOf,
   createDisk,
   enableTracking,
+  oneByOne,
   openDisk,
   promised,
   takeMoment,
@@ -37,9 +38,12 @@ test('a moment and its token are of the same state: each change is in the one or
   const told: number[] = []
   const map = changeMapOf(chain)
   await promised(
-    map?.changes(token, (offset, length) => {
-      for (let at = offset; at < offset + length; at += GRANULE) told.push(at / GRANULE)
-    }) ?? expect.fail('changes are not tracked'),
+    map?.changes(
+      token,
+      oneByOne((offset, length) => {
+        for (let at = offset; at < offset + length; at += GRANULE) told.push(at / GRANULE)
+      }),
+    ) ?? expect.fail('changes are not tracked'),
   )
   expect(told).toEqual([3, 4, 20, 50])
   const [then, now] = [new Uint8Array(SIZE), new Uint8Array(SIZE)]

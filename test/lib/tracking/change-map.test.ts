@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { promised } from '../../../lib/io/io.ts'
 import type { Subject } from '../../../lib/tracking/binding.ts'
 import { ChangeMap } from '../../../lib/tracking/change-map.ts'
+import { oneByOne } from '../../../lib/tracking/changed-runs.ts'
 import { COUNTERS, PLACE } from '../../../lib/tracking/layout.ts'
 import type { Token } from '../../../lib/tracking/token.ts'
 import { CrashingStore } from '../../support/crashing-store.ts'
@@ -131,12 +132,15 @@ class Tracked {
       const told = new Set<number>()
       let last = -1
       const { full } = await promised(
-        this.map.changes(token, (offset, length) => {
-          expect(offset).toBeGreaterThan(last)
-          expect(offset + length).toBeLessThanOrEqual(this.size)
-          last = offset + length
-          for (let granule = Math.floor(offset / G); granule * G < offset + length; granule++) told.add(granule)
-        }),
+        this.map.changes(
+          token,
+          oneByOne((offset, length) => {
+            expect(offset).toBeGreaterThan(last)
+            expect(offset + length).toBeLessThanOrEqual(this.size)
+            last = offset + length
+            for (let granule = Math.floor(offset / G); granule * G < offset + length; granule++) told.add(granule)
+          }),
+        ),
       )
       expect(full).toBeUndefined()
       const missed = [...changed].filter((granule) => granule * G < this.size && !told.has(granule))
@@ -216,7 +220,12 @@ describe('a map of changes', () => {
     await end(disk.map, offset, 10, await begin(disk.map, offset, 10))
     const begun = await waiting
     const told: number[] = []
-    await promised(disk.map.changes(token, (at) => told.push(at)))
+    await promised(
+      disk.map.changes(
+        token,
+        oneByOne((at) => told.push(at)),
+      ),
+    )
     expect(told).toEqual([offset])
     await end(disk.map, offset, 10, begun)
   })
@@ -283,7 +292,12 @@ describe('a map of changes', () => {
     await promised(disk.map.resizing(SIZE / 2))
     disk.map.resized()
     const told: number[][] = []
-    await promised(disk.map.changes(token, (offset, length) => told.push([offset, offset + length])))
+    await promised(
+      disk.map.changes(
+        token,
+        oneByOne((offset, length) => told.push([offset, offset + length])),
+      ),
+    )
     // What would have been cut off may have been touched.
     expect(told).toEqual([[SIZE / 2, SIZE]])
   })
