@@ -1,3 +1,4 @@
+import { roundUp } from '../bytes/align.ts'
 import { crc32 } from '../bytes/crc32.ts'
 import { type Awaitable, type Io, Pace, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
@@ -95,65 +96,57 @@ export class CounterTable {
   ): Io<boolean> {
     const pace = new Pace()
     const bytes = new Uint8Array(Math.min(STRIDE, Math.max(0, end - first)) * PAGE)
-    const size = yield* settle(this.store.size())
+    // Where a run of data ends is asked once: there are file systems that look at all of it.
+    let data = { at: 0, end: 0 }
     for (let number = first; number < end; ) {
-      const at = placeOf(number)
-      const data = at < size ? yield* this.dataFrom(at, Math.min(size, placeOf(end)) - at) : undefined
-      const next = data === undefined ? end : numberOf(data.at)
-      if (!(yield* this.visitHeld(number, next, above, visit))) return false
-      if (!data) return true
-      const count = Math.min(STRIDE, Math.ceil(data.length / PAGE), end - next)
-      const present = Math.min(count * PAGE, size - placeOf(next))
-      yield* settle(this.store.read(placeOf(next), bytes.subarray(0, present)))
-      bytes.fill(0, present, count * PAGE)
-      if (!(yield* settle(visit(this.higherIn(bytes, next, count, above))))) return false
-      yield* pace.keep()
-      number = next + count
-    }
-    return true
-  }
-
-  /** Pages that are in memory only, for the medium has a hole there. */
-  private *visitHeld(
-    first: number,
-    end: number,
-    above: number,
-    visit: (pages: readonly CounterPage[]) => Awaitable<boolean>,
-  ): Io<boolean> {
-    if (end <= first) return true
-    const held = [...this.pages.values()].filter(
-      ({ number, highest }) => number >= first && number < end && highest > above,
-    )
-    held.sort((a, b) => a.number - b.number)
-    for (let i = 0; i < held.length; i += STRIDE) {
-      if (!(yield* settle(visit(held.slice(i, i + STRIDE))))) return false
-    }
-    return true
-  }
-
-  /** Of pages that were read those with a counter above `above`, or what is in memory of them. */
-  private higherIn(bytes: Uint8Array, first: number, count: number, above: number): CounterPage[] {
-    const found: CounterPage[] = []
-    for (let i = 0; i < count; i++) {
-      const held = this.pages.get(first + i)
-      const page = held ?? decode(first + i, bytes.subarray(i * PAGE, (i + 1) * PAGE), this.suspect).page
-      if (page.highest > above) found.push(page)
-    }
-    return found
-  }
-
-  /** The next run of bytes that are no hole. */
-  private *dataFrom(at: number, length: number): Io<{ at: number; length: number } | undefined> {
-    const { store } = this
-    if (!store.segment) return { at, length }
-    for (let place = at; place < at + length; ) {
-      const segment = yield* settle(store.segment(place))
-      if (segment.kind === 'data') {
-        return { at: place, length: Math.min(segment.length, at + length - place) }
+      if (placeOf(number) >= data.end) {
+        // Before the medium is asked: what waits for it in memory may be there, and here no more, when it answers.
+        const held = this.heldFrom(number, end)
+        data = yield* this.dataFrom(placeOf(number), placeOf(end))
+        const next = data.end > data.at ? numberOf(data.at) : end
+        const passed = held.filter((page) => page.number < next && page.highest > above)
+        for (let i = 0; i < passed.length; i += STRIDE) {
+          if (!(yield* settle(visit(passed.slice(i, i + STRIDE))))) return false
+        }
+        number = next
+      } else {
+        const pages = yield* this.pagesFrom(number, data.end, bytes)
+        if (!(yield* settle(visit(pages.filter(({ highest }) => highest > above))))) return false
+        yield* pace.keep()
+        number += pages.length
       }
-      place += segment.length
     }
-    return undefined
+    return true
+  }
+
+  /** Pages in memory, and others as they are on the medium, up to a place there. @param bytes room for them, which is used */
+  private *pagesFrom(first: number, end: number, bytes: Uint8Array): Io<CounterPage[]> {
+    const at = placeOf(first)
+    const present = Math.min(bytes.length, end - at)
+    const held = Array.from({ length: Math.ceil(present / PAGE) }, (_, i) => this.pages.get(first + i))
+    yield* settle(this.store.read(at, bytes.subarray(0, present)))
+    bytes.fill(0, present, held.length * PAGE)
+    const read = (i: number): Uint8Array => bytes.subarray(i * PAGE, (i + 1) * PAGE)
+    return held.map((page, i) => page ?? decode(first + i, read(i), this.suspect).page)
+  }
+
+  /** Pages that are in memory, in order. */
+  private heldFrom(first: number, end: number): CounterPage[] {
+    const held = [...this.pages.values()].filter(({ number }) => number >= first && number < end)
+    return held.sort((a, b) => a.number - b.number)
+  }
+
+  /** The next run of bytes that are no hole, between places in the store; an empty one: there is none. */
+  private *dataFrom(at: number, most: number): Io<{ at: number; end: number }> {
+    const { store } = this
+    const end = Math.min(most, yield* settle(store.size()))
+    if (!store.segment) return { at, end: Math.max(at, end) }
+    for (let place = at; place < end; ) {
+      const { kind, length } = yield* settle(store.segment(place))
+      if (kind === 'data') return { at: place, end: Math.min(roundUp(place + length, PAGE), end) }
+      place += length
+    }
+    return { at, end: at }
   }
 
   private keep(page: CounterPage): void {
