@@ -1,3 +1,4 @@
+import { changes } from './changes.ts'
 import { engine } from './engine.ts'
 import { conversions, reads } from './formats.ts'
 import { hasPeer, printTable, rows } from './harness.ts'
@@ -9,6 +10,7 @@ const BENCHES: Record<string, { run: () => Promise<void>; peer?: string }> = {
   writes: { run: firstWrites },
   info: { run: info },
   large: { run: large },
+  changes: { run: changes },
   convert: { run: convert, peer: 'qemu-img' },
   conversions: { run: conversions, peer: 'qemu-img' },
   reads: { run: reads, peer: 'qemu-img' },
