@@ -7,7 +7,7 @@ import type { ByteStore } from '../../io/store.ts'
 import { writeZeros } from '../../io/zeros.ts'
 import { corrupt, FOOTER_SECTION, leaveOut } from './damage.ts'
 import { detailsOf } from './details.ts'
-import type { Footer, Footers } from './footer.ts'
+import type { Footer, FooterCopy, Footers } from './footer.ts'
 import { SECTOR } from './layout.ts'
 import { fileIdentity } from './linkage.ts'
 import { refuseImpossibleSize } from './resize.ts'
@@ -39,7 +39,7 @@ export class FixedVhdLayer implements Layer {
     this.footers = footers
     this.footer = footers.current
     this.present = this.size
-    const at = footers.tail?.at ?? this.size
+    const { at } = tailOf(footers)
     if (at >= this.size) return
     const spot = { structure: 'footer', at, section: FOOTER_SECTION }
     leaveOut(image, corrupt(image.name, `of its ${this.size} bytes only ${at} are there`, spot))
@@ -89,7 +89,7 @@ export class WritableFixedVhdLayer extends FixedVhdLayer implements WritableLaye
 
   constructor(image: Image, footers: Footers) {
     super(image, footers)
-    this.footerAt = footers.tail?.at ?? this.size
+    this.footerAt = tailOf(footers).at
   }
 
   get nextIdentity(): Identity {
@@ -134,9 +134,9 @@ export class WritableFixedVhdLayer extends FixedVhdLayer implements WritableLaye
 
   /** A growth that was cut short has left zeros behind the footer: nobody else would find it there. */
   private *begin(): Io<void> {
-    const { tail, fileSize } = this.footers
-    if (!this.begun && tail && fileSize > tail.at + tail.length) {
-      yield* settle(this.store.truncate(tail.at + tail.length))
+    const { at, length } = tailOf(this.footers)
+    if (!this.begun && this.footers.fileSize > at + length) {
+      yield* settle(this.store.truncate(at + length))
       yield* settle(this.store.flush())
     }
     this.begun = true
@@ -188,4 +188,9 @@ export class WritableFixedVhdLayer extends FixedVhdLayer implements WritableLaye
   private noteWrite(): void {
     if (this.known.kind === 'hole') this.known = NOTHING_KNOWN
   }
+}
+
+/** The footer of a fixed disk: it has none but the one behind it. */
+function tailOf({ tail }: Footers): FooterCopy {
+  return tail as FooterCopy
 }

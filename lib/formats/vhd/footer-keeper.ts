@@ -66,10 +66,9 @@ export class FooterKeeper {
     if (!this.tail || this.tail.at < end) yield* this.moveTo(wanted)
   }
 
-  /** Another footer holds from now on, durably. */
+  /** Another footer holds from now on, durably. Both were put in order before. */
   *change(footer: Footer): Io<void> {
-    const at = this.tail?.at
-    if (at === undefined) throw new TypeError('a footer is changed after it was put in order')
+    const { at } = this.tail as Pick<FooterCopy, 'at'>
     yield* this.writeTail(at, footer)
     this.current = footer
     yield* this.writeHead()

@@ -78,7 +78,7 @@ export function locatorsFor(
 
 /** A parent's name as the header has it: the last part of its path, as far as there is room. */
 export function headerName(path: string): Uint8Array {
-  const last = path.split(/[\\/]/).at(-1) ?? ''
+  const last = path.split(/[\\/]/).at(-1) as string
   const bytes = new Uint8Array(512)
   // The last character stays a zero, for those who look for one.
   bytes.set(Buffer.from(last.slice(0, 255), 'utf16le').swap16())

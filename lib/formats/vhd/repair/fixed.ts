@@ -1,18 +1,18 @@
 import { type Io, settle } from '../../../io/io.ts'
-import type { Footers } from '../footer.ts'
+import type { FooterCopy, Footers } from '../footer.ts'
 import { SECTOR } from '../layout.ts'
 import type { Mending } from './mending.ts'
 
 /** The footer of a fixed disk is the last sector of its file, right behind the disk. ["Overview"] */
 export function* mendFixed(mending: Mending, { current, tail, fileSize }: Footers): Io<void> {
   const { store } = mending
-  if (!tail) return
-  const { at } = tail
+  // A fixed disk has no other footer: without it the file is none.
+  const { at, length } = tail as FooterCopy
   const { currentSize } = current.fields
-  if (fileSize > at + tail.length && !mending.isForLeaks) {
+  if (fileSize > at + length && !mending.isForLeaks) {
     const message = 'zeros behind the footer were cut off: a growth was cut short'
     mending.tell({ code: 'FOOTER_NOT_LAST', structure: 'footer', at, message })
-    yield* settle(store.truncate(at + tail.length))
+    yield* settle(store.truncate(at + length))
     yield* settle(store.flush())
   }
   if (at <= currentSize) return

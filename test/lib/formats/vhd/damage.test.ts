@@ -4,6 +4,7 @@ import { promised } from '../../../../lib/io/io.ts'
 import { patternFor } from '../../../model/history.ts'
 import { rawBase, rawParent } from '../../../support/raw-base.ts'
 import { refusal } from '../../../support/refusal.ts'
+import { withoutHoles } from '../../../support/stores.ts'
 import { VhdFile } from '../../../support/vhd-file.ts'
 
 const KIB = 1024
@@ -132,6 +133,33 @@ describe('an entry of the BAT that cannot be', () => {
     await expectMended(file)
   })
 
+  test('is mended together with its neighbours; entries behind the last block are, too', async () => {
+    const { file } = await written()
+    file.setEntry(1, 0x7fffffff)
+    file.setEntry(2, ABSENT - 1)
+    expect(await expectMended(file)).toEqual([`BLOCK_PAST_END ${BLOCK}+${2 * BLOCK}`])
+    file.editFooters((footer) => footer.writeBigUInt64BE(BigInt(2 * BLOCK), 48))
+    expect((await file.repair()).done.map(({ code }) => code)).toEqual(['BAT_ENTRY_STALE', 'ROOM_UNUSED'])
+    expect([file.entry(0) === ABSENT, file.entry(3)]).toEqual([false, ABSENT])
+    expect(await file.findings()).toEqual([])
+  })
+
+  test('is mended where the footer at the end is lost, too', async () => {
+    const { file } = await written()
+    file.setEntry(1, 0x7fffffff)
+    file.store.truncate(file.size - SECTOR)
+    expect(await expectMended(file)).toEqual(['FOOTER_MISSING', `BLOCK_PAST_END ${BLOCK}+${BLOCK}`])
+  })
+
+  test('behind the last block does not hinder a writer, wherever it points', async () => {
+    const { file, content } = await written()
+    file.editFooters((footer) => footer.writeBigUInt64BE(BigInt(2 * BLOCK), 48))
+    file.setEntry(3, 0x7fffffff)
+    await file.fill(0, Uint8Array.of(1))
+    content[0] = 1
+    expect(Buffer.compare(await file.content(), content.subarray(0, 2 * BLOCK))).toBe(0)
+  })
+
   test('behind the last block does not come back when the disk grows', async () => {
     const { file } = await written()
     file.editFooters((footer) => footer.writeBigUInt64BE(BigInt(2 * BLOCK), 48))
@@ -146,6 +174,28 @@ describe('an entry of the BAT that cannot be', () => {
 })
 
 describe('room that is lost', () => {
+  test('between blocks is given back by a repair of leaks, where holes can be made', async () => {
+    const { file } = await written()
+    const places = [0, 2].map((block) => file.entry(block) * SECTOR)
+    for (const block of [0, 2]) file.setEntry(block, ABSENT)
+    file.folder.files.set('a', withoutHoles(file.store))
+    expect((await file.repair('leaks')).done).toEqual([])
+    file.folder.files.set('a', file.store)
+    expect((await file.repair('leaks')).done.map(({ code }) => code)).toEqual(['ROOM_UNUSED', 'ROOM_UNUSED'])
+    for (const at of places) expect(file.at(at, SECTOR + BLOCK).every((byte) => byte === 0)).toBe(true)
+    expect(await file.findings()).toEqual([])
+  })
+
+  test('at the end is cut off by a repair of leaks where the footer is lost, too', async () => {
+    const { file, content } = await written()
+    const { size } = file
+    file.put(size - SECTOR, new Uint8Array(3 * BLOCK).fill(6))
+    expect(await file.findings()).toEqual(['FOOTER_MISSING', 'ROOM_UNUSED'])
+    expect((await file.repair('leaks')).done.map(({ code }) => code)).toEqual(['ROOM_UNUSED'])
+    expect([await file.findings(), file.size]).toEqual([[], size])
+    expect(Buffer.compare(await file.content(), content)).toBe(0)
+  })
+
   test('at the end of the file is told, and cut off by a repair of leaks', async () => {
     const { file, content } = await written()
     const footer = file.at(file.size - SECTOR, SECTOR)
@@ -217,6 +267,15 @@ describe("XenServer's batmap", () => {
     expect(file.at(file.table + 2 * SECTOR, 1)[0]).toBe(0x80)
     expect(await file.findings()).toEqual([])
     expect((await file.read()).details).toMatchObject({ batmap: true, creator: 'tap\0'.trim().replace('\0', '') })
+    expect((await file.repair()).done).toEqual([])
+  })
+
+  test('has a place that no block may have', async () => {
+    const file = await withBatmap(0x80)
+    file.setEntry(0, file.table / SECTOR + 1)
+    const error = await refusal(() => file.write())
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'a', structure: 'BAT', at: file.table } })
+    expect(error.message).toContain('where the batmap header does')
   })
 
   test('says nothing any more before a block may lose sectors', async () => {

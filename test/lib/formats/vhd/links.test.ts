@@ -81,6 +81,39 @@ describe('names of the parent', () => {
     expect(await references(file)).toEqual(['e.vhd'])
   })
 
+  test.each([
+    ['that is too short', alias.subarray(0, 113)],
+    ['of another version', Buffer.from(alias).fill(3, 7, 8)],
+  ])('an alias %s is left out', async (_, data) => {
+    expect(await references(await childWith([['Mac ', data]], 'e.vhd'))).toEqual(['e.vhd'])
+  })
+
+  test.each([
+    ['../up/base.vhd', '/vm/base.vhd', ['..\\up\\base.vhd', '\\vm\\base.vhd', 'base.vhd']],
+    ['./base.vhd', 'C:/vm/base.vhd', ['.\\base.vhd', 'C:\\vm\\base.vhd', 'base.vhd']],
+    ['base.vhd', '\\\\server\\vm\\base.vhd', ['.\\base.vhd', '\\\\server\\vm\\base.vhd', 'base.vhd']],
+    ['base.vhd', '/a\\b/base.vhd', ['.\\base.vhd', 'base.vhd']],
+  ])('%s, which is %s, are written so that Windows finds it', async (path, absolutePath, names) => {
+    const file = await VhdFile.make(SIZE, {}, { ...rawParent(SIZE), path, absolutePath })
+    expect(await references(file)).toEqual(names)
+  })
+
+  test.each([
+    ['a\\b.vhd', 'cannot hold a backslash'],
+    ['a/'.repeat(20_000), 'longer than anybody would read'],
+  ])('that nobody could read are refused', async (path, words) => {
+    const error = await refusal(() => VhdFile.make(SIZE, {}, { ...rawParent(SIZE), path }))
+    expect(error).toMatchObject({ code: 'REFUSED', where: { file: 'a', structure: 'parent locator' } })
+    expect(error.message).toContain(words)
+  })
+
+  test('stand for a parent whose id the child does not have, which a check tells', async () => {
+    const file = await childWith([['W2ru', wide('.\\base.vhd')]])
+    file.editHeader((header) => header.fill(0, 40, 56))
+    expect((await file.read()).parent).toMatchObject({ references: ['.\\base.vhd'], expects: [] })
+    expect(await file.findings()).toEqual(['PARENT_LOCATOR_INVALID'])
+  })
+
   test('that are none at all are told by the check', async () => {
     const file = await childWith([])
     expect(await file.findings()).toEqual(['PARENT_LOCATOR_INVALID'])

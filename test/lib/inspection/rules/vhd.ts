@@ -151,6 +151,7 @@ export const vhdRules: readonly Rule[] = [
     finds: ['DAMAGED'],
   },
   { title: 'a footer at the end is missing', file: () => dynamic().fill(END, 512).store(), finds: ['COPY_DAMAGED'] },
+  { title: 'the copy of a footer is missing', file: () => dynamic().fill(0, 512).store(), finds: ['COPY_DAMAGED'] },
   { title: 'the copy of a footer is damaged', file: () => dynamic().u8(200, 7).store(), finds: ['COPY_DAMAGED'] },
   {
     title: 'the footer and its copy are good, and differ',
