@@ -38,6 +38,12 @@ export function watchedStore(inner: ByteStore, before: Before): ByteStore {
   }
 }
 
+/** A medium that neither knows holes nor makes them. */
+export function withoutHoles(inner: ByteStore): ByteStore {
+  const { segment: _, deallocate: __, ...store } = watchedStore(inner, () => {})
+  return store
+}
+
 /**
  * Answers later, each call after a number of turns of the event loop that a seed decides: so that whatever can
  * overlap does. What is discarded becomes rubbish, as the contract allows: nobody may have use for it.
