@@ -103,10 +103,10 @@ export class BlockMap {
     return undefined
   }
 
-  /** Bytes of a block that the disk has: the last one may be cut, and those behind it have none. */
+  /** Bytes of a block that the disk has: the last one may be cut. */
   usedOf(block: number): number {
     const { blockSize, size } = this.header.fields
-    return Math.max(0, Math.min(blockSize, size - block * blockSize))
+    return Math.min(blockSize, size - block * blockSize)
   }
 
   /** The kind of a block's entry. */

@@ -101,13 +101,13 @@ class Census {
 
   private add(code: string, block: number, what: string): void {
     const { blockSize } = this.blocks.header.fields
-    const length = this.blocks.usedOf(block)
+    const guest = { offset: block * blockSize, length: this.blocks.usedOf(block) }
     this.report.add({
       code,
       severity: 'error',
       structure: 'block map',
       at: this.blocks.entryPlace(block),
-      guest: length === 0 ? undefined : { offset: block * blockSize, length },
+      guest,
       message: `the entry of block ${block} ${what}`,
     })
   }

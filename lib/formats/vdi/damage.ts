@@ -4,8 +4,8 @@ import { type ErrorCode, VdiskError, type Where } from '../../errors.ts'
 export type Spot = Omit<Where, 'file'>
 
 /** The error of a file that breaks the rules of its format. @param why ends the sentence "Cannot read <file>: ..." */
-export function corrupt(file: string, why: string, spot: Spot, advice?: string): VdiskError {
-  return refusal('CORRUPT', file, why, spot, advice ?? 'If there is another copy of the file, use the one that opens.')
+export function corrupt(file: string, why: string, spot: Spot, advice: string): VdiskError {
+  return refusal('CORRUPT', file, why, spot, advice)
 }
 
 /** The error of a file that asks for something vdisk does not know. */

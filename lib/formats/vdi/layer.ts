@@ -57,7 +57,7 @@ export class VdiLayer implements Layer {
     const { type, version, blockSize, blocksAllocated, comment, created, modified } = header.fields
     const { linkage, parentModified } = header.fields
     return {
-      type: Object.entries(TYPE).find(([, value]) => value === type)?.[0] ?? type,
+      type: nameOf(type),
       version: `${version >>> 16}.${version & 0xffff}`,
       blockSize,
       blocksAllocated,
@@ -146,4 +146,10 @@ export class WritableVdiLayer extends VdiLayer implements WritableLayer, VdiEdit
     while (!this.space.givenUp.isEmpty) yield* this.flush()
     yield* compact(this, CLOSING_MOVES)
   }
+}
+
+/** The name of a type; others than these are refused when a file is opened. */
+function nameOf(type: number): string {
+  const [name] = Object.entries(TYPE).find(([, value]) => value === type) as [string, number]
+  return name
 }

@@ -145,28 +145,27 @@ function* noteOwners(blocks: BlockMap, damages: readonly Damage[], report: Repai
   })
 }
 
-/** What of the disk a block is; undefined for one that lies behind its end. */
-function rangeOf(blocks: BlockMap, block: number): DoubtfulRange | undefined {
-  const length = blocks.usedOf(block)
-  return length === 0 ? undefined : { offset: block * blocks.header.fields.blockSize, length, snapshot: undefined }
+/** What of the disk a block is. */
+function rangeOf(blocks: BlockMap, block: number): DoubtfulRange {
+  return { offset: block * blocks.header.fields.blockSize, length: blocks.usedOf(block), snapshot: undefined }
 }
 
 /** A map that reaches into the blocks moves to where there is room for it. */
 function* mendMapPlace(image: Image, report: RepairReport): Io<void> {
-  const layer = yield* openTolerantly(image)
+  const layer = yield* openTolerantly(image, overlook)
   const { header } = layer.blocks
   const { blockCount, mapAt, dataAt } = header.fields
   if (header.mapIsApart) return
   const message = `the block map from ${mapAt} to ${header.mapEnd} reached into the header, or into the blocks from ${dataAt} on: it lies elsewhere now`
   report.add({ code: 'MAP_OVERLAPS', structure: 'block map', at: mapAt, message })
   const place = yield* roomForMap(layer, blockCount, nobodyReads)
-  yield* writeMap(layer, blockCount, place, (_, entry) => entry ?? FREE)
+  yield* writeMap(layer, blockCount, place, (_, entry) => entry as number)
   yield* adoptMap(layer, place, {})
 }
 
 /** The header counts what is there: else other programs put their next block over one that is in use. */
 function* mendCount(image: Image, report: RepairReport): Io<void> {
-  const { blocks, space, writeBack } = yield* openTolerantly(image)
+  const { blocks, space, writeBack } = yield* openTolerantly(image, overlook)
   const { blocksAllocated } = blocks.header.fields
   if (space.count <= blocksAllocated) return
   const message = `the header counted ${blocksAllocated} blocks, the last one in use is the ${space.count}th`
@@ -189,8 +188,11 @@ function* closeGaps(image: Image, report: RepairReport): Io<void> {
   yield* compact(layer, Number.POSITIVE_INFINITY)
 }
 
+/** Damage of entries was mended before. */
+function overlook(): void {}
+
 /** The image for writing, whatever its entries name. @throws VdiskError UNSUPPORTED, CORRUPT for its header */
-function* openTolerantly(image: Image, damaged: Damaged = () => {}): Io<WritableVdiLayer> {
+function* openTolerantly(image: Image, damaged: Damaged): Io<WritableVdiLayer> {
   const blocks = yield* openMap(image)
   refuseUnknown(image.name, blocks.header)
   const space = yield* Space.survey(blocks, image, damaged)

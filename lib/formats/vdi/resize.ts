@@ -112,8 +112,11 @@ function* orGiveBack(editor: VdiEditor, runs: readonly UnitRun[], work: () => Io
 /** Room for `count` more blocks of a fixed image, in numbers from `least` on. */
 function* roomFor({ space }: VdiEditor, count: number, least: number): Io<UnitRun[]> {
   const runs: UnitRun[] = []
-  for (let done = 0; done < count; done += runs.at(-1)?.count ?? 0)
-    runs.push(yield* space.allocate(count - done, least))
+  for (let done = 0; done < count; ) {
+    const run = yield* space.allocate(count - done, least)
+    runs.push(run)
+    done += run.count
+  }
   return runs
 }
 
