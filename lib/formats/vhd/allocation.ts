@@ -59,18 +59,14 @@ export class Allocation {
   }
 
   /**
-   * Makes a range read as zero, or shows the parent.
+   * Makes a range read as zero, or shows the parent, where it does not already: see `untouched`.
    *
    * @returns bytes done from `offset` on; 0 where only a write can do it
    */
   *erase(offset: number, length: number, reveal: 'zero' | 'parent'): Io<number> {
     const { blockSize, shape } = this.table
     const extent = yield* this.table.map(offset, length)
-    if (reveal === 'parent' && shape.hasParent) {
-      if (extent.kind === 'parent') return extent.length
-      return yield* this.showParent(offset, length)
-    }
-    if (extent.kind === 'zero') return extent.length
+    if (reveal === 'parent' && shape.hasParent) return yield* this.showParent(offset, length)
     const start = offset % blockSize
     if (start === 0 && !shape.hasParent) {
       const block = offset / blockSize
@@ -82,11 +78,9 @@ export class Allocation {
 
   /** A block of a disk without a parent reads as zero where it has no room. @returns bytes done */
   private *giveUp(block: number): Io<number> {
-    const at = yield* this.table.blockAt(block)
-    if (at !== undefined) {
-      yield* this.setEntry(block, NO_ROOM)
-      this.space.releaseBlock(at)
-    }
+    const at = (yield* this.table.blockAt(block)) as number
+    yield* this.setEntry(block, NO_ROOM)
+    this.space.releaseBlock(at)
     yield* this.writeBack.relieve()
     return this.table.usedOf(block)
   }

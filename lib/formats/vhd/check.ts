@@ -8,7 +8,7 @@ import { checkBatmap } from './batmap-check.ts'
 import { Census } from './census.ts'
 import { bytesOf } from './disk-geometry.ts'
 import { FixedVhdLayer } from './fixed-layer.ts'
-import { type Footer, type Footers, findFooters, readFooters } from './footer.ts'
+import { type Footer, type FooterCopy, type Footers, findFooters, readFooters } from './footer.ts'
 import type { VhdLayer } from './layer.ts'
 import type { VhdParts } from './parts.ts'
 import { structuresOf } from './structures.ts'
@@ -31,7 +31,7 @@ export function* checkVhd(layer: Layer, report: CheckReport): Io<void> {
   }
   const found = yield* findFooters(layer.store)
   const { structure } = layer as VhdLayer
-  checkFooters({ ...found, current: structure.footer }, report)
+  checkFooters(found, report)
   checkGeometry(structure.footer, report)
   checkParent(structure, report)
   yield* checkBlocks(structure, found, report)
@@ -52,13 +52,14 @@ export function* lostRoom(store: ByteStore, census: Census, end: number): Io<{ a
 
 function checkFixed({ current, tail, fileSize }: Footers, report: CheckReport): void {
   checkGeometry(current, report)
-  if (!tail) return
-  const behind = fileSize - tail.at - tail.length
+  // A fixed disk has no other footer.
+  const { at: tailAt, length } = tail as FooterCopy
+  const behind = fileSize - tailAt - length
   if (behind > 0) {
     const message = `${behind} bytes follow behind the footer, which others will not find there: a growth was cut short`
-    report.add({ code: 'FOOTER_NOT_LAST', severity: 'error', structure: 'footer', at: tail.at, message })
+    report.add({ code: 'FOOTER_NOT_LAST', severity: 'error', structure: 'footer', at: tailAt, message })
   }
-  const between = tail.at - current.fields.currentSize
+  const between = tailAt - current.fields.currentSize
   if (between > 0) {
     const at = current.fields.currentSize
     const message = `${between} bytes between the disk and its footer belong to nothing`
@@ -66,7 +67,7 @@ function checkFixed({ current, tail, fileSize }: Footers, report: CheckReport): 
   }
 }
 
-function checkFooters({ current, tail, head, fileSize }: Footers, report: CheckReport): void {
+function checkFooters({ tail, head, fileSize }: Omit<Footers, 'current'>, report: CheckReport): void {
   const note = (code: string, severity: NewFinding['severity'], at: number, message: string): void =>
     report.add({ code, severity, structure: 'footer', at, message })
   for (const [copy, where, at] of [
@@ -79,8 +80,7 @@ function checkFooters({ current, tail, head, fileSize }: Footers, report: CheckR
     }
   }
   if (!tail?.footer.isSound || !head?.footer.isSound || meaningOf(tail.footer) === meaningOf(head.footer)) return
-  const counted = meaningOf(current) === meaningOf(tail.footer) ? 'that at the end' : 'that at the beginning'
-  note('FOOTERS_DIFFER', 'error', 0, `the footer and its copy do not say the same; ${counted} is in use`)
+  note('FOOTERS_DIFFER', 'error', 0, 'the footer and its copy do not say the same; that at the end is in use')
 }
 
 /** What of a footer decides which disk it is of. */

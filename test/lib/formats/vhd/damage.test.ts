@@ -4,7 +4,7 @@ import { promised } from '../../../../lib/io/io.ts'
 import { patternFor } from '../../../model/history.ts'
 import { rawBase, rawParent } from '../../../support/raw-base.ts'
 import { refusal } from '../../../support/refusal.ts'
-import { withoutHoles } from '../../../support/stores.ts'
+import { watchedStore, withoutHoles } from '../../../support/stores.ts'
 import { VhdFile } from '../../../support/vhd-file.ts'
 
 const KIB = 1024
@@ -174,6 +174,15 @@ describe('an entry of the BAT that cannot be', () => {
 })
 
 describe('room that is lost', () => {
+  test('is none where it is a hole', async () => {
+    const { file } = await written()
+    const at = Math.min(file.entry(1), file.entry(2)) * SECTOR
+    for (const block of [1, 2]) file.setEntry(block, ABSENT)
+    expect(await file.findings()).toEqual(['ROOM_UNUSED'])
+    file.store.deallocate(at, 2 * (SECTOR + BLOCK))
+    expect(await file.findings()).toEqual([])
+  })
+
   test('between blocks is given back by a repair of leaks, where holes can be made', async () => {
     const { file } = await written()
     const places = [0, 2].map((block) => file.entry(block) * SECTOR)
@@ -297,6 +306,37 @@ describe("XenServer's batmap", () => {
     expect(file.table).not.toBe(before)
     expect(file.at(file.table + 2 * SECTOR, 8).toString()).toBe('tdbatmap')
     expect(await file.findings()).toEqual([])
+  })
+
+  test('is written to once: what it says no more need not be taken back', async () => {
+    const file = await withBatmap(0x80)
+    const writes: number[] = []
+    file.folder.files.set(
+      'a',
+      watchedStore(file.store, ({ kind, at }) => {
+        if (kind === 'write') writes.push(at)
+      }),
+    )
+    for (const offset of [0, 4096]) {
+      const layer = await file.write()
+      for (const start of [offset, offset + 8192]) await promised(layer.erase(start, 4096, 'parent'))
+      await promised(layer.close())
+    }
+    expect(writes.filter((at) => at === file.table + 2 * SECTOR)).toHaveLength(1)
+  })
+
+  test('whose checksum is wrong is told, and not used', async () => {
+    const file = await withBatmap(0x80)
+    file.setU32(file.table + SECTOR + 24, 1)
+    expect(await file.findings()).toEqual(['BATMAP_DAMAGED'])
+    expect((await file.repair()).done.map(({ code }) => code)).toEqual(['BATMAP_WRONG'])
+    expect(await file.findings()).toEqual([])
+  })
+
+  test('that calls a block whole that cannot be read is no other damage', async () => {
+    const file = await withBatmap(0x80)
+    file.setEntry(0, 0x7fffff)
+    expect(await file.findings()).toEqual(['BLOCK_PAST_END', 'ROOM_UNUSED'])
   })
 
   test('that is wrong is told, and made to say nothing', async () => {

@@ -7,7 +7,7 @@ import { promised } from '../../../../lib/io/io.ts'
 import { patternFor } from '../../../model/history.ts'
 import { rawBase, rawParent } from '../../../support/raw-base.ts'
 import { refusal } from '../../../support/refusal.ts'
-import { delayedStore, watchedStore } from '../../../support/stores.ts'
+import { delayedStore, watchedStore, withoutHoles } from '../../../support/stores.ts'
 import { VhdFile } from '../../../support/vhd-file.ts'
 
 const KIB = 1024
@@ -87,6 +87,87 @@ describe('a footer', () => {
   })
 })
 
+describe('a fixed file', () => {
+  test('that was cut short is read as far as it goes where the user says so', async () => {
+    const file = await VhdFile.make(SIZE, { subformat: 'fixed' })
+    await file.fill(0, new Uint8Array(SIZE).fill(4))
+    const footer = file.at(SIZE, SECTOR)
+    file.store.truncate(3 * BLOCK)
+    file.put(3 * BLOCK, footer)
+    const { layer, told } = await file.salvage()
+    expect(told).toMatchObject([{ code: 'CORRUPT', where: { file: 'a', structure: 'footer', at: 3 * BLOCK } }])
+    const bytes = new Uint8Array(SIZE)
+    await promised(new Chain([layer]).read(0, bytes))
+    expect(Buffer.compare(bytes, new Uint8Array(SIZE).fill(4, 0, 3 * BLOCK))).toBe(0)
+    expect(layer.details).toMatchObject({ type: 'fixed', geometry: expect.any(String) })
+  })
+
+  test('behind whose footer zeros lie loses them with its first change, whichever that is', async () => {
+    for (const how of ['write', 'erase', 'grow'] as const) {
+      const file = await VhdFile.make(SIZE, { subformat: 'fixed' })
+      file.store.truncate(SIZE + 8192)
+      const layer = await file.write()
+      if (how === 'write') await promised((await promised(layer.reserve(0, SECTOR))).abandon())
+      else if (how === 'erase') expect(await promised(layer.erase(0, SECTOR, 'zero'))).toBe(SECTOR)
+      else await promised(layer.resize(SIZE + SECTOR, 0))
+      await promised(layer.close())
+      expect(file.size).toBe((how === 'grow' ? SIZE + SECTOR : SIZE) + SECTOR)
+      expect(await file.findings()).toEqual([])
+    }
+  })
+
+  test('whose footer lies behind its disk grows up to it, and keeps none of what lay between', async () => {
+    const file = await VhdFile.make(SIZE, { subformat: 'fixed' })
+    const footer = file.at(SIZE, SECTOR)
+    file.put(SIZE, new Uint8Array(8 * SECTOR).fill(9))
+    file.put(SIZE + 8 * SECTOR, footer)
+    const layer = await file.write()
+    await promised(layer.resize(SIZE, 0))
+    await promised(layer.resize(SIZE + 4 * SECTOR, 0))
+    await promised(layer.close())
+    expect([file.size, await file.findings()]).toEqual([SIZE + 5 * SECTOR, []])
+    expect((await file.content()).every((byte) => byte === 0)).toBe(true)
+  })
+
+  test.each([
+    ['falloc', `allocate 0+${SIZE}`],
+    ['full', `write 0+${SIZE}`],
+  ])('is made with preallocation=%s', async (preallocation, wanted) => {
+    const asked: string[] = []
+    const file = new VhdFile()
+    const store = {
+      ...watchedStore(file.store, ({ kind, at, length }) => void asked.push(`${kind} ${at}+${length}`)),
+      allocate: (at: number, length: number): void => void asked.push(`allocate ${at}+${length}`),
+    }
+    file.folder.files.set('a', store)
+    const options = new Map([
+      ['subformat', 'fixed'],
+      ['preallocation', preallocation],
+    ])
+    const create = vhd.create as NonNullable<typeof vhd.create>
+    await promised(create(file.folder.image('a'), { size: SIZE, options, parent: undefined }))
+    expect(asked).toContain(wanted)
+    const refused = promised(create(file.folder.image('a'), { size: SIZE, options, parent: rawParent(SIZE) }))
+    expect((await refusal(() => refused)).message).toContain('no place for a parent')
+  })
+})
+
+test('a disk of a suspended machine tells so', async () => {
+  const file = await VhdFile.make(SIZE)
+  file.editFooters((footer) => footer.writeUInt8(1, 84))
+  expect((await file.read()).details).toMatchObject({ type: 'dynamic', savedState: true })
+})
+
+test('an emptied disk has no block, and has lost no room', async () => {
+  const file = await VhdFile.make(SIZE)
+  await file.fill(0, patternFor(0, SIZE, 1))
+  const layer = await file.write()
+  await promised((layer.clear as NonNullable<typeof layer.clear>).call(layer, 2 * BLOCK))
+  await promised(layer.close())
+  expect(await file.findings()).toEqual([])
+  expect(Buffer.compare(await file.content(), new Uint8Array(2 * BLOCK))).toBe(0)
+})
+
 describe('a child', () => {
   const child = async (): Promise<VhdFile> => {
     const file = await VhdFile.make(SIZE, {}, rawParent(SIZE))
@@ -123,6 +204,49 @@ describe('a child', () => {
     await promised(layer.close())
     wanted.set(below.subarray(offset, offset + 2 * SECTOR), offset)
     expect(Buffer.compare(await file.content([base]), wanted)).toBe(0)
+  })
+
+  test('hides its parent with bits alone where it has no room yet, and with holes where it has', async () => {
+    const file = await child()
+    const base = await rawBase(SIZE)
+    const wanted = (await file.content([base])).fill(0, 2 * BLOCK, 2 * BLOCK + 8192).fill(0, BLOCK, BLOCK + 4096)
+    const layer = await file.write()
+    expect(await promised(layer.erase(2 * BLOCK + SECTOR, 8192, 'zero'))).toBe(0)
+    expect(await promised(layer.erase(2 * BLOCK, 2 * SECTOR, 'zero'))).toBe(0)
+    expect(await promised(layer.erase(2 * BLOCK, 8192, 'zero'))).toBe(8192)
+    expect(await promised(layer.erase(BLOCK, 8192, 'zero'))).toBe(4096)
+    await promised(layer.close())
+    expect(Buffer.compare(await file.content([base]), wanted)).toBe(0)
+    file.folder.files.set('a', withoutHoles(file.store))
+    const other = await file.write()
+    expect(await promised(other.erase(2 * BLOCK + 8192, 8192, 'zero'))).toBe(0)
+    expect(await promised(other.erase(BLOCK + 4096, 8192, 'zero'))).toBe(0)
+    await promised(other.close())
+  })
+
+  test('shows its parent again in whole sectors only, but for the last of a disk', async () => {
+    const size = BLOCK + 3 * SECTOR
+    const file = await VhdFile.make(size, {}, rawParent(SIZE))
+    await file.fill(0, new Uint8Array(size).fill(7), [await rawBase(SIZE)])
+    const layer = await file.write()
+    expect(await promised(layer.erase(100, 2 * SECTOR, 'parent'))).toBe(0)
+    expect(await promised(layer.erase(SECTOR, SECTOR - 1, 'parent'))).toBe(0)
+    expect(await promised(layer.erase(BLOCK + 2 * SECTOR, SECTOR, 'parent'))).toBe(SECTOR)
+    await promised(layer.close())
+    const content = await file.content([await rawBase(SIZE)])
+    const last = BLOCK + 2 * SECTOR
+    expect(content.subarray(0, last).every((byte) => byte === 7)).toBe(true)
+    expect(Buffer.compare(content.subarray(last), patternFor(last, SECTOR, 200))).toBe(0)
+  })
+
+  test("whose new blocks are its parent's too is zero there", async () => {
+    const file = await VhdFile.make(2 * BLOCK, {}, rawParent(SIZE))
+    const layer = await file.write()
+    await promised(layer.resize(SIZE, SIZE))
+    await promised(layer.close())
+    const content = await file.content([await rawBase(SIZE)])
+    expect(Buffer.compare(content.subarray(0, 2 * BLOCK), patternFor(0, 2 * BLOCK, 200))).toBe(0)
+    expect(content.subarray(2 * BLOCK).every((byte) => byte === 0)).toBe(true)
   })
 
   test('that grows hides what its parent has behind its old end', async () => {
