@@ -2,7 +2,7 @@ import {
   type ComparedSource,
   type Difference,
   formatSize,
-  openSource,
+  seeDisk,
   type Verified,
   verifyBackups,
 } from '../../lib/index.ts'
@@ -24,7 +24,7 @@ const SHOWN = 10
 export const command = defineCommand<VerifyArguments>({
   usage: '<folder> [image]',
   describe:
-    'Reads backups and tells whether they are what the disk was when they were made, by the digests that were taken then. With\nan image, the newest is compared with that, too, as far as the disk has not changed since.',
+    'Reads backups and tells whether they are what the disk was when they were made, by the digests that were taken then. With\nan image, the newest is compared with that, too, as far as the disk has not changed since. Nothing is changed.',
   examples: [
     ['vdisk verify /backups/disk', 'all backups, each byte read once'],
     ['vdisk verify /backups/disk disk.vhdx', 'and does the newest equal the disk, where that has not changed since?'],
@@ -60,7 +60,7 @@ export const command = defineCommand<VerifyArguments>({
 async function verify({ args, out, signal }: Call<VerifyArguments>): Promise<Verified> {
   const { folder, image, backup, quick } = args
   const rate = args.rate === undefined ? undefined : toSize(args.rate, '--rate')
-  const source = image === undefined ? undefined : await openSource(image, toOpenOptions(args))
+  const source = image === undefined ? undefined : await seeDisk(image, toOpenOptions(args))
   try {
     for (const note of source?.notes ?? []) out.note(printable(note))
     const options = { ...toFileOptions(args), backup, quick, rate, signal }

@@ -1,7 +1,7 @@
 import type { Chain } from '../chain/chain.ts'
 import type { Device } from '../contracts/device.ts'
 import { isVdiskError } from '../errors.ts'
-import { promised } from '../io/io.ts'
+import { type Io, promised, settle } from '../io/io.ts'
 import { filesOf, type OpenOptions, openUntracked } from '../jobs/images.ts'
 import { howFor, openSidecar, sidecarOf, subjectOf } from '../jobs/tracked-disk.ts'
 import { renewGuard } from '../jobs/tracking.ts'
@@ -9,63 +9,95 @@ import { type Answer, ChangeMap } from '../tracking/change-map.ts'
 import { oneByOne } from '../tracking/changed-runs.ts'
 import { formatToken, parseToken, type Token } from '../tracking/token.ts'
 
-/** A disk as it is at one moment, and what changed in it up to then. */
-export interface BackupSource {
-  /** absolute path of the image */
-  readonly file: string
+/** A disk as it is at one moment, to compare a backup with. */
+export interface SeenDisk {
   /** reads as the disk did at that moment */
   readonly device: Device
-  /** of that moment; undefined: changes are not tracked */
-  readonly token: string | undefined
-  /** milliseconds since 1970 */
-  readonly at: number
   /** what the user should know, in sentences */
   readonly notes: readonly string[]
   /** Tells what changed since a token, at least, or why all of the disk counts. */
   changes(since: string | undefined, visit: (offset: number, length: number) => void): Promise<Answer>
+  close(): Promise<void>
+}
+
+/** A disk as it is at one moment, and what changed in it up to then. */
+export interface BackupSource extends SeenDisk {
+  /** absolute path of the image */
+  readonly file: string
+  /** of that moment; undefined: changes are not tracked */
+  readonly token: string | undefined
+  /** milliseconds since 1970 */
+  readonly at: number
   /** The token of this moment is remembered as that of a consumer. */
   remember(consumer: string): Promise<void>
   /** A range is not going to be read any more. */
   release?(offset: number, length: number): void
-  close(): Promise<void>
 }
 
 /** What a disk whose changes are not tracked answers. */
 const UNTRACKED = 'changes are not tracked'
 
-/** A disk that nobody writes to meanwhile. */
+/** A disk that nobody writes to meanwhile. Its record of changes gets a checkpoint. */
 export async function openSource(file: string, options: OpenOptions = {}): Promise<BackupSource> {
   await promised(renewGuard(file, options))
-  const chain = await promised(openUntracked(file, { ...options, writable: false }))
-  try {
-    const notes = [...chain.notes]
-    const map = await openMap(file, chain, options, notes)
+  return await opened(file, options, async (chain, notes) => {
+    const record = await openRecord(file, chain, { ...options, access: 'write' }, notes)
     try {
-      const token = map && (await promised(map.checkpoint()))
-      return new Still(filesOf(options).realPath(file), chain, map, token, notes)
+      const token = record && (await promised(record.map.checkpoint()))
+      return new Still(filesOf(options).realPath(file), chain, record, token, notes)
     } catch (error) {
-      if (map) await promised(map.close())
+      if (record) await promised(record.close())
       throw error
     }
+  })
+}
+
+/** A disk that nobody writes to meanwhile, to look at: neither the image nor its record of changes is written. */
+export async function seeDisk(file: string, options: OpenOptions = {}): Promise<SeenDisk> {
+  return await opened(file, options, async (chain, notes) => {
+    const record = await openRecord(file, chain, { ...options, access: 'read' }, notes)
+    return new Still(filesOf(options).realPath(file), chain, record, undefined, notes)
+  })
+}
+
+async function opened(
+  file: string,
+  options: OpenOptions,
+  make: (chain: Chain, notes: string[]) => Promise<Still>,
+): Promise<Still> {
+  const chain = await promised(openUntracked(file, { ...options, writable: false }))
+  try {
+    return await make(chain, [...chain.notes])
   } catch (error) {
     await promised(chain.close())
     throw error
   }
 }
 
-async function openMap(
+/** The record of changes of a disk. */
+interface OpenRecord {
+  readonly map: ChangeMap
+  close(): Io<void>
+}
+
+async function openRecord(
   file: string,
   chain: Chain,
-  options: OpenOptions,
+  options: OpenOptions & { readonly access: 'read' | 'write' },
   notes: string[],
-): Promise<ChangeMap | undefined> {
+): Promise<OpenRecord | undefined> {
   const files = filesOf(options)
   const sidecar = sidecarOf(file, files)
   if (!files.look(sidecar)) return undefined
   try {
-    const store = openSidecar(files, sidecar, 'write', options)
+    const store = openSidecar(files, sidecar, options.access, options)
     try {
-      return await promised(ChangeMap.open(subjectOf(chain, undefined), { ...howFor(chain, files, sidecar), store }))
+      const how = { ...howFor(chain, files, sidecar), store }
+      const subject = subjectOf(chain, undefined)
+      const map = await promised(
+        options.access === 'write' ? ChangeMap.open(subject, how) : ChangeMap.view(subject, how),
+      )
+      return { map, close: () => (options.access === 'write' ? map.close() : settle(store.close())) }
     } catch (error) {
       store.close()
       throw error
@@ -84,35 +116,35 @@ class Still implements BackupSource {
   readonly token: string | undefined
   readonly at = Date.now()
   readonly notes: readonly string[]
-  private readonly map: ChangeMap | undefined
+  private readonly record: OpenRecord | undefined
   private readonly now: Token | undefined
 
   constructor(
     file: string,
     device: Chain,
-    map: ChangeMap | undefined,
+    record: OpenRecord | undefined,
     now: Token | undefined,
     notes: readonly string[],
   ) {
     this.file = file
     this.device = device
-    this.map = map
+    this.record = record
     this.now = now
     this.token = now && formatToken(now)
     this.notes = notes
   }
 
   async changes(since: string | undefined, visit: (offset: number, length: number) => void): Promise<Answer> {
-    return await changesOf(this.map, this.device.size, since, visit)
+    return await changesOf(this.record?.map, this.device.size, since, visit)
   }
 
   async remember(consumer: string): Promise<void> {
-    if (this.map && this.now) await promised(this.map.remember(consumer, this.now))
+    if (this.record && this.now) await promised(this.record.map.remember(consumer, this.now))
   }
 
   async close(): Promise<void> {
     try {
-      if (this.map) await promised(this.map.close())
+      if (this.record) await promised(this.record.close())
     } finally {
       await promised(this.device.close())
     }

@@ -7,7 +7,7 @@ import { type Backup, type BackupLayer, type Catalogue, isMerging } from './cata
 import { type Checked, type CheckOptions, checkContent, type Difference } from './check-content.ts'
 import { BackupFolder } from './folder.ts'
 import { GranuleSet } from './granules.ts'
-import type { BackupSource } from './source.ts'
+import type { SeenDisk } from './source.ts'
 import type { SizedTable } from './stacked-digests.ts'
 import { Throttle } from './throttle.ts'
 
@@ -57,7 +57,7 @@ export interface ComparedSource {
  */
 export async function* verifyBackups(
   name: string,
-  source: BackupSource | undefined,
+  source: SeenDisk | undefined,
   options: VerifyOptions = {},
 ): Job<Verified> {
   const folder = await BackupFolder.openToRead(name, options)
@@ -169,7 +169,7 @@ export function backupNumbered({ catalogue, folder }: BackupFolder, number: numb
 
 /** The disk itself beside its backup: what changed since is left out. */
 async function* compareSource(
-  source: BackupSource,
+  source: SeenDisk,
   backup: Backup,
   tables: readonly SizedTable[],
   options: VerifyOptions,
