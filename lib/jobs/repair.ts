@@ -6,6 +6,7 @@ import { isVdiskError, VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { Checker, type CheckResult } from './check.ts'
 import { childrenOf } from './children.ts'
+import { endTracking } from './ended-tracking.ts'
 import { fileIdOf, type OpenOptions, openPatient } from './images.ts'
 import { cancelled, type Job, type JobOptions, type Progress, throwIfCancelled, whileRunning } from './job.ts'
 import { Rehearsal } from './rehearsal.ts'
@@ -64,6 +65,7 @@ async function* repairOrTry(file: string, options: RepairOptions): Job<RepairRes
   } finally {
     await rehearsal?.close()
     image.store.close()
+    if (!options.dryRun && work.result.count > 0) await endTracking(file, 'the image was repaired', options)
   }
   // The link is judged by opening the whole chain, which is not possible while nobody else may open the image.
   if (layer && !options.dryRun) await work.checker.checkParent(file, layer)

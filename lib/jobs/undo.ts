@@ -9,6 +9,7 @@ import type { Past } from '../undo/past.ts'
 import type { JournalState } from '../undo/records.ts'
 import { findObjection, type Objection, restore } from '../undo/restore.ts'
 import { journalOf } from '../undo/session.ts'
+import { endTracking } from './ended-tracking.ts'
 import { imageFileOf } from './image-file.ts'
 import { type FileOptions, filesOf } from './images.ts'
 
@@ -49,7 +50,9 @@ export interface UndoPlan {
  */
 export async function undoImage(name: string, options: UndoImageOptions = {}): Promise<UndoPlan> {
   const file = imageFileOf(name, filesOf(options))
-  return await promised(withJournal(file, options, 'write', (opened) => bringBack(opened, options)))
+  const plan = await promised(withJournal(file, options, 'write', (opened) => bringBack(opened, options)))
+  for (const undone of plan.files) await endTracking(undone.file, `"${plan.words}" was undone`, options)
+  return plan
 }
 
 /** Tells what `undoImage` would bring back, and what speaks against it. */

@@ -1,6 +1,7 @@
 import { isVdiskError, messageOf, VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { type KeptJournal, UndoSession } from '../undo/session.ts'
+import { endTracking } from './ended-tracking.ts'
 import { imageFileOf } from './image-file.ts'
 import { type FileOptions, filesOf } from './images.ts'
 import type { Job } from './job.ts'
@@ -78,12 +79,16 @@ export async function* undoableJob<O extends UndoOptions, R>(
 class Undoing {
   readonly session: UndoSession
   private readonly file: string
+  private readonly words: string
   private readonly wish: UndoWish
+  private readonly options: UndoOptions
 
   private constructor(file: string, words: string, wish: UndoWish, options: UndoOptions) {
     const files = filesOf(options)
     this.file = imageFileOf(file, files)
+    this.words = words
     this.wish = wish
+    this.options = options
     // What was brought back is another change of the disk, and a record of changes must not forget those that came before it.
     const limit = wish.limit ?? USUAL_LIMIT
     const locks = options.locking !== false
@@ -129,7 +134,9 @@ class Undoing {
   private async takeBack(error: unknown): Promise<unknown> {
     const cause = this.session.journalFailure ?? error
     try {
-      await promised(this.session.rollBack())
+      if (await promised(this.session.rollBack())) {
+        await endTracking(this.file, `"${this.words}" was begun, and taken back`, this.options)
+      }
       return cause
     } catch (flaw) {
       if (!isVdiskError(flaw)) throw flaw

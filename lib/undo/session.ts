@@ -111,11 +111,12 @@ export class UndoSession {
   /**
    * Gives every file back what it had, because a file or the journal failed.
    *
+   * @returns whether anything had changed
    * @throws VdiskError if that fails; the journal, as far as it goes, is still there
    */
-  *rollBack(): Io<void> {
+  *rollBack(): Io<boolean> {
     this.writer.close()
-    if (!this.writer.exists) return
+    if (!this.writer.exists) return false
     const file = journalOf(this.image)
     const journal = this.under.open(file, { noFollow: true })
     try {
@@ -126,6 +127,7 @@ export class UndoSession {
     }
     this.under.remove(file)
     this.under.flushFolder(path.dirname(file))
+    return true
   }
 
   /** Lets all files go. */
