@@ -1,6 +1,5 @@
 import path from 'node:path'
-import type { Chain } from '../chain/chain.ts'
-import { stampOf } from '../chain/linkage.ts'
+import { stampOf, type Verdict } from '../chain/linkage.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError } from '../errors.ts'
 import type { Files } from '../io/files.ts'
@@ -10,8 +9,9 @@ import type { Subject } from '../tracking/binding.ts'
 import { ChangeMap } from '../tracking/change-map.ts'
 import { bindRecord, copyRecord, leaveRecord, loseRecord } from '../tracking/moving.ts'
 import { Superblock } from '../tracking/superblock.ts'
-import { filesOf, type OpenOptions, openUntracked } from './images.ts'
-import { howFor, openSidecar, sidecarOf, subjectOf } from './tracked-disk.ts'
+import { endTracking } from './ended-tracking.ts'
+import { filesOf, type OpenOptions, openAlone, openUntracked } from './images.ts'
+import { type DiskLayers, howFor, openSidecar, sidecarOf, subjectOf } from './tracked-disk.ts'
 
 /** A disk whose changes are tracked, and which shall read the same when a job is done. */
 export interface CarriedDisk {
@@ -21,6 +21,11 @@ export interface CarriedDisk {
   /** how it is opened, and how what it goes on in is */
   readonly options: OpenOptions
   readonly toOptions?: OpenOptions | undefined
+  /**
+   * It is about to be built upon this one, instead of what its link says, which may not even be there any more. Where the record
+   * does not know that one as what lies below its disk, it tells that in the end.
+   */
+  readonly parent?: { readonly file: string; readonly options: OpenOptions } | undefined
 }
 
 interface Carried extends CarriedDisk {
@@ -45,6 +50,8 @@ const CUT_SHORT = 'the job that made this file the disk was cut short'
 export class CarriedTracking {
   private readonly stamps = new Map<string, FileStamp | undefined>()
   private readonly carried: Carried[] = []
+  /** disks whose records do not know the parent that they get */
+  private readonly estranged: CarriedDisk[] = []
   /** why the records cannot be kept */
   private broken: string | undefined
 
@@ -84,6 +91,13 @@ export class CarriedTracking {
   /** The job is done. A record that cannot be written tells that all may have changed. */
   async finish(): Promise<void> {
     for (const disk of this.carried.splice(0)) await quietly(this.bind(disk, disk.to ?? disk.file))
+    for (const { file, parent, options } of this.estranged) {
+      await endTracking(
+        file,
+        `it is not known that its parent is what it was, since a relink to ${parent?.file}`,
+        options,
+      )
+    }
   }
 
   /** The job has failed: the disks are what they were, and where they were. */
@@ -102,8 +116,12 @@ export class CarriedTracking {
     const files = filesOf(options)
     const sidecar = sidecarOf(file, files)
     if (!files.look(sidecar)) return
-    const chain = yield* openUntracked(file, { ...options, writable: false, verify: 'warn' })
+    const chain = yield* openPlanned(disk)
     try {
+      if (disk.parent && (yield* isEstranged(chain, sidecar, options))) {
+        this.estranged.push(disk)
+        return
+      }
       const reason = yield* settled(chain, sidecar, options)
       if (reason === undefined) return
       for (const layer of chain.layers) this.stamps.set(idOf(layer), stampOf(layer))
@@ -198,8 +216,54 @@ export function* isLeftBehind(file: string, options: OpenOptions): Io<boolean> {
   }
 }
 
+/** A disk as it is, or as it is going to be. */
+interface PlannedDisk extends DiskLayers {
+  readonly links: readonly (Verdict | undefined)[]
+  close(): Io<void>
+}
+
+function* openPlanned({ file, options, parent }: CarriedDisk): Io<PlannedDisk> {
+  if (!parent) return yield* openUntracked(file, { ...options, writable: false, verify: 'warn' })
+  const below = yield* openUntracked(parent.file, { ...parent.options, writable: false, verify: 'warn' })
+  try {
+    const top = yield* openAlone(file, 'read', options)
+    return {
+      layers: [...below.layers, top],
+      size: top.size,
+      links: below.links,
+      *close() {
+        try {
+          yield* top.close()
+        } finally {
+          yield* below.close()
+        }
+      },
+    }
+  } catch (error) {
+    yield* below.close()
+    throw error
+  }
+}
+
+/** Whether a record, which may know all that happened to an image, does not know what shall lie below it. */
+function* isEstranged(disk: DiskLayers, sidecar: string, options: OpenOptions): Io<boolean> {
+  const files = filesOf(options)
+  const store = openSidecar(files, sidecar, 'read', options)
+  try {
+    const subject = subjectOf(disk, undefined)
+    const map = yield* ChangeMap.view(subject, { ...howFor(disk, files, sidecar), store })
+    const { stamp } = map.facts
+    return map.problem !== undefined && stamp !== undefined && isSame(stamp, subject.stamp)
+  } catch (error) {
+    if (isUnreadable(error)) return false
+    throw error
+  } finally {
+    store.close()
+  }
+}
+
 /** All that is known of a disk that nobody writes to is in its record. @returns why it began; undefined: it tells nothing */
-function* settled(chain: Chain, sidecar: string, options: OpenOptions): Io<string | undefined> {
+function* settled(chain: DiskLayers, sidecar: string, options: OpenOptions): Io<string | undefined> {
   const files = filesOf(options)
   const store = openSidecar(files, sidecar, 'write', options)
   try {

@@ -7,7 +7,7 @@ import type { Layer } from '../contracts/layer.ts'
 import { drivers } from '../formats/registry.ts'
 
 /** Who the content below the top layer is. Nobody may write to a parent while its child is open, so it stays. */
-export function wordsOfParents({ layers }: Chain): readonly string[] {
+export function wordsOfParents({ layers }: Pick<Chain, 'layers'>): readonly string[] {
   return layers.slice(0, -1).map((layer) => `${layer.format} ${wordOf(layer.identity)} ${stampWord(layer)}\n`)
 }
 

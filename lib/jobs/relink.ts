@@ -4,6 +4,8 @@ import type { Identity, NewParent } from '../contracts/identity.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { promised } from '../io/io.ts'
+import { CarriedTracking } from './carried-tracking.ts'
+import { endTracking } from './ended-tracking.ts'
 import { fileIdOf, type OpenOptions, openAlone, openImage, withParentFolder } from './images.ts'
 import { assertWritable, knownByTime, noteChange, renewAbove } from './merge-above.ts'
 import { fileOptions } from './merge-plan.ts'
@@ -56,24 +58,33 @@ export async function relink(file: string, parent: string, options: RelinkOption
   const own = { ...withParentFolder(fileOptions(options), parent), maxDepth: options.maxDepth }
   const above = await knownByTime(file, [], own)
   if (above.length > 0) await assertWritable(`Cannot relink ${file}`, [{ file, format: child.format }, ...above], own)
-  await undoable(file, `relink to ${parent}`, options, async (given) => {
-    const there = { ...own, files: given.files }
-    await noteChange(above, there)
-    await pointAt(file, { ...next, replaces }, given)
-    await renewAbove(above, { file, format: child.format }, there)
-  })
+  const below = { file: parent, options: parentOptions(child, options) }
+  const disk = { file, options: { ...own, format: options.format }, parent: below }
+  const tracking = await CarriedTracking.begin(sure ? [disk] : [])
+  try {
+    await undoable(file, `relink to ${parent}`, options, async (given) => {
+      const there = { ...own, files: given.files }
+      await noteChange(above, there, tracking)
+      await pointAt(file, { ...next, replaces }, given, tracking)
+      await renewAbove(above, { file, format: child.format }, there, tracking)
+    })
+  } catch (error) {
+    await tracking.abandon()
+    throw error
+  }
+  await tracking.finish()
+  if (!sure) await endTracking(file, `it was relinked to another parent than it had: ${parent}`, options)
   return { file, parent, verdict, replaced: replaces?.value }
 }
 
+/** How the parent is opened that a child is to have. */
+function parentOptions(child: Layer, options: RelinkOptions): OpenOptions {
+  const format = options.parentFormat ?? child.parent?.format
+  return { ...options, format, parentFormat: undefined, writable: false }
+}
+
 async function judge(child: Layer, file: string, parent: string, options: RelinkOptions): Promise<Verdict> {
-  const chain = await promised(
-    openImage(parent, {
-      ...options,
-      format: options.parentFormat ?? child.parent?.format,
-      parentFormat: undefined,
-      writable: false,
-    }),
-  )
+  const chain = await promised(openImage(parent, parentOptions(child, options)))
   try {
     if (chain.layers.some((layer) => layer.store.fileId?.() === fileIdOf(file, options))) {
       throw new VdiskError('CHAIN_CYCLE', {

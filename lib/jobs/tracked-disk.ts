@@ -20,6 +20,9 @@ export interface SidecarOptions {
   readonly durable?: boolean | undefined
 }
 
+/** What of a chain says who its disk is. */
+export type DiskLayers = Pick<Chain, 'layers' | 'size'>
+
 const ENDING = '.vdisk-track'
 
 /** The sidecar of an image. [docs/tracking-sidecar.md] */
@@ -85,7 +88,7 @@ export function sidecarOfImage(file: string): string {
 }
 
 /** What a change map wants to know of its disk. */
-export function howFor(chain: Chain, files: Files, sidecar: string): Omit<ChangeMapOptions, 'store'> {
+export function howFor(chain: DiskLayers, files: Files, sidecar: string): Omit<ChangeMapOptions, 'store'> {
   const top = chain.layers.at(-1) as Layer
   const parents = wordsOfParents(chain)
   return {
@@ -100,7 +103,7 @@ export function howFor(chain: Chain, files: Files, sidecar: string): Omit<Change
 }
 
 /** The disk as a sidecar must find it again. @param before the stamp of its file before it was opened, if it was for writing */
-export function subjectOf(chain: Chain, before: FileStamp | undefined): Subject {
+export function subjectOf(chain: DiskLayers, before: FileStamp | undefined): Subject {
   const top = chain.layers.at(-1) as Layer
   const several = (top.neighbours ?? []).length > 0
   const now = stampOf(top)

@@ -11,8 +11,11 @@ import {
   finish,
   mergeImage,
   openDisk,
+  relink,
   trackingStatus,
+  undoImage,
 } from '../../../lib/index.ts'
+import { refusal } from '../../support/refusal.ts'
 import { scratchFolder } from '../../support/temp.ts'
 
 const MiB = 1 << 20
@@ -116,5 +119,98 @@ describe.each(FORMATS)('the record of a disk of %s', (format) => {
     expect(await changed(file, first)).toEqual([2, 3, 4, 8])
     expect(await changed(file, second)).toEqual([8])
     expect(await changed(one, first)).toContain('goes on')
+  })
+})
+
+describe('a relink', () => {
+  /** A tracked child of a format, and its parent in a folder of its own. */
+  async function child(format: string, parentFormat: string) {
+    const folder = scratchFolder()
+    const [old, later] = ['old', 'new'].map((name) => path.join(folder, name)) as [string, string]
+    fs.mkdirSync(old)
+    fs.mkdirSync(later)
+    const parent = path.join(old, `base.${parentFormat}`)
+    await (await createDisk(parent, { format: parentFormat, size: SIZE })).close()
+    await write(parent, 1)
+    const file = path.join(folder, `disk.${format}`)
+    const options = { allow: [old, later], parentFormat: how(parent).format }
+    await (await createDisk(file, { format, parent, ...options })).close()
+    const first = await enableTracking(file, options)
+    const change = async (granule: number): Promise<void> => {
+      await using disk = await openDisk(file, { writable: true, ...options })
+      await disk.write(granule * G, new Uint8Array(100).fill(granule + 1))
+    }
+    const since = async (token: string): Promise<readonly number[] | string> => {
+      const granules: number[] = []
+      const { full } = await changesSince(file, token, { ...options, visit: ({ offset }) => granules.push(offset / G) })
+      return full ?? granules
+    }
+    await change(3)
+    const second = await checkpoint(file, options)
+    await change(5)
+    const moved = path.join(later, path.basename(parent))
+    return { file, parent, moved, options, first, second, since, change }
+  }
+
+  test.each([
+    ['qcow2', false],
+    ['qcow2', true],
+    ['vhdx', false],
+    ['vhdx', true],
+  ] as const)(
+    'to where the parent has moved changes nothing: tokens stay exact (%s, to be undone: %s)',
+    async (format, undo) => {
+      const { file, parent, moved, options, first, second, since, change } = await child(format, format)
+      fs.renameSync(parent, moved)
+      await relink(file, moved, { ...options, undo })
+      expect(await since(first)).toEqual([3, 5])
+      expect(await since(second)).toEqual([5])
+      await change(7)
+      expect(await since(second)).toEqual([5, 7])
+      expect((await trackingStatus(file, options)).problem).toBeUndefined()
+    },
+  )
+
+  test('is undone, and tells that', async () => {
+    const { file, parent, moved, options, second, since } = await child('qcow2', 'qcow2')
+    fs.copyFileSync(parent, moved)
+    const { mtime } = fs.statSync(parent)
+    fs.utimesSync(moved, mtime, mtime)
+    await relink(file, moved, { ...options, undo: true, acceptModified: true })
+    await undoImage(file, options)
+    expect(await since(second)).toMatch(/^"relink to .*base\.qcow2" was undone$/)
+  })
+
+  test('to a parent that is not known to be what it was tells all', async () => {
+    const { file, parent, moved, options, second, since, change } = await child('qcow2', 'raw')
+    fs.renameSync(parent, moved)
+    await relink(file, moved, options)
+    expect(await since(second)).toBe(`it is not known that its parent is what it was, since a relink to ${moved}`)
+    await change(7)
+    expect(await since(second)).toContain(`since a relink to ${moved}`)
+  })
+
+  test('to another parent tells all', async () => {
+    const { file, parent, moved, options, second, since } = await child('qcow2', 'qcow2')
+    fs.renameSync(parent, moved)
+    await write(moved, 9)
+    await relink(file, moved, { ...options, acceptModified: true })
+    expect(await since(second)).toBe(`it was relinked to another parent than it had: ${moved}`)
+  })
+
+  test('of an image that another program wrote to before does not hide that', async () => {
+    const { file, parent, moved, options, second, since } = await child('qcow2', 'qcow2')
+    fs.renameSync(parent, moved)
+    fs.utimesSync(file, 1, 1)
+    await relink(file, moved, options)
+    expect(await since(second)).toContain('another program wrote to the image')
+  })
+
+  test('that fails leaves tokens as good as they were', async () => {
+    const { file, parent, moved, options, second, since } = await child('qcow2', 'qcow2')
+    fs.copyFileSync(parent, moved)
+    await write(moved, 9)
+    expect((await refusal(() => relink(file, moved, options))).code).toBe('PARENT_MISMATCH')
+    expect(await since(second)).toEqual([5])
   })
 })
