@@ -1,7 +1,7 @@
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { ParentLink } from '../contracts/identity.ts'
-import type { Image } from '../contracts/image.ts'
+import type { Image, Sample } from '../contracts/image.ts'
 import type { Layer } from '../contracts/layer.ts'
 import { isVdiskError, messageOf, reasonOf, VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
@@ -10,7 +10,7 @@ import { sampleContent } from './content-sample.ts'
 import type { Gate } from './gate.ts'
 import type { LayerPool } from './layer-pool.ts'
 import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
-import { chooseDriver } from './probe.ts'
+import { chooseDriver, sampleOf } from './probe.ts'
 import { withLinkRecord } from './recorded-layer.ts'
 import { findByIdentity } from './search.ts'
 import { unwrapped } from './wrapped.ts'
@@ -111,10 +111,16 @@ export function* openLayer(
 ): Io<Layer> {
   const { access, pool } = options
   try {
-    const inside = yield* unwrapped(image, options)
+    let sample: Sample | undefined
+    const sampling = function* (): Io<Sample> {
+      sample ??= yield* sampleOf(image)
+      return sample
+    }
+    const inside = yield* unwrapped(image, { ...options, sampling })
     const driver = yield* chooseDriver(inside, options.drivers, {
       format: options.format,
       forWriting: access === 'write',
+      sampling: inside === image ? sampling : undefined,
     })
     const open = function* (own: Image): Io<Layer> {
       const layer = yield* driver.open(own, access)

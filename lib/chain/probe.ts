@@ -6,14 +6,19 @@ import { type Io, settle } from '../io/io.ts'
 const HEAD = 65536
 const TAIL = 512
 
-/** The driver for an image: the named one, or the one that knows its content. */
+/**
+ * The driver for an image: the named one, or the one that knows its content.
+ *
+ * @param options.sampling reads a sample of the image, for a caller that needs it too
+ */
 export function* chooseDriver(
   image: Image,
   drivers: readonly FormatDriver[],
-  options: { format?: string | undefined; forWriting: boolean },
+  options: { format?: string | undefined; forWriting: boolean; sampling?: (() => Io<Sample>) | undefined },
 ): Io<FormatDriver> {
-  if (options.format !== undefined) return driverNamed(options.format, drivers, image.name)
-  const sample = yield* sampleOf(image)
+  const { format, sampling = () => sampleOf(image) } = options
+  if (format !== undefined) return driverNamed(format, drivers, image.name)
+  const sample = yield* sampling()
   const sure = drivers.filter((driver) => driver.probe(sample) === 'yes')
   if (sure.length === 1) return sure[0] as FormatDriver
   if (sure.length > 1) {

@@ -1,6 +1,6 @@
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
-import type { Image } from '../contracts/image.ts'
+import type { Image, Sample } from '../contracts/image.ts'
 import { VdiskError } from '../errors.ts'
 import type { Io } from '../io/io.ts'
 import { sampleOf } from './probe.ts'
@@ -12,6 +12,8 @@ export interface UnwrapOptions {
   /** the format of the image, where it must not be probed */
   readonly format?: string | undefined
   readonly access: Access
+  /** reads a sample of the image, if one is needed; for a caller that needs it too */
+  readonly sampling?: (() => Io<Sample>) | undefined
 }
 
 /**
@@ -44,14 +46,14 @@ export function* unwrapped(image: Image, options: UnwrapOptions): Io<Image> {
 /** The container that a file is; undefined: it is none. */
 export function* containerOf(
   image: Image,
-  { containers = [], drivers, format }: Omit<UnwrapOptions, 'access'>,
+  { containers = [], drivers, format, sampling = () => sampleOf(image) }: Omit<UnwrapOptions, 'access'>,
 ): Io<Container | undefined> {
   const name = image.name.toLowerCase()
   const possible = containers.filter(
     ({ extensions }) => format === undefined || extensions.some((ending) => name.endsWith(ending)),
   )
   if (possible.length === 0) return undefined
-  const sample = yield* sampleOf(image)
+  const sample = yield* sampling()
   const container = possible.find(({ probe }) => probe(sample) === 'yes')
   return container && drivers.every((driver) => driver.probe(sample) !== 'yes') ? container : undefined
 }

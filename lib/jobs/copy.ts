@@ -66,7 +66,7 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
   let failure: unknown
   let position = 0
   yield* whileRunning(
-    Promise.all(copier.newLanes().map(work)),
+    Promise.all(copier.newLanes(size).map(work)),
     () => ({ phase, done: position, total: size }),
     () => {
       failure ??= cancelled()
@@ -176,11 +176,13 @@ class Copier {
     return { read: this.read, written: this.written, erased: this.erased }
   }
 
-  newLanes(): Lane[] {
+  /** @param size bytes to copy: a buffer need not hold more */
+  newLanes(size: number): Lane[] {
     const { packer } = this.options
     const room = Math.max(PIECE, packer ? this.to.granularity : 0)
+    const most = Math.max(GLANCE, size)
     const lanes = (count: number, handsOver: boolean, bytes: number): Lane[] =>
-      Array.from({ length: count }, () => ({ handsOver, buffer: Buffer.allocUnsafeSlow(bytes) }))
+      Array.from({ length: count }, () => ({ handsOver, buffer: Buffer.allocUnsafeSlow(Math.min(bytes, most)) }))
     return this.handsOver
       ? [...lanes(HANDED_OVER, true, room), ...lanes(1, false, OWN_PIECE)]
       : lanes(packer?.inOrder ? 1 : BY_HAND, false, room)

@@ -23,7 +23,7 @@ export class LogSectors {
   /** @param length a multiple of a sector; all of it lies in the store */
   static *read(store: ByteStore, at: number, length: number): Io<LogSectors> {
     const sectors = new Map<number, Uint8Array>()
-    const piece = Buffer.alloc(PIECE)
+    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE, length))
     for (let done = 0; done < length; ) {
       const part = piece.subarray(0, Math.min(PIECE, length - done))
       yield* settle(store.read(at + done, part))

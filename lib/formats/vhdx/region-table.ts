@@ -18,7 +18,8 @@ export function* readRegionTables(store: ByteStore): Io<(Uint8Array | undefined)
   const size = yield* settle(store.size())
   const tables: (Uint8Array | undefined)[] = []
   for (const at of REGION_TABLE_PLACES) {
-    const table = new Uint8Array(REGION_TABLE_SIZE)
+    // It is read as a whole: to make it zero first takes longer than that.
+    const table = new Uint8Array(Buffer.allocUnsafeSlow(REGION_TABLE_SIZE).buffer)
     if (at + table.length <= size) yield* settle(store.read(at, table))
     tables.push(at + table.length <= size ? table : undefined)
   }
