@@ -2,10 +2,10 @@ import { NumberSet } from '../../lib/bytes/number-set.ts'
 import { Random } from '../support/random.ts'
 import { choicesFor, liedChoices } from './choices.ts'
 import { CrashFolder, type Entry, type Medium } from './crash-folder.ts'
-import { type Choice, CrashStates } from './crash-state.ts'
+import { CrashStates } from './crash-state.ts'
 import { mixed } from './fingerprint.ts'
 import { describeCrash, formatReproducer, type Reproducer } from './reproducer.ts'
-import type { Played, Scene } from './scene.ts'
+import type { Examined, Played, Scene } from './scene.ts'
 import { withSeededGuids } from './seeded-guids.ts'
 import { replay, shrink } from './shrink.ts'
 
@@ -125,7 +125,7 @@ interface Progress {
   readonly figures: Figures
   /** fingerprints of what was met */
   readonly contents: NumberSet
-  /** the same, together with what had been promised */
+  /** the same, together with the times of files and what might have been there */
   readonly examined: NumberSet
   readonly random: Random
 }
@@ -150,14 +150,11 @@ async function crashSequence(
       : [...liedChoices(played.log, { lies, count: isSingle ? 8 : 1, sector: scene.sector }, random)],
   )
   for (const crash of [...tried, ...lied]) {
-    const { medium, hash } = states.after(crash)
-    if (!isNew(played, hash, crash, progress)) continue
-    figures.states++
-    if (crash.liedFlushes) figures.lied++
+    const state = states.after(crash)
     const reproducer = { seed: effort.seed, scene: scene.name, operations, crash }
-    const { log, recovered } = await examined(played, medium, reproducer, figures.states % THOROUGH === 0)
-    if (!crash.liedFlushes)
-      await crashRecovery(scene, played, { medium, log: log.slice(0, recovered) }, reproducer, effort, progress)
+    const log = await examineNew(played, state, reproducer, progress)
+    if (!log || crash.liedFlushes) continue
+    await crashRecovery(scene, played, { medium: state.medium, log }, reproducer, effort, progress)
   }
 }
 
@@ -171,45 +168,50 @@ async function crashRecovery(
   progress: Progress,
 ): Promise<void> {
   if (recovery.log.length === 0) return
-  const { figures, random } = progress
+  const { random } = progress
   const states = new CrashStates(recovery.medium, recovery.log, scene.sector)
   const all = [...choicesFor(recovery.log, 1, scene.sector, random)]
   for (const choice of sample(all, effort.perRecovery, random)) {
     const again = choice()
-    const { medium, hash } = states.after(again)
-    if (!isNew(played, hash, reproducer.crash, progress)) continue
-    figures.states++
-    figures.double++
-    await examined(played, medium, { ...reproducer, again }, figures.states % THOROUGH === 0)
+    await examineNew(played, states.after(again), { ...reproducer, again }, progress)
   }
 }
 
 /**
- * Whether this content was not met before, or only where less had been promised: then it is looked at again. It counts
- * as another state only if its content is another one.
+ * Examines a state, unless its content was met before where the same might be there, or was what had been promised here
+ * as well. It counts as another state only if its content is another one.
+ *
+ * @returns what the recovery did; undefined: it was not examined
  */
-function isNew(played: Played, hash: number, { end, liedFlushes }: Choice, { contents, examined }: Progress): boolean {
-  const key = mixed(hash, liedFlushes ? 0 : 1 + played.promisedAt(end))
-  if (examined.has(key)) return false
-  examined.add(key)
-  contents.add(hash)
-  return true
-}
-
-async function examined(
+async function examineNew(
   played: Played,
-  medium: Medium,
+  { medium, hash, times }: State,
   reproducer: Reproducer,
-  thorough: boolean,
-): Promise<{ log: readonly Entry[]; recovered: number }> {
+  { figures, contents, examined }: Progress,
+): Promise<readonly Entry[] | undefined> {
+  const { end, liedFlushes } = reproducer.crash
+  const { promised, possible } = liedFlushes ? LIED : played.questionAt(end)
+  const found = mixed(hash, times)
+  if (examined.has(mixed(found, promised)) || examined.has(mixed(found, possible))) return undefined
+  contents.add(hash)
+  figures.states++
+  if (reproducer.again) figures.double++
+  if (liedFlushes) figures.lied++
   const folder = new CrashFolder(medium)
   try {
-    const recovered = await examineSeeded(played, folder, reproducer, thorough)
-    return { log: folder.log, recovered }
+    const thorough = figures.states % THOROUGH === 0
+    const { recovered, asPromised } = await examineSeeded(played, folder, reproducer, thorough)
+    examined.add(mixed(found, asPromised ? promised : possible))
+    return folder.log.slice(0, recovered)
   } catch (error) {
     throw new CrashFailure(reproducer, played.log, error)
   }
 }
+
+/** Of a medium that lied nothing is promised. */
+const LIED = { promised: 0, possible: 0 }
+
+type State = ReturnType<CrashStates['after']>
 
 /** As small as it can be, and with the places where its errors were made. */
 async function shrunk(scene: Scene, failure: CrashFailure): Promise<CrashFailure> {
@@ -222,7 +224,7 @@ export async function examineSeeded(
   folder: CrashFolder,
   { seed, crash }: Pick<Reproducer, 'seed' | 'crash'>,
   thorough: boolean,
-): Promise<number> {
+): Promise<Examined> {
   return await withSeededGuids(new Random(~seed), () => played.examine(folder, crash, thorough))
 }
 

@@ -8,7 +8,7 @@ import { patternFor } from '../model/history.ts'
 import { CrashFolder, type RecordedStore } from './crash-folder.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
 import type { Played, Scene } from './scene.ts'
-import { answers, expectTold, type KnownMoment } from './told.ts'
+import { answers, expectTold, type KnownMoment, questionOf } from './told.ts'
 import { pagesOf } from './truth.ts'
 
 /** A plain file whose changes are recorded, with nothing else around it: so a state costs little. */
@@ -167,14 +167,16 @@ function play(desk: Desk, operations: readonly string[]): Played {
   return {
     log: folder.log,
     begins,
-    promisedAt: (end) => moments.filter(({ at }) => at <= end).length,
+    questionAt: (end) => questionOf(moments.filter(({ at }) => at <= end)),
     examine: async (crashed, { end, liedFlushes }) => {
       const known = { moments: moments.filter(({ at }) => at <= end), touched }
       try {
-        return await examine(crashed, known, liedFlushes !== undefined)
+        return { recovered: await examine(crashed, known, liedFlushes !== undefined), asPromised: false }
       } catch (error) {
         // Of a medium that lied nothing need be left that could be asked.
-        if (liedFlushes !== undefined && error instanceof VdiskError) return crashed.log.length
+        if (liedFlushes !== undefined && error instanceof VdiskError) {
+          return { recovered: crashed.log.length, asPromised: false }
+        }
         throw error
       }
     },

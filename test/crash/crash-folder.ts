@@ -184,7 +184,7 @@ export class RecordedStore implements FileStore {
     // The slice of a Buffer would be no copy.
     const bytes = new Uint8Array(source)
     this.folder.log.push({ kind: 'write', at, bytes, ...this.change() })
-    this.file.write(at, bytes)
+    this.file.keep(at, bytes)
   }
 
   truncate(size: number): void {

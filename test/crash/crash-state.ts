@@ -1,6 +1,6 @@
 import type { Entry, Medium } from './crash-folder.ts'
 import { mixed, pageHash, summed, textHash } from './fingerprint.ts'
-import { PagedFile } from './paged-file.ts'
+import { PAGE, PagedFile } from './paged-file.ts'
 
 /**
  * What a crash leaves of a log.
@@ -66,26 +66,30 @@ export class CrashStates {
   private readonly log: readonly Entry[]
   private readonly sector: number
   private readonly start: Medium
+  private readonly startHash: number
   private certain: Medium
   private applied = new Set<number>()
-  private certainHash = 0
-  private readonly nameHashes = new Map<string, number>()
+  private certainHash: number
 
-  /** @param sector bytes that a medium writes whole or not at all, 512 or 4096 */
+  /** @param start it must not change any more @param sector bytes that a medium writes whole or not at all, 512 or 4096 */
   constructor(start: Medium, log: readonly Entry[], sector: number) {
     this.start = start
+    this.startHash = pagesHash(start)
     this.certain = start.fork()
+    this.certainHash = this.startHash
     this.log = log
     this.sector = sector
   }
 
-  /** The medium after a crash, and a number that tells it from others. */
-  after(choice: Choice): { medium: Medium; hash: number } {
+  /** The medium after a crash; a number that tells its content from others, and one for the times that its files were given. */
+  after(choice: Choice): { medium: Medium; hash: number; times: number } {
     const pending = pendingAt(this.log, choice.end, choice.liedFlushes)
     this.settle(choice.end, new Set(pending))
     const medium = this.certain.fork()
     applyKept(this.log, medium, pending, choice, this.sector)
-    return { medium, hash: this.hashOf(medium) }
+    const hash = changedHash(this.certainHash, this.certain, medium)
+    pagesHashes.set(medium, hash)
+    return { medium, hash: summed(hash + namesHash(medium)), times: timesHash(medium) }
   }
 
   /** Makes certain what is so at `end`. A crash that is earlier than one before begins anew. */
@@ -94,7 +98,7 @@ export class CrashStates {
       if (index < end && !pending.has(index)) continue
       this.certain = this.start.fork()
       this.applied = new Set()
-      this.certainHash = 0
+      this.certainHash = this.startHash
       break
     }
     let changed = false
@@ -105,38 +109,59 @@ export class CrashStates {
       this.applied.add(index)
       changed ||= 'file' in entry
     }
-    if (changed) this.certainHash = contentHash(this.certain)
-  }
-
-  private hashOf(medium: Medium): number {
-    let hash = this.certainHash
-    for (const [number, file] of medium.files) {
-      const below = this.certain.files.get(number)
-      for (const [page, bytes] of file.changed) {
-        const place = number * 2 ** 22 + page
-        hash += pageHash(place, bytes) - pageHash(place, below?.page(page))
-      }
-    }
-    for (const [name, number] of medium.names) {
-      hash += mixed(mixed(this.nameHash(name), number), (medium.files.get(number) as PagedFile).size)
-    }
-    return summed(hash)
-  }
-
-  private nameHash(name: string): number {
-    const known = this.nameHashes.get(name)
-    if (known !== undefined) return known
-    const hash = textHash(name)
-    this.nameHashes.set(name, hash)
-    return hash
+    if (changed) this.certainHash = changedHash(this.startHash, this.start, this.certain)
   }
 }
 
-/** Of what differs from the start. */
-function contentHash(medium: Medium): number {
-  let hash = 0
+/** Those that are known; of media that do not change any more. */
+const pagesHashes = new WeakMap<Medium, number>()
+
+/** The sum over all pages that are there. */
+function pagesHash(medium: Medium): number {
+  let hash = pagesHashes.get(medium)
+  if (hash !== undefined) return hash
+  hash = 0
   for (const [number, file] of medium.files) {
-    for (const [page, bytes] of file.changed) hash = summed(hash + pageHash(number * 2 ** 22 + page, bytes))
+    for (let page = 0; page * PAGE < file.size; page++) {
+      hash = summed(hash + pageHash(placeOf(number, page), file.page(page)))
+    }
+  }
+  pagesHashes.set(medium, hash)
+  return hash
+}
+
+/** The same of a fork. @param hash of what it was forked from */
+function changedHash(hash: number, below: Medium, fork: Medium): number {
+  let sum = hash
+  for (const [number, file] of fork.files) {
+    const before = below.files.get(number)
+    for (const page of file.changed) {
+      const place = placeOf(number, page)
+      sum = summed(sum + pageHash(place, file.page(page)) - pageHash(place, before?.page(page)))
+    }
+  }
+  return sum
+}
+
+function placeOf(file: number, page: number): number {
+  return file * 2 ** 22 + page
+}
+
+/** Of which files there are, and how long they are. */
+function namesHash({ names, files }: Medium): number {
+  let hash = 0
+  for (const [name, number] of names) {
+    hash += mixed(mixed(textHash(name), number), (files.get(number) as PagedFile).size)
+  }
+  return hash
+}
+
+/** Who writes a file gives it a time that says no more than that; one that was set is a whole number of seconds. */
+function timesHash({ names, files }: Medium): number {
+  let hash = 0
+  for (const number of names.values()) {
+    const { modified } = files.get(number) as PagedFile
+    if (modified % 1_000_000_000n === 0n) hash = mixed(mixed(hash, number), Number(modified / 1_000_000_000n))
   }
   return hash
 }
@@ -152,7 +177,7 @@ function fileOf(medium: Medium, number: number): PagedFile {
 }
 
 function applyWhole(medium: Medium, entry: Entry): void {
-  if (entry.kind === 'write') fileOf(medium, entry.file).write(entry.at, entry.bytes)
+  if (entry.kind === 'write') fileOf(medium, entry.file).keep(entry.at, entry.bytes)
   else if (entry.kind === 'punch') fileOf(medium, entry.file).punch(entry.at, entry.length)
   else if (entry.kind === 'truncate') fileOf(medium, entry.file).truncate(entry.size)
   if ('modified' in entry) fileOf(medium, entry.file).modified = entry.modified
@@ -243,7 +268,7 @@ function applyRange(medium: Medium, entry: Data, from: number, to: number): void
   const end = Math.min(to, entry.at + length)
   if (start >= end) return
   const file = fileOf(medium, entry.file)
-  if (entry.kind === 'write') file.write(start, entry.bytes.subarray(start - entry.at, end - entry.at))
+  if (entry.kind === 'write') file.keep(start, entry.bytes.subarray(start - entry.at, end - entry.at))
   else file.punch(start, end - start)
   file.modified = entry.modified
 }

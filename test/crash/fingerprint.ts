@@ -1,4 +1,4 @@
-import { PAGE } from './paged-file.ts'
+import { PAGE, type PagedFile } from './paged-file.ts'
 
 /**
  * Numbers that tell states of a medium apart, without keeping any: 52 bits each. Of 10^6 states two different ones count
@@ -25,6 +25,18 @@ export function pageHash(place: number, page: Uint8Array | undefined): number {
   return joined(a ^ (a >>> 16), b ^ (b >>> 12))
 }
 
+const known = new WeakMap<PagedFile, number>()
+
+/** What the size and the content of a file decide. It must not change any more. */
+export function fileHash(file: PagedFile): number {
+  let hash = known.get(file)
+  if (hash !== undefined) return hash
+  hash = file.size
+  for (let number = 0; number * PAGE < file.size; number++) hash = summed(hash + pageHash(number, file.page(number)))
+  known.set(file, hash)
+  return hash
+}
+
 /** One number out of a number and a further one, 0 or more. */
 export function mixed(hash: number, further: number): number {
   let a = Math.imul(((hash % 2 ** 32) | 0) ^ Math.imul((further % 2 ** 32) | 0, 0x9e3779b1), 0x85ebca6b)
@@ -37,10 +49,15 @@ export function mixed(hash: number, further: number): number {
   return joined(Math.imul(a ^ b, 0x2c1b3c6d) ^ (b >>> 11), Math.imul(b + a, 0x297a2d39) ^ (a >>> 9))
 }
 
-/** The number of a text. */
+const knownTexts = new Map<string, number>()
+
+/** The number of a text, of which there are few. */
 export function textHash(text: string): number {
-  let hash = text.length
+  let hash = knownTexts.get(text)
+  if (hash !== undefined) return hash
+  hash = text.length
   for (let i = 0; i < text.length; i++) hash = mixed(hash, text.charCodeAt(i))
+  knownTexts.set(text, hash)
   return hash
 }
 

@@ -2,6 +2,7 @@ import { createDisk } from '../../lib/index.ts'
 import { patternFor } from '../model/history.ts'
 import { CrashFolder, type Entry } from './crash-folder.ts'
 import { pendingAt } from './crash-state.ts'
+import { fileHash, mixed, textHash } from './fingerprint.ts'
 import { examineShelf } from './job-examiner.ts'
 import { type Desk, doJob, FOLDER, inFolder, JOB_OPERATIONS, type Kind, type Shelf } from './job-operations.ts'
 import { PagedFile } from './paged-file.ts'
@@ -34,20 +35,31 @@ async function play(kind: Kind, begun: CrashFolder, shelf: Shelf, operations: re
   return {
     log: folder.log,
     begins,
-    promisedAt: (end) => truth.promisedAt(end),
-    examine(crashed, crash, thorough) {
+    questionAt(end) {
+      const { promised, possible } = truth.questionAt(end, shelfHash)
+      return { promised, possible: mixed(possible, isClosing(folder.log, end) ? 1 : 0) }
+    },
+    async examine(crashed, crash, thorough) {
       const { end, liedFlushes } = crash
       // Where flushes lie nothing is promised but that what is found can be told.
       const possible = liedFlushes === undefined ? truth.possibleAt(end) : undefined
-      return examineShelf(kind, crashed, {
+      const recovered = await examineShelf(kind, crashed, {
         possible,
         touched,
         thorough,
         names: new Set(truth.now.layers),
         closing: isClosing(folder.log, end),
       })
+      // What is gone on with depends on what is under way.
+      return { recovered, asPromised: false }
     },
   }
+}
+
+function shelfHash({ disks, layers, task }: Shelf): number {
+  let hash = textHash(JSON.stringify([layers, task]))
+  for (const [name, content] of disks) hash = mixed(mixed(hash, textHash(name)), fileHash(content))
+  return hash
 }
 
 /** Whether the crash fell into a clean close: its stamp is in the header, the file does not have it yet. */

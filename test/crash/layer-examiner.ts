@@ -11,6 +11,7 @@ import { type Geometry, NAMES } from './geometry.ts'
 import { openChain } from './open-layer.ts'
 import { PageMemory } from './page-memory.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
+import type { Examined } from './scene.ts'
 import { type Mixture, type Picture, strangeSector } from './truth.ts'
 
 /** What an image was before anything happened to it. */
@@ -49,25 +50,32 @@ const memory = new PageMemory()
 const HARMLESS = new Set(['COPIED_FLAG_WRONG'])
 const NONE = new Set<string>()
 
+const ZEROS = new Uint8Array(PAGE)
+
 /**
  * Opens an image after a crash, for writing; compares all of it with what may be there; if there was something to recover,
  * opens it again, which must find nothing to do; writes where nothing was, which must change nothing else; and checks its
  * structure.
  *
- * @returns length of the log after the recovery
+ * @throws Error that says what is wrong
  */
 export async function examineLayer(
   geometry: Geometry,
   origin: Origin,
   folder: CrashFolder,
   expected: Expectation,
-): Promise<number> {
+): Promise<Examined> {
   memory.reset()
-  if (expected.lied) return await examineAfterLie(geometry, folder, expected)
+  if (expected.lied) {
+    await examineAfterLie(geometry, folder, expected)
+    return { recovered: folder.log.length, asPromised: false }
+  }
   const { driver } = geometry
   const first = await openChain(driver, folder, 'write')
   const found = await look(first, expected.touched)
   const { bitmaps } = expectFitting(found, expected.possible)
+  const [[last]] = expected.possible as [Mixture<Picture>]
+  const asPromised = misfit(found, [last]) === undefined
   const changed = pagesThatDiffer(found, origin.picture)
   // What its parent showed is none of the image's own content.
   if (found.linked === origin.picture.linked) expectIdentity(first, changed, origin)
@@ -77,7 +85,7 @@ export async function examineLayer(
     : { chain: first, at: folder.log.length }
   await goOn(geometry, folder, { ...found, chain: recovered.chain }, expected)
   expectKept(geometry, folder)
-  return recovered.at
+  return { recovered: recovered.at, asPromised }
 }
 
 /** Whether anything was written. */
@@ -99,7 +107,7 @@ async function reopened(
 }
 
 /** A medium that lied may have lost anything; but no two ranges of a disk that opens, and seems sound, may share their place. */
-async function examineAfterLie(geometry: Geometry, folder: CrashFolder, expected: Expectation): Promise<number> {
+async function examineAfterLie(geometry: Geometry, folder: CrashFolder, expected: Expectation): Promise<void> {
   try {
     const chain = await openChain(geometry.driver, folder, 'write')
     const isSound = (await errorsOf(geometry.driver, chain, NONE)).length === 0
@@ -108,7 +116,6 @@ async function examineAfterLie(geometry: Geometry, folder: CrashFolder, expected
   } catch (error) {
     if (!(error instanceof VdiskError)) throw error
   }
-  return folder.log.length
 }
 
 /** The image is used as if nothing had happened: it is written here and there, flushed or closed, and looked at again. */
@@ -116,31 +123,40 @@ async function goOn(
   { driver }: Geometry,
   folder: CrashFolder,
   { chain, ...found }: Found & { readonly chain: Chain },
-  { touched, reopens }: Expectation,
+  { touched, lied, reopens }: Expectation,
 ): Promise<void> {
   const expected = new Map(found.pages)
   for (const offset of await silentPlaces(chain)) {
     const source = patternFor(offset, Math.min(600, chain.size - offset), 171)
     await promised(chain.write(offset, source))
-    overlay(expected, offset, source)
+    overlay(expected, offset, source, lied)
   }
   if (reopens) await promised(chain.close())
   else await promised(chain.flush())
   const last = reopens ? await openChain(driver, folder, 'read') : chain
   const now = await look(last, new Set([...touched, ...expected.keys()]))
-  for (const [number, page] of now.pages) {
-    const wanted = expected.get(number)
-    if (wanted && Buffer.compare(page, wanted) !== 0) throw new Error(`a write changed ${number * PAGE} too`)
-  }
+  const changed = pageThatDiffers(now.pages, expected, lied)
+  if (changed !== undefined) throw new Error(`a write changed ${changed * PAGE} too`)
   for (const [name, pages] of now.snapshots) {
-    for (const [number, page] of pages) {
-      const wanted = found.snapshots.get(name)?.get(number)
-      if (wanted && Buffer.compare(page, wanted) !== 0) throw new Error(`a write changed snapshot ${name} too`)
-    }
+    const differs = pageThatDiffers(pages, found.snapshots.get(name) ?? new Map(), lied)
+    if (differs !== undefined) throw new Error(`a write changed ${differs * PAGE} of snapshot ${name} too`)
   }
   const errors = await errorsOf(driver, last, HARMLESS)
   if (errors.length > 0) throw new Error(`the check finds: ${errors.join('; ')}`)
   await promised(last.close())
+}
+
+/** The number of a page that is not as it was; what was not read before was zero, but on a medium that lied. */
+function pageThatDiffers(
+  now: ReadonlyMap<number, Uint8Array>,
+  before: ReadonlyMap<number, Uint8Array>,
+  lied: boolean,
+): number | undefined {
+  for (const [number, page] of now) {
+    const wanted = before.get(number) ?? (lied ? page : ZEROS)
+    if (Buffer.compare(page, wanted.subarray(0, page.length)) !== 0) return number
+  }
+  return undefined
 }
 
 async function errorsOf(driver: FormatDriver, chain: Chain, harmless: ReadonlySet<string>): Promise<string[]> {
@@ -163,16 +179,15 @@ async function silentPlaces(chain: Chain): Promise<number[]> {
   return places
 }
 
-function overlay(pages: Map<number, Uint8Array>, offset: number, source: Uint8Array): void {
+function overlay(pages: Map<number, Uint8Array>, offset: number, source: Uint8Array, lied: boolean): void {
   const copy = new PagedFile()
   for (const number of [Math.floor(offset / PAGE), Math.floor((offset + source.length - 1) / PAGE)]) {
     const page = pages.get(number)
     if (page) copy.write(number * PAGE, page)
   }
   copy.write(offset, source)
-  for (const number of copy.changed.keys()) {
-    const page = pages.get(number)
-    if (page) pages.set(number, (copy.page(number) as Uint8Array).subarray(0, page.length))
+  for (const number of copy.changed) {
+    if (pages.has(number) || !lied) pages.set(number, copy.page(number) as Uint8Array)
   }
 }
 
@@ -204,18 +219,22 @@ function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Ui
     if (length > 0) pages.set(number, memory.take(length))
   }
   for (const [number, page] of pages) yield* chain.read(number * PAGE, page)
-  for (let number = 0; number * PAGE < chain.size; ) {
+  for (let offset = 0; offset < chain.size; ) {
+    const number = Math.floor(offset / PAGE)
+    const next = (number + 1) * PAGE
     if (pages.has(number)) {
-      number++
+      offset = next
       continue
     }
-    const extent = yield* chain.map(number * PAGE, chain.size - number * PAGE)
-    if (extent.kind !== 'zero') {
-      const page = memory.take(Math.min(PAGE, chain.size - number * PAGE))
-      yield* chain.read(number * PAGE, page)
-      pages.set(number, page)
+    const { kind, length } = yield* chain.map(offset, chain.size - offset)
+    if (kind === 'zero') {
+      offset += length
+      continue
     }
-    number += Math.max(1, Math.floor(extent.length / PAGE))
+    const page = memory.take(Math.min(PAGE, chain.size - number * PAGE))
+    yield* chain.read(number * PAGE, page)
+    pages.set(number, page)
+    offset = Math.max(next, offset + length)
   }
   return pages
 }

@@ -11,7 +11,7 @@ import { operate, operationsFor, type Use } from './layer-operations.ts'
 import { openChain } from './open-layer.ts'
 import { PagedFile } from './paged-file.ts'
 import type { Played, Scene } from './scene.ts'
-import { type Picture, Truth } from './truth.ts'
+import { type Picture, pictureHash, Truth } from './truth.ts'
 
 /** What a scene begins with. */
 export interface Beginning {
@@ -61,7 +61,7 @@ async function play(geometry: Geometry, beginning: Beginning, operations: readon
   return {
     log: folder.log,
     begins,
-    promisedAt: (end) => truth.promisedAt(end),
+    questionAt: (end) => truth.questionAt(end, pictureHash),
     examine(crashed, { end, liedFlushes }, thorough) {
       const lied = liedFlushes !== undefined
       const possible = lied ? truth.everything() : truth.possibleAt(end)

@@ -82,6 +82,16 @@ describe('the harness catches', () => {
     await caught(mutated(await sceneOf('qcow2 jobs'), skipFlush), ['convert'])
   })
 
+  test('a promise of which nothing is kept: what it leaves is right after another promise', async () => {
+    const losesAll = (log: Entry[]): void => {
+      for (const [i, entry] of log.entries()) {
+        if (entry.kind !== 'flush') log[i] = { kind: 'mark', text: entry.kind }
+      }
+    }
+    const failure = await caught(mutated(await sceneOf('raw'), losesAll), ['flush', 'write'])
+    expect(failure.reproducer.operations).toEqual(['write', 'flush'])
+  })
+
   test('a list of bitmaps that is named before it is durable', async () => {
     const early = (log: Entry[]): void => {
       const last = log.findLastIndex((entry) => entry.kind === 'write' && entry.at > 0)

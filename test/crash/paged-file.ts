@@ -3,8 +3,10 @@ import { pastEnd, type Segment } from '../../lib/io/store.ts'
 /** Bytes per page: what a state copies when it differs from the one below it. */
 export const PAGE = 4096
 
-/** A page that reads as zero and takes no room. Never written to. */
-const HOLE = new Uint8Array(PAGE)
+const ZEROS = new Uint8Array(PAGE)
+
+/** Pages begin at multiples of this many bytes of their memory, so that they can be looked at in words. */
+const WORD = 4
 
 /**
  * A file in memory that shares what it has in common with another one: pages are copied when they are first changed.
@@ -13,15 +15,19 @@ const HOLE = new Uint8Array(PAGE)
  * change while the fork is in use.
  */
 export class PagedFile {
-  private readonly below: PagedFile | undefined
-  private readonly own = new Map<number, Uint8Array>()
+  /** by number; undefined: a hole. Those behind the last one are holes too */
+  private pages: (Uint8Array | undefined)[]
+  /** the list is that of the file below, until a page is changed */
+  private isForked: boolean
+  /** pages that were changed since the fork; true: their bytes are nobody else's */
+  private readonly own = new Map<number, boolean>()
   private length: number
   /** nanoseconds since 1970 of the last change */
   modified: bigint
 
   constructor(below?: PagedFile) {
-    // Of forks that changed nothing none is asked.
-    this.below = below?.own.size === 0 ? below.below : below
+    this.pages = below?.pages ?? []
+    this.isForked = below !== undefined
     this.length = below?.length ?? 0
     this.modified = below?.modified ?? 0n
   }
@@ -30,15 +36,14 @@ export class PagedFile {
     return this.length
   }
 
-  /** Pages that were changed since the fork, by number. */
-  get changed(): ReadonlyMap<number, Uint8Array> {
-    return this.own
+  /** Numbers of the pages that were changed since the fork. */
+  get changed(): Iterable<number> {
+    return this.own.keys()
   }
 
   /** The page as it is; undefined: a hole. Not to be changed. */
   page(number: number): Uint8Array | undefined {
-    const page = this.own.get(number) ?? this.below?.page(number)
-    return page === HOLE ? undefined : page
+    return this.pages[number]
   }
 
   read(name: string, at: number, target: Uint8Array): void {
@@ -46,7 +51,7 @@ export class PagedFile {
     for (let done = 0; done < target.length; ) {
       const within = (at + done) % PAGE
       const count = Math.min(target.length - done, PAGE - within)
-      const page = this.page((at + done - within) / PAGE)
+      const page = this.pages[(at + done - within) / PAGE]
       if (page === undefined) target.fill(0, done, done + count)
       else if (count === PAGE) target.set(page, done)
       else target.set(page.subarray(within, within + count), done)
@@ -64,6 +69,20 @@ export class PagedFile {
     this.length = Math.max(this.length, at + source.length)
   }
 
+  /** The same of bytes that never change: whole pages of them are not copied, where they lie as pages do. */
+  keep(at: number, source: Uint8Array): void {
+    for (let done = 0; done < source.length; ) {
+      const within = (at + done) % PAGE
+      const count = Math.min(source.length - done, PAGE - within)
+      const piece = source.subarray(done, done + count)
+      const number = (at + done - within) / PAGE
+      if (count === PAGE && piece.byteOffset % WORD === 0) this.replace(number, piece, false)
+      else this.ownPage(number).set(piece, within)
+      done += count
+    }
+    this.length = Math.max(this.length, at + source.length)
+  }
+
   /** The range reads as zero; the size stays. */
   punch(at: number, length: number): void {
     const end = Math.min(at + length, this.length)
@@ -71,8 +90,8 @@ export class PagedFile {
       const within = from % PAGE
       const count = Math.min(end - from, PAGE - within)
       const number = (from - within) / PAGE
-      if (this.page(number) !== undefined) {
-        if (count === PAGE) this.own.set(number, HOLE)
+      if (this.pages[number] !== undefined) {
+        if (count === PAGE) this.replace(number, undefined, false)
         else this.ownPage(number).fill(0, within, within + count)
       }
       from += count
@@ -85,11 +104,13 @@ export class PagedFile {
   }
 
   segment(at: number): Segment {
+    const { pages } = this
     const first = Math.floor(at / PAGE)
-    const kind = this.page(first) === undefined ? 'hole' : 'data'
+    const last = Math.ceil(this.length / PAGE)
+    const isHole = pages[first] === undefined
     let end = first + 1
-    while (end * PAGE < this.length && (this.page(end) === undefined ? 'hole' : 'data') === kind) end++
-    return { kind, length: Math.min(end * PAGE, this.length) - at }
+    while (end < last && (pages[end] === undefined) === isHole) end++
+    return { kind: isHole ? 'hole' : 'data', length: Math.min(end * PAGE, this.length) - at }
   }
 
   /** The whole content, for small files. */
@@ -100,11 +121,23 @@ export class PagedFile {
   }
 
   private ownPage(number: number): Uint8Array {
-    const present = this.own.get(number)
-    if (present !== undefined && present !== HOLE) return present
-    const page = copyOf(present ?? this.below?.page(number) ?? HOLE)
-    this.own.set(number, page)
+    const present = this.pages[number]
+    if (present !== undefined && this.own.get(number)) return present
+    const page = copyOf(present ?? ZEROS)
+    this.replace(number, page, true)
     return page
+  }
+
+  /** @param isOwn nobody else has the bytes of the page */
+  private replace(number: number, page: Uint8Array | undefined, isOwn: boolean): void {
+    if (this.isForked) {
+      this.pages = this.pages.slice()
+      this.isForked = false
+    }
+    // A list with gaps would be a slow one.
+    while (this.pages.length < number) this.pages.push(undefined)
+    this.pages[number] = page
+    this.own.set(number, isOwn)
   }
 }
 

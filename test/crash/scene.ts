@@ -6,16 +6,30 @@ export interface Played {
   readonly log: readonly Entry[]
   /** length of the log when each operation began */
   readonly begins: readonly number[]
-  /** How much had been promised at `end` of the log: what was right after one promise may be wrong after the next. */
-  promisedAt(end: number): number
+  /** What may be there after a crash at `end` of the log, as numbers: what is right in one case may be wrong in another. */
+  questionAt(end: number): Question
   /**
    * Opens what a crash has left, compares it, and goes on using it.
    *
    * @param thorough what costs much is done too
-   * @returns length of the log after the recovery, before anything was changed by intent
    * @throws Error that says what is wrong
    */
-  examine(folder: CrashFolder, crash: Choice, thorough: boolean): Promise<number>
+  examine(folder: CrashFolder, crash: Choice, thorough: boolean): Promise<Examined>
+}
+
+/** What may be there after a crash: the same numbers, the same to be looked for. */
+export interface Question {
+  /** that which was promised last */
+  readonly promised: number
+  /** that, and all that has been asked for since */
+  readonly possible: number
+}
+
+export interface Examined {
+  /** length of the log after the recovery, before anything was changed by intent */
+  readonly recovered: number
+  /** there is what was promised last, and nothing of what was asked for since: that is right whatever was asked for */
+  readonly asPromised: boolean
 }
 
 /** An image, or several, on a medium; and what can be done with them. */

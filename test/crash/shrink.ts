@@ -39,7 +39,7 @@ class Replay {
     const { medium } = this.states.after(crash)
     if (!again) return medium
     const first = new CrashFolder(medium)
-    const recovered = await examineSeeded(this.played, first, { seed, crash }, true)
+    const { recovered } = await examineSeeded(this.played, first, { seed, crash }, true)
     return new CrashStates(medium, first.log.slice(0, recovered), this.scene.sector).after(again).medium
   }
 }

@@ -1,4 +1,6 @@
+import { fileHash, mixed, textHash } from './fingerprint.ts'
 import { PAGE, type PagedFile } from './paged-file.ts'
+import type { Question } from './scene.ts'
 
 /** A moment of which somebody has a token. */
 export interface KnownMoment<T> {
@@ -6,6 +8,15 @@ export interface KnownMoment<T> {
   /** length of the log when it was handed out */
   readonly at: number
   readonly content: PagedFile
+}
+
+/** What is asked after a crash of which these moments are known. */
+export function questionOf(moments: readonly KnownMoment<unknown>[]): Question {
+  let hash = moments.length
+  for (const { token, content } of moments) {
+    hash = mixed(mixed(hash, textHash(JSON.stringify(token))), fileHash(content))
+  }
+  return { promised: hash, possible: hash }
 }
 
 /** Answers that were looked at: so that nobody is content with those that say "all of it". */

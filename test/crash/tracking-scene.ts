@@ -3,6 +3,7 @@ import { patternFor } from '../model/history.ts'
 import { CrashFolder } from './crash-folder.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
 import type { Played, Scene } from './scene.ts'
+import { questionOf } from './told.ts'
 import { examineTracked } from './tracking-examiner.ts'
 import {
   doTracked,
@@ -53,15 +54,17 @@ async function play(begun: TrackedDesk, operations: readonly string[]): Promise<
   return {
     log: folder.log,
     begins,
-    promisedAt: (end) => moments.filter(({ at }) => at <= end).length,
-    examine: (crashed, { end, liedFlushes }, thorough) =>
-      examineTracked(kind, crashed, {
+    questionAt: (end) => questionOf(moments.filter(({ at }) => at <= end)),
+    async examine(crashed, { end, liedFlushes }, thorough) {
+      const recovered = await examineTracked(kind, crashed, {
         moments: moments.filter(({ at }) => at <= end),
         homes,
         touched,
         thorough,
         lied: liedFlushes !== undefined,
-      }),
+      })
+      return { recovered, asPromised: false }
+    },
   }
 }
 

@@ -1,5 +1,7 @@
 import type { CrashFolder } from './crash-folder.ts'
+import { fileHash, mixed, textHash } from './fingerprint.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
+import type { Question } from './scene.ts'
 
 /** What a guest and its owner can see of an image at one moment. Not changed once it was handed out. */
 export interface Picture {
@@ -37,6 +39,7 @@ export class Truth<P> {
   private readonly folder: CrashFolder
   private readonly versions: Version<P>[]
   private readonly promises: { at: number; since: number; picture: P }[]
+  private readonly questions = new Map<number, Question>()
 
   constructor(folder: CrashFolder, start: P) {
     this.folder = folder
@@ -89,9 +92,23 @@ export class Truth<P> {
     return possible
   }
 
-  /** How much had been promised at `end` of the log: the more, the less may be there. */
-  promisedAt(end: number): number {
-    return this.promises.findLastIndex(({ at }) => at <= end)
+  /** What may be there after a crash at `end` of the log. @param hashOf tells pictures apart */
+  questionAt(end: number, hashOf: (picture: P) => number): Question {
+    const promise = this.promises.findLastIndex(({ at }) => at <= end)
+    const asked = this.versions.findLastIndex(({ at }) => at < end)
+    const key = promise * 2 ** 20 + asked
+    let question = this.questions.get(key)
+    if (question === undefined) {
+      const promised = hashOf((this.promises[promise] as { picture: P }).picture)
+      let possible = promised
+      for (const mixture of this.possibleAt(end)) {
+        possible = mixed(possible, mixture.length)
+        for (const picture of mixture) possible = mixed(possible, hashOf(picture))
+      }
+      question = { promised, possible }
+      this.questions.set(key, question)
+    }
+    return question
   }
 
   /** All that ever was: for a medium that lied. */
@@ -115,13 +132,31 @@ const known = new WeakMap<PagedFile, readonly number[]>()
 export function pagesOf(disk: PagedFile): readonly number[] {
   let pages = known.get(disk)
   if (!pages) {
-    const last = Math.ceil(disk.size / PAGE)
-    pages = Array.from({ length: last }, (_, i) => i).filter((i) =>
-      [i - 1, i, i + 1].some((number) => disk.page(number) !== undefined),
-    )
+    pages = Array.from(held(disk))
     known.set(disk, pages)
   }
   return pages
+}
+
+function* held(disk: PagedFile): Generator<number> {
+  const end = Math.ceil(disk.size / PAGE)
+  let [before, is] = [false, disk.page(0) !== undefined]
+  for (let number = 0; number < end; number++) {
+    const next = disk.page(number + 1) !== undefined
+    if (before || is || next) yield number
+    before = is
+    is = next
+  }
+}
+
+/** A number that tells a picture from others. */
+export function pictureHash({ disk, snapshots, bitmaps, linked }: Picture): number {
+  let hash = mixed(fileHash(disk), linked ? 1 : 0)
+  for (const named of [snapshots, bitmaps]) {
+    hash = mixed(hash, named.size)
+    for (const [name, content] of named) hash = mixed(mixed(hash, textHash(name)), fileHash(content))
+  }
+  return hash
 }
 
 /** The disk after a change. */
