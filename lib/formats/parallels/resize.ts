@@ -75,6 +75,8 @@ function* coverTail({ bat, space }: Writer): Io<void> {
   if (place === 0) return
   const end = Math.min(place + clusterSize, space.end)
   if (place + start < end) yield* space.blank(place + start, end - place - start)
+  // The file may end where the disk did: soon it has all of the cluster.
+  yield* space.reach(place + clusterSize)
 }
 
 /**
