@@ -13,7 +13,7 @@ import { openExpanding, openExpandingForWriting, type Part, PlainPart } from './
  * @throws VdiskError NOT_FOUND, and what the gate throws
  */
 export function* openFileOf(image: Image, file: string, access: 'read' | 'write'): Io<ByteStore> {
-  const last = file.split(/[\\/]/).at(-1) ?? ''
+  const last = file.split(/[\\/]/).at(-1) as string
   try {
     return yield* image.neighbour(file, access)
   } catch (error) {

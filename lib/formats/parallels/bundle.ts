@@ -67,7 +67,7 @@ export class Bundle implements WritableDisk, StateTree {
 
   get clusterSize(): number {
     const sizes = this.storages.map(({ top }) => top.clusterSize ?? PLAIN_UNIT)
-    return sizes.length === 0 ? (this.descriptor.storages[0]?.clusterSize ?? PLAIN_UNIT) : Math.max(...sizes)
+    return sizes.length === 0 ? this.firstStorage.clusterSize : Math.max(...sizes)
   }
 
   get snapshots(): InternalSnapshots {
@@ -88,11 +88,16 @@ export class Bundle implements WritableDisk, StateTree {
     const types = new Set(descriptor.storages.map(({ images }) => images.get(descriptor.top)?.type))
     return {
       type: `bundle, ${types.has('Plain') ? 'plain' : 'expanding'}${descriptor.storages.length > 1 ? ', split' : ''}`,
-      clusterSize: descriptor.storages[0]?.clusterSize ?? 0,
+      clusterSize: this.firstStorage.clusterSize,
       top: descriptor.top,
       states: [...descriptor.shots.values()].map(({ guid, parent }) => ({ guid, parent: parent ?? null })),
       files: descriptor.storages.flatMap(({ images }) => [...images.values()].map(({ file }) => file)),
     }
+  }
+
+  /** A disk of no storage would have no state, and is no disk. */
+  private get firstStorage(): StorageEntry {
+    return this.descriptor.storages[0] as StorageEntry
   }
 
   /** The storages as a state has them. */

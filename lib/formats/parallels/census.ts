@@ -55,7 +55,7 @@ export class Census {
   }
 
   /** @param tell is told of every entry with a fault; may not wait */
-  *take(tell: (found: FaultyEntry) => void, advance: (done: number, total: number) => void = () => {}): Io<void> {
+  *take(tell: (found: FaultyEntry) => void, advance: (done: number, total: number) => void): Io<void> {
     const { header } = this.bat
     const pace = new Pace()
     for (let index = 0; index < header.entryCount; index += STRIDE) {
