@@ -12,6 +12,7 @@ import { checkContent } from './check-content.ts'
 import { type Filled, fillLayer } from './fill.ts'
 import { BackupFolder, folderOf } from './folder.ts'
 import { GRANULE, GranuleSet, SECTION } from './granules.ts'
+import { reassure } from './reassure.ts'
 import { finishMerging, retire } from './retention.ts'
 import type { BackupSource } from './source.ts'
 import type { SizedTable } from './stacked-digests.ts'
@@ -78,6 +79,7 @@ async function* backUpTo(
   try {
     assertSameDisk(source, folder.catalogue, name, options)
     yield* finishMerging(folder, options)
+    if (folder.catalogue) yield* reassure(folder, options)
     const { catalogue } = folder
     const plan = planFor(source, folder, full, options)
     if (full !== undefined && !catalogue) assertNew(full, folder)

@@ -104,11 +104,14 @@ export class BackupFolder {
   }
 
   /**
-   * How they are opened to be compared with their digests. Where a merge was cut short, the links may look as if a stranger had
-   * written; the digests know better.
+   * How they are opened to be read. A crash while a layer was closed, or a copy of the folder without its times, may make links look
+   * as if a stranger had written; digests know better.
+   *
+   * @param compared what is read is compared with its digests
    */
-  readOptions(catalogue: Catalogue): OpenOptions {
-    return { ...this.imageOptions(catalogue.format), verify: isMerging(catalogue) ? 'warn' : 'strict' }
+  readOptions(catalogue: Catalogue, compared: boolean): OpenOptions {
+    const verify = compared || isMerging(catalogue) ? 'warn' : 'strict'
+    return { ...this.imageOptions(catalogue.format), verify }
   }
 
   /** Makes a new catalogue the one that counts, durably. */

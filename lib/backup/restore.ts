@@ -40,7 +40,8 @@ export interface Restored {
 export async function* restoreBackup(name: string, destination: string, options: RestoreOptions): Job<Restored> {
   const folder = await BackupFolder.openToRead(name, options)
   const backup = backupNumbered(folder, options.backup)
-  const opening = folder.readOptions(folder.catalogue as Catalogue)
+  const verified = options.verify ?? true
+  const opening = folder.readOptions(folder.catalogue as Catalogue, verified)
   const chain = await promised(openImage(folder.imageOf(backup), opening))
   let written = 0
   let failure: unknown
@@ -52,7 +53,6 @@ export async function* restoreBackup(name: string, destination: string, options:
   } finally {
     await closeAll([chain], failure)
   }
-  const verified = options.verify ?? true
   if (verified) yield* checkRestored(folder, backup, destination, options)
   return { backup, written, verified }
 }

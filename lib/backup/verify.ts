@@ -105,7 +105,7 @@ async function* checkBackup(
   tables: { readonly held: readonly SizedTable[]; readonly all: readonly SizedTable[] | undefined },
   how: CheckOptions,
 ): Job<Checked[]> {
-  const opening = folder.readOptions(folder.catalogue as Catalogue)
+  const opening = folder.readOptions(folder.catalogue as Catalogue, true)
   const image = await promised(openImage(folder.imageOf(backup), opening))
   let failure: unknown
   try {
