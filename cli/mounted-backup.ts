@@ -30,7 +30,7 @@ export interface MomentWish {
 export async function backUpMounted(
   given: string,
   place: BackupPlace,
-  { format, options, consumer, keep, rate, verify, sameDisk, signal }: BackupOptions,
+  { format, options, compress, consumer, keep, rate, verify, sameDisk, signal }: BackupOptions,
   moment: MomentWish,
 ): Promise<Job<BackedUp & { readonly notes: readonly string[] }> | undefined> {
   const held = holderOf(given)
@@ -43,7 +43,7 @@ export async function backUpMounted(
   await flushMounted(given)
   const at = path.resolve('folder' in place ? place.folder : place.into)
   const spill = path.resolve(moment.spill ?? path.dirname(at))
-  const wish = { format, options, consumer, keep, rate, verify, sameDisk }
+  const wish = { format, options, compress, consumer, keep, rate, verify, sameDisk }
   const request = { ...wish, ...('folder' in place ? { folder: at } : { into: at }), ...moment, spill }
   return asked({ record: held.record, image }, request, signal)
 }

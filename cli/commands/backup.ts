@@ -1,7 +1,9 @@
 import path from 'node:path'
 import {
+  BACKUP_COMPRESSIONS,
   BACKUP_FORMATS,
   type BackedUp,
+  type BackupCompression,
   type BackupFormat,
   type BackupOptions,
   backUp,
@@ -30,6 +32,7 @@ interface BackupArguments extends OpenArguments {
   into: string | undefined
   consumer: string | undefined
   format: BackupFormat | undefined
+  compress: BackupCompression | undefined
   keep: number | undefined
   rate: string | undefined
   check: boolean
@@ -48,6 +51,7 @@ export const command = defineCommand<BackupArguments>({
     ['vdisk backup disk.vhdx /backups/disk', 'the folder is made; the first time a full backup, later what changed'],
     ['vdisk backup disk.vhdx /backups/disk --keep 30', 'older ones are merged into the next'],
     ['vdisk backup disk.raw --into /backups/disk.qcow2', 'one image that is always the newest state'],
+    ['vdisk backup disk.vhdx /backups/disk --compress zstd', 'layers take less room'],
     ['vdisk backup disk.vhdx /backups/disk --rate 50M', 'reads and writes no more than 50 MiB a second'],
     ['vdisk backup disk.vhdx /backups/disk --consumer nightly', 'the name is shown by vdisk track status'],
     ['vdisk backup disk.vhdx /backups/disk --policy drop', 'while it is mounted, but no write waits for the backup'],
@@ -66,6 +70,11 @@ export const command = defineCommand<BackupArguments>({
         type: 'string',
         choices: BACKUP_FORMATS,
         describe: 'format of the backups; default qcow2',
+      })
+      .option('compress', {
+        type: 'string',
+        choices: BACKUP_COMPRESSIONS,
+        describe: 'compress what is written with this method; qcow2 only',
       })
       .option('keep', { type: 'number', describe: 'so many backups are kept; older ones are merged into the next' })
       .option('rate', { type: 'string', describe: 'bytes a second, read and written together, at most' })
@@ -101,7 +110,7 @@ export const command = defineCommand<BackupArguments>({
 })
 
 function wishOf({ args, signal }: Call<BackupArguments>): BackupOptions {
-  const { destination, into, consumer, format, keep, rate, check, sameDisk } = args
+  const { destination, into, consumer, format, compress, keep, rate, check, sameDisk } = args
   if ((destination === undefined) === (into === undefined)) {
     throw new UsageError(
       destination === undefined
@@ -118,7 +127,7 @@ function wishOf({ args, signal }: Call<BackupArguments>): BackupOptions {
   if (bytes === 0) throw badArgument('--rate', rate as string, 'give bytes a second, such as 50M')
   const files = toFileOptions(args)
   const options = toFormatOptions(args.option)
-  return { ...files, options, consumer, format, keep, rate: bytes, verify: check, sameDisk, signal }
+  return { ...files, options, consumer, format, compress, keep, rate: bytes, verify: check, sameDisk, signal }
 }
 
 async function backUpImage(

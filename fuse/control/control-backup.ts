@@ -77,12 +77,16 @@ function momentWish(request: ControlRequest): MomentOptions {
 }
 
 function backupWish(request: ControlRequest): BackupOptions {
-  const { format, options } = request
+  const { format, options, compress } = request
   if (format !== undefined && format !== 'qcow2' && format !== 'vhdx') {
     throw notUnderstood('"format" must be "qcow2" or "vhdx"')
   }
+  if (compress !== undefined && compress !== 'zlib' && compress !== 'zstd') {
+    throw notUnderstood('"compress" must be "zlib" or "zstd"')
+  }
   return {
     format,
+    compress,
     options: textsIn(options),
     consumer: textIn(request, 'consumer'),
     keep: numberIn(request, 'keep'),

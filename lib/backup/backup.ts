@@ -12,6 +12,7 @@ import { checkContent } from './check-content.ts'
 import { type Filled, fillLayer } from './fill.ts'
 import { BackupFolder, folderOf } from './folder.ts'
 import { GRANULE, GranuleSet, SECTION } from './granules.ts'
+import { type BackupCompression, packedOptions, packerOf } from './packing.ts'
 import { reassure } from './reassure.ts'
 import { finishMerging, retire } from './retention.ts'
 import type { BackupSource } from './source.ts'
@@ -24,6 +25,8 @@ export interface BackupOptions extends FileOptions, JobOptions {
   readonly format?: BackupFormat | undefined
   /** as for creating: cluster_size, block_size ... */
   readonly options?: Readonly<Record<string, string>> | undefined
+  /** of what is written to the layer; default none. Only qcow2 has it */
+  readonly compress?: BackupCompression | undefined
   /** who asks: the name is shown with the tracked disk; default none */
   readonly consumer?: string | undefined
   /** backups that are kept at most; older ones are merged into the next */
@@ -126,7 +129,7 @@ function planFor(
   source: BackupSource,
   { catalogue, folder }: BackupFolder,
   full: string | undefined,
-  { format, options = {}, maxDepth = 64 }: BackupOptions,
+  { format, compress, options = {}, maxDepth = 64 }: BackupOptions,
 ): Plan {
   const over = catalogue?.layers.at(-1)
   const last = catalogue?.backups.at(-1)
@@ -154,7 +157,7 @@ function planFor(
     size: source.device.size,
     over: over?.file,
     since: source.token === undefined ? undefined : last?.token,
-    options,
+    options: { ...packedOptions(compress, chosen, folder), ...options },
   }
 }
 
@@ -245,8 +248,9 @@ class NewLayer {
       const done = resumes ? await this.stillDone(unfinished, wanted) : new Set<number>()
       const noteDone = (sections: readonly number[]): Io<void> =>
         unfinished.note(token === undefined ? [] : sections, token)
-      const { signal, rate } = options
-      const common = { source, target, table, below, wanted, done, signal, throttle: new Throttle(rate) }
+      const { signal, rate, compress } = options
+      const packer = compress && packerOf(target, compress)
+      const common = { source, target, packer, table, below, wanted, done, signal, throttle: new Throttle(rate) }
       return yield* fillLayer({ ...common, resumes, noteDone })
     } catch (error) {
       failure = error

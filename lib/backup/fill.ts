@@ -1,5 +1,6 @@
 import { roundDown, roundUp } from '../bytes/align.ts'
 import type { Chain } from '../chain/chain.ts'
+import type { Packer } from '../contracts/layer.ts'
 import { breathe, type Io, Pace, promised } from '../io/io.ts'
 import { type Job, throwIfCancelled } from '../jobs/job.ts'
 import type { DigestTable } from './digest-table.ts'
@@ -15,6 +16,7 @@ import {
   sameDigest,
   zeroDigest,
 } from './granules.ts'
+import { writePacked } from './packing.ts'
 import type { BackupSource } from './source.ts'
 import { type SizedTable, stackedDigests } from './stacked-digests.ts'
 import type { Throttle } from './throttle.ts'
@@ -42,6 +44,8 @@ export interface FillOptions {
   readonly wanted: GranuleSet
   /** sections that need no look */
   readonly done: ReadonlySet<number>
+  /** packs what is written; undefined: nothing is packed */
+  readonly packer: Packer | undefined
   /** an earlier try may have left something in the layer */
   readonly resumes: boolean
   readonly throttle: Throttle
@@ -238,12 +242,18 @@ class Filler {
     const offset = start * GRANULE
     const length = Math.min(end * GRANULE, source.device.size) - offset
     if (fate === 'zero') yield* target.erase(offset, length)
-    else if (bytes) yield* target.write(offset, bytes.subarray(0, length))
+    else if (bytes) yield* this.write(offset, bytes.subarray(0, length))
     this.written += length
     if (fate === 'data') this.spent += length
     if (this.written - this.hastened < HASTEN) return
     this.hastened = this.written
     target.hasten?.()
+  }
+
+  /** Only where nothing is yet something packed can be put. */
+  private write(offset: number, bytes: Uint8Array): Io<void> {
+    const { target, packer } = this.options
+    return packer && !this.present.covers ? writePacked(target, packer, offset, bytes) : target.write(offset, bytes)
   }
 }
 

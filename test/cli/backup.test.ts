@@ -42,6 +42,16 @@ describe('backup, backups, verify and restore', () => {
     expect(vdisk('backups', 'kept', '--json').json().backups).toMatchObject([{ number: 3, verified: true }])
   })
 
+  test('pack what they write', async () => {
+    await make('p.qcow2')
+    expect(vdisk('backup', 'p.qcow2', 'packed', '--compress', 'zstd').code).toBe(0)
+    expect(vdisk('info', 'packed/full.qcow2').out).toContain('zstd')
+    expect(vdisk('verify', 'packed', 'p.qcow2').code).toBe(0)
+    expect(vdisk('backup', 'p.qcow2', 'other', '--compress', 'zlib', '--format', 'vhdx').err).toContain(
+      'no compression',
+    )
+  })
+
   test('keep one image up to date', async () => {
     await make('b.qcow2')
     expect(vdisk('backup', 'b.qcow2', '--into', 'whole.vhdx').err).toContain('vdisk track enable b.qcow2')

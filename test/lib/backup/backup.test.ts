@@ -7,6 +7,7 @@ import { restoreBackup } from '../../../lib/backup/restore.ts'
 import { openSource, seeDisk } from '../../../lib/backup/source.ts'
 import { type Verified, verifyBackups } from '../../../lib/backup/verify.ts'
 import {
+  checkImage,
   createDisk,
   type Disk,
   enableTracking,
@@ -16,7 +17,7 @@ import {
   resizeDisk,
   trackingStatus,
 } from '../../../lib/index.ts'
-import { type Random, randomTest } from '../../support/random.ts'
+import { type Random, randomFor, randomTest } from '../../support/random.ts'
 import { refusal } from '../../support/refusal.ts'
 import { scratchFolder } from '../../support/temp.ts'
 
@@ -293,6 +294,61 @@ describe('a backup', () => {
     }
     const { code, message } = await refusal(() => scene.backUp())
     expect([code, message]).toEqual(['CORRUPT', expect.stringContaining('backup 1 does not read as it must')])
+  })
+
+  test.each([
+    ['zlib', {}],
+    ['zstd', {}],
+    ['zlib', { cluster_size: '4K' }],
+  ] as const)('is packed by %s %j, all of it and what changed, and reads as the disk', async (compress, options) => {
+    // The last cluster is cut short by the end of the disk.
+    const scene = await Scene.make('raw', 8 * MiB + 512)
+    const noise = randomFor('packed').bytes(64 * KiB)
+    await scene.change(async (disk) => {
+      for (let offset = 0; offset < 4 * MiB; offset += KiB) await disk.write(offset, Buffer.alloc(KiB, offset / KiB))
+      // What does not shrink.
+      await disk.write(5 * MiB, noise)
+      await disk.write(8 * MiB, Buffer.alloc(512, 3))
+    })
+    const truth = new Map<number, Buffer>()
+    const sizes: number[] = []
+    for (const number of [1, 2, 3]) {
+      truth.set(number, await scene.content())
+      const { file, read } = await scene.backUp({ compress, options })
+      sizes.push(read / fs.statSync(file).size)
+      await scene.write(number * MiB + 100, MiB, number)
+      await scene.change((disk) => disk.erase(3 * MiB, number * 64 * KiB))
+    }
+    for (const size of sizes) expect(size).toBeGreaterThan(2)
+    await expectRestored(scene, truth)
+    expect(await scene.verify()).toMatchObject({ damaged: [] })
+    truth.set(4, await scene.content())
+    await scene.backUp({ keep: 1, compress, options })
+    await expectRestored(scene, truth)
+    const [{ file } = { file: '' }] = (await listBackups(scene.folder)).backups
+    expect((await finish(checkImage(file))).findings).toEqual([])
+  })
+
+  test('is packed as far as it was not begun, where one was cut short', async () => {
+    const scene = await Scene.make('raw', 8 * MiB)
+    await scene.write(0, 8 * MiB, 1)
+    await stopAfter(scene, 2, { compress: 'zstd', rate: 4 * MiB })
+    await scene.write(MiB, MiB, 2)
+    const { number } = await scene.backUp({ compress: 'zstd' })
+    await expectRestored(scene, new Map([[number, await scene.content()]]))
+  })
+
+  test('is not packed where that cannot be', async () => {
+    const scene = await Scene.make('raw', MiB)
+    const vhdx = await refusal(() => scene.backUp({ compress: 'zlib', format: 'vhdx' }))
+    expect([vhdx.code, vhdx.message]).toEqual([
+      'UNSUPPORTED',
+      expect.stringContaining('vhdx, which has no compression'),
+    ])
+    for (const options of [{ cluster_size: '2M' }, { compression_type: 'zstd' }]) {
+      expect((await refusal(() => scene.backUp({ compress: 'zlib', options }))).code).toBe('UNSUPPORTED')
+    }
+    expect((await scene.backUp({ compress: 'zlib' })).number).toBe(1)
   })
 
   test('whose disk was written to behind the back of all records is told to differ', async () => {
