@@ -10,7 +10,6 @@ const cache = `${filename}.cache`
 const script = new vm.Script(Module.wrap(fs.readFileSync(filename, 'latin1')), {
   filename,
   cachedData: fs.existsSync(cache) ? fs.readFileSync(cache) : undefined,
-  importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
 })
 if (process.env.VDISK_WRITE_CODE_CACHE) process.on('exit', () => fs.writeFileSync(cache, script.createCachedData()))
 script.runInThisContext()(exports, require, module, filename, __dirname)

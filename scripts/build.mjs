@@ -45,6 +45,8 @@ export async function build({ measured = false } = {}) {
     platform: 'node',
     target: 'node20',
     external: ['koffi', '@bokuweb/zstd-wasm', 'fuse-native'],
+    // Code that V8 has kept compiled does not find its way to import() again, in Node 20 and 22: packages are required.
+    supported: { 'dynamic-import': false },
     define: { __VDISK_VERSION__: JSON.stringify(version), 'import.meta.url': '__bundle' },
     banner: { js: 'const __bundle = require("node:url").pathToFileURL(__filename).href;' },
     // Names stay: errors show them, and the program of a thread is a function taken as text.
