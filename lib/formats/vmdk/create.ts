@@ -67,7 +67,7 @@ function makePlan(file: string, shape: CreateShape): Plan {
   const isSparse = usualGrain !== undefined
   const isStream = subformat === 'streamOptimized'
   const size = roundUp(shape.size, SECTOR)
-  const grainBytes = options.has('grain_size') ? options.size('grain_size') : (parseSize(usualGrain ?? '64K') ?? 0)
+  const grainBytes = options.has('grain_size') ? options.size('grain_size') : (parseSize(usualGrain ?? '64K') as number)
   const leastGrain = subformat === 'vmfsSparse' ? SECTOR : GRAIN.least * SECTOR
   const extentBytes = SUBFORMATS[subformat].isSplit ? options.size('extent_size') : Math.max(size, SECTOR)
   const zeroedGrains = options.on('zeroed_grain')

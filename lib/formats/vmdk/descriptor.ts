@@ -49,7 +49,7 @@ export class Descriptor {
   static parse(file: string, bytes: Uint8Array): Descriptor {
     const text = textOf(bytes)
     const lines = text.split('\n')
-    const crlf = lines.length > 1 && (lines[0] ?? '').endsWith('\r')
+    const crlf = lines.length > 1 && (lines[0] as string).endsWith('\r')
     const descriptor = new Descriptor(
       file,
       lines.map((line) => (line.endsWith('\r') ? line.slice(0, -1) : line)),

@@ -69,7 +69,7 @@ function* isDescriptor(file: BoundedStore): Io<boolean> {
 /** QEMU wants a version behind comments and empty lines, and does not mind what comments hold. */
 function saysVersion(head: Uint8Array): boolean {
   const lines = Buffer.from(head.subarray(0, PROBED)).toString('latin1').split('\n')
-  if (/^# disk descriptorfile/i.test(lines[0] ?? '')) return true
+  if (/^# disk descriptorfile/i.test(lines[0] as string)) return true
   const first = lines.find((line) => line.trim() !== '' && !line.startsWith('#'))
   return /^\s*version\s*=\s*\d/i.test(first ?? '')
 }

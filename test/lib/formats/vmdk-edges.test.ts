@@ -1,70 +1,18 @@
 import { describe, expect, test } from 'vitest'
-import { Chain } from '../../../lib/chain/chain.ts'
-import { CheckReport } from '../../../lib/contracts/check-report.ts'
-import type { NewParent } from '../../../lib/contracts/identity.ts'
-import type { LinkEditor, WritableLayer } from '../../../lib/contracts/layer.ts'
-import { RepairReport, type RepairScope } from '../../../lib/contracts/repair.ts'
+import type { LinkEditor } from '../../../lib/contracts/layer.ts'
 import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
-import { MemoryStore } from '../../../lib/io/memory.ts'
+import type { MemoryStore } from '../../../lib/io/memory.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { rawParent } from '../../support/raw-base.ts'
 import { refusal } from '../../support/refusal.ts'
 import { watchedStore } from '../../support/stores.ts'
 import { VmdkFile } from '../../support/vmdk-file.ts'
+import { content, create, findings, folderOf, HEAD, image, open, repaired } from '../../support/vmdk-folder.ts'
 
-/** VMDKs of several parts and of odd ones, and what their makers, checks and repairs say to them. */
+/** What cannot be made, what a descriptor says of a parent, and what a check and a repair say of odd files. */
 
 const MIB = 1 << 20
-const SECTOR = 512
-const HEAD = '# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="custom"\n'
-
-/** @param parts files beside the image `disk.vmdk`: their bytes, or how many zeros they are */
-function folderOf(
-  content: Uint8Array | string,
-  parts: Readonly<Record<string, Uint8Array | number>> = {},
-): MemoryFolder {
-  const folder = new MemoryFolder()
-  const add = (name: string, bytes: Uint8Array): void =>
-    void folder.files.set(name, new MemoryStore(name, { content: bytes }))
-  add('disk.vmdk', typeof content === 'string' ? Buffer.from(content, 'latin1') : content)
-  for (const [name, part] of Object.entries(parts)) add(name, typeof part === 'number' ? new Uint8Array(part) : part)
-  return folder
-}
-
-const image = (folder: MemoryFolder): ReturnType<MemoryFolder['image']> => folder.image('disk.vmdk')
-
-async function open(folder: MemoryFolder): Promise<WritableLayer> {
-  return (await promised(vmdk.open(image(folder), 'write'))) as WritableLayer
-}
-
-async function findings(folder: MemoryFolder): Promise<string[]> {
-  const report = new CheckReport()
-  await promised(vmdk.check(await promised(vmdk.open(image(folder), 'read')), report))
-  return report.findings.map(({ severity, code }) => `${severity} ${code}`)
-}
-
-async function repaired(folder: MemoryFolder, scope: RepairScope = 'all'): Promise<RepairReport> {
-  const report = new RepairReport(scope)
-  await promised((vmdk.repair as NonNullable<typeof vmdk.repair>)(image(folder), report))
-  return report
-}
-
-async function content(folder: MemoryFolder): Promise<Uint8Array> {
-  const layer = await promised(vmdk.open(image(folder), 'read'))
-  const bytes = new Uint8Array(layer.size)
-  await promised(new Chain([layer]).read(0, bytes))
-  return bytes
-}
-
-async function create(
-  options: Readonly<Record<string, string>>,
-  size: number,
-  { parent, folder = new MemoryFolder() }: { parent?: NewParent | undefined; folder?: MemoryFolder } = {},
-): Promise<WritableLayer> {
-  const make = vmdk.create as NonNullable<typeof vmdk.create>
-  return await promised(make(image(folder), { size, parent, options: new Map(Object.entries(options)) }))
-}
 
 describe('making a disk', () => {
   test.each<[string, Record<string, string>, number, boolean, string]>([
@@ -127,95 +75,6 @@ describe('making a disk', () => {
     }))
     await create({ subformat: 'monolithicFlat', preallocation }, MIB, { folder })
     expect(asked).toContain(wanted)
-  })
-})
-
-describe('a descriptor of its own', () => {
-  const seven = new Uint8Array(16 * SECTOR).fill(7)
-
-  test('may have the lines of Windows, parts of zeros, and parts that are only read', async () => {
-    const text = `${HEAD}RW 2 FLAT "b" 1\nRW 2 ZERO\nRDONLY 2 FLAT "b" 3\n`
-    const folder = folderOf(text.replaceAll('\n', '\r\n'), { b: seven })
-    const wanted = new Uint8Array(6 * SECTOR).fill(7).fill(0, 2 * SECTOR, 4 * SECTOR)
-    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
-    expect(await findings(folder)).toEqual([])
-    const chain = new Chain([await open(folder)])
-    await promised(chain.write(100, Uint8Array.of(9)))
-    await promised(chain.close())
-    wanted[100] = 9
-    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
-  })
-
-  test.each([
-    ['a flat part without a file', 'RW 1 FLAT\n', 'UNSUPPORTED', 'names no file'],
-    ['a sparse part without a file', 'RW 8 SPARSE\n', 'UNSUPPORTED', 'names no file'],
-    ['a delta of ESX without a file', 'RW 8 VMFSSPARSE\n', 'UNSUPPORTED', 'names no file'],
-    ['a space-efficient part without a file', 'RW 8 SESPARSE\n', 'UNSUPPORTED', 'names no file'],
-    ['a sparse part that is none', 'RW 8 SPARSE "b"\n', 'CORRUPT', 'no sparse extent'],
-    ['a delta of ESX that is none', 'RW 8 VMFSSPARSE "b"\n', 'CORRUPT', 'no delta of ESX'],
-    ['a space-efficient part that is none', 'RW 8 SESPARSE "b"\n', 'CORRUPT', 'no space-efficient extent'],
-    ['a delta of ESX that is too short', 'RW 8 VMFSSPARSE "short"\n', 'CORRUPT', 'ends'],
-    ['a space-efficient part that is too short', 'RW 8 SESPARSE "short"\n', 'CORRUPT', 'ends'],
-    ['parts that together are too large', 'RW 8796093022208 ZERO\n'.repeat(3), 'LIMIT_EXCEEDED', 'the disk would have'],
-  ])('with %s is refused', async (_, lines, code, words) => {
-    const folder = folderOf(HEAD + lines, { b: seven, short: 10 })
-    const error = await refusal(() => promised(vmdk.open(image(folder), 'read')))
-    expect(error.code).toBe(code)
-    expect(error.message).toContain(words)
-  })
-
-  test('with a sparse part that begins within a grain is refused', async () => {
-    const sparse = await VmdkFile.make(MIB, [0])
-    const folder = folderOf(`${HEAD}RW 1 FLAT "b" 0\nRW 2048 SPARSE "s"\n`, { b: seven, s: sparse.bytes })
-    expect((await refusal(() => open(folder))).code).toBe('UNSUPPORTED')
-  })
-
-  test('in a file of which it says that there are more is no disk', async () => {
-    const file = await VmdkFile.make(MIB, [0])
-    file.describe(file.descriptor.replace(/^RW .*$/m, '$&\nRW 2048 SPARSE "other"'))
-    expect((await refusal(() => open(folderOf(file.bytes)))).message).toContain('one of 2 parts of a disk')
-  })
-
-  test('of a flat file that is too short is not written', async () => {
-    const folder = folderOf(`${HEAD}RW 20 FLAT "b" 0\n`, { b: seven })
-    expect(await refusal(() => open(folder))).toMatchObject({ code: 'CORRUPT', where: { structure: 'descriptor' } })
-  })
-
-  test('of a part of a file shrinks and grows within it, and shows nothing of what lay behind', async () => {
-    const folder = folderOf(`${HEAD}RW 8 FLAT "b" 1\n`, { b: seven })
-    const layer = await open(folder)
-    await promised(layer.resize(4 * SECTOR, 0))
-    await promised(layer.resize(4 * SECTOR, 0))
-    await promised(layer.resize(10 * SECTOR, 0))
-    await promised(layer.close())
-    const wanted = new Uint8Array(10 * SECTOR).fill(7, 0, 4 * SECTOR)
-    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
-    expect((folder.files.get('b') as MemoryStore).size()).toBe(16 * SECTOR)
-  })
-
-  test.each([
-    ['RW 8 FLAT "b" 0\n', 1000, 'its sectors have 512 bytes'],
-    ['RW 8 FLAT "b" 0\n', 0, 'a file without content is no part of a disk'],
-    ['RW 4 FLAT "b" 0\nRDONLY 4 FLAT "b" 4\n', 16 * SECTOR, 'its last part is not to be written'],
-    ['RW 4 FLAT "b" 0\nRW 4 FLAT "b" 4\n', 5000 * 4 * SECTOR, 'more than 4096 files'],
-  ])('%j does not become %i bytes', async (lines, size, words) => {
-    const layer = await open(folderOf(HEAD + lines, { b: seven }))
-    const error = await refusal(() => promised(layer.resize(size, 0)))
-    expect(error).toMatchObject({ code: 'REFUSED', where: { file: 'disk.vmdk' } })
-    expect(error.message).toContain(words)
-  })
-
-  test('of several files cannot be emptied in one step', async () => {
-    const layer = await open(folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 FLAT "b" 4\n`, { b: seven }))
-    const clear = layer.clear as NonNullable<WritableLayer['clear']>
-    const error = await refusal(() => promised(clear.call(layer, 8 * SECTOR)))
-    expect(error).toMatchObject({ code: 'UNSUPPORTED', where: { file: 'disk.vmdk' } })
-  })
-
-  test('does not become a sparse file beyond what tables can name', async () => {
-    const file = await VmdkFile.make(MIB, [0])
-    const layer = await open(folderOf(file.bytes))
-    expect((await refusal(() => promised(layer.resize(2 ** 42, 0)))).message).toContain('would hold more than')
   })
 })
 
@@ -317,7 +176,7 @@ describe('a check', () => {
     ['directory lies past its end', (file) => file.patch({ directoryOffset: 2n ** 33n }), 'grain directory lies past'],
     ['copy of the directory does', (file) => file.patch({ redundantDirectoryOffset: 2 ** 33 }), 'copy of its grain'],
     ['table does', (file) => file.bytes.writeUInt32LE(2 ** 31, file.directoryEntryAt(0)), 'where no table can be'],
-  ])('is what a writer does not wait for: a file whose %s is not written', async (_, damage, words) => {
+  ])('goes further than a writer: a file whose %s is not written', async (_, damage, words) => {
     const file = await VmdkFile.make(5 * MIB, [0])
     damage(file)
     const error = await refusal(() => open(folderOf(file.bytes)))

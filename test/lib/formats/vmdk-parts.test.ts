@@ -1,0 +1,175 @@
+import { describe, expect, test } from 'vitest'
+import { Chain } from '../../../lib/chain/chain.ts'
+import type { WritableLayer } from '../../../lib/contracts/layer.ts'
+import { VdiskError } from '../../../lib/errors.ts'
+import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
+import { promised } from '../../../lib/io/io.ts'
+import type { MemoryStore } from '../../../lib/io/memory.ts'
+import { MemoryFolder } from '../../support/memory-image.ts'
+import { refusal } from '../../support/refusal.ts'
+import { watchedStore } from '../../support/stores.ts'
+import { VmdkFile } from '../../support/vmdk-file.ts'
+import { content, create, findings, folderOf, HEAD, image, open } from '../../support/vmdk-folder.ts'
+
+/** Descriptors with parts of all kinds, legal and not, and what becomes of them when the size of the disk changes. */
+
+const MIB = 1 << 20
+const SECTOR = 512
+
+describe('a descriptor of its own', () => {
+  const seven = new Uint8Array(16 * SECTOR).fill(7)
+
+  test('may have the lines of Windows, parts of zeros, and parts that are only read', async () => {
+    const text = `${HEAD}RW 2 FLAT "b" 1\nRW 2 ZERO\nRDONLY 2 FLAT "b" 3\n`
+    const folder = folderOf(text.replaceAll('\n', '\r\n'), { b: seven })
+    const wanted = new Uint8Array(6 * SECTOR).fill(7).fill(0, 2 * SECTOR, 4 * SECTOR)
+    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
+    expect(await findings(folder)).toEqual([])
+    const chain = new Chain([await open(folder)])
+    await promised(chain.write(100, Uint8Array.of(9)))
+    await promised(chain.close())
+    wanted[100] = 9
+    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
+  })
+
+  test.each([
+    ['a flat part without a file', 'RW 1 FLAT\n', 'UNSUPPORTED', 'names no file'],
+    ['a sparse part without a file', 'RW 8 SPARSE\n', 'UNSUPPORTED', 'names no file'],
+    ['a delta of ESX without a file', 'RW 8 VMFSSPARSE\n', 'UNSUPPORTED', 'names no file'],
+    ['a space-efficient part without a file', 'RW 8 SESPARSE\n', 'UNSUPPORTED', 'names no file'],
+    ['a sparse part that is none', 'RW 8 SPARSE "b"\n', 'CORRUPT', 'no sparse extent'],
+    ['a delta of ESX that is none', 'RW 8 VMFSSPARSE "b"\n', 'CORRUPT', 'no delta of ESX'],
+    ['a space-efficient part that is none', 'RW 8 SESPARSE "b"\n', 'CORRUPT', 'no space-efficient extent'],
+    ['a delta of ESX that is too short', 'RW 8 VMFSSPARSE "short"\n', 'CORRUPT', 'ends'],
+    ['a space-efficient part that is too short', 'RW 8 SESPARSE "short"\n', 'CORRUPT', 'ends'],
+    ['parts that together are too large', 'RW 8796093022208 ZERO\n'.repeat(3), 'LIMIT_EXCEEDED', 'the disk would have'],
+  ])('with %s is refused', async (_, lines, code, words) => {
+    const folder = folderOf(HEAD + lines, { b: seven, short: 10 })
+    const error = await refusal(() => promised(vmdk.open(image(folder), 'read')))
+    expect(error.code).toBe(code)
+    expect(error.message).toContain(words)
+  })
+
+  test('with a sparse part that begins within a grain is refused', async () => {
+    const sparse = await VmdkFile.make(MIB, [0])
+    const folder = folderOf(`${HEAD}RW 1 FLAT "b" 0\nRW 2048 SPARSE "s"\n`, { b: seven, s: sparse.bytes })
+    expect((await refusal(() => open(folder))).code).toBe('UNSUPPORTED')
+  })
+
+  test('in a file of which it says that there are more is no disk', async () => {
+    const file = await VmdkFile.make(MIB, [0])
+    file.describe(file.descriptor.replace(/^RW .*$/m, '$&\nRW 2048 SPARSE "other"'))
+    expect((await refusal(() => open(folderOf(file.bytes)))).message).toContain('one of 2 parts of a disk')
+  })
+
+  test('of a flat file that is too short is not written', async () => {
+    const folder = folderOf(`${HEAD}RW 20 FLAT "b" 0\n`, { b: seven })
+    expect(await refusal(() => open(folder))).toMatchObject({ code: 'CORRUPT', where: { structure: 'descriptor' } })
+  })
+
+  test('of a part of a file shrinks and grows within it, and shows nothing of what lay behind', async () => {
+    const folder = folderOf(`${HEAD}RW 8 FLAT "b" 1\n`, { b: seven })
+    const layer = await open(folder)
+    await promised(layer.resize(4 * SECTOR, 0))
+    await promised(layer.resize(4 * SECTOR, 0))
+    await promised(layer.resize(10 * SECTOR, 0))
+    await promised(layer.close())
+    const wanted = new Uint8Array(10 * SECTOR).fill(7, 0, 4 * SECTOR)
+    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
+    expect((folder.files.get('b') as MemoryStore).size()).toBe(16 * SECTOR)
+  })
+
+  test.each([
+    ['RW 8 FLAT "b" 0\n', 1000, 'its sectors have 512 bytes'],
+    ['RW 8 FLAT "b" 0\n', 0, 'a file without content is no part of a disk'],
+    ['RW 4 FLAT "b" 0\nRDONLY 4 FLAT "b" 4\n', 16 * SECTOR, 'its last part is not to be written'],
+    ['RW 4 FLAT "b" 0\nRW 4 FLAT "b" 4\n', 5000 * 4 * SECTOR, 'more than 4096 files'],
+  ])('%j does not become %i bytes', async (lines, size, words) => {
+    const layer = await open(folderOf(HEAD + lines, { b: seven }))
+    const error = await refusal(() => promised(layer.resize(size, 0)))
+    expect(error).toMatchObject({ code: 'REFUSED', where: { file: 'disk.vmdk' } })
+    expect(error.message).toContain(words)
+  })
+
+  test('of several files grows by files of its own, and leaves those of others when it shrinks', async () => {
+    const lines = 'RW 4 FLAT "b" 0\nRW 4 ZERO\nRW 4 FLAT "b" 4\n'
+    const folder = folderOf(HEAD + lines, { b: seven })
+    const layer = await open(folder)
+    await promised(layer.resize(22 * SECTOR, 0))
+    await promised(layer.close())
+    const text = Buffer.from((image(folder).store as MemoryStore).bytes()).toString('latin1')
+    expect(text.match(/^RW .*$/gm)).toEqual([
+      'RW 4 FLAT "b" 0',
+      'RW 4 ZERO',
+      'RW 4 FLAT "b" 4',
+      'RW 4 FLAT "disk-f004.vmdk" 0',
+      'RW 4 FLAT "disk-f005.vmdk" 0',
+      'RW 2 FLAT "disk-f006.vmdk" 0',
+    ])
+    const wanted = new Uint8Array(22 * SECTOR).fill(7, 0, 4 * SECTOR).fill(7, 8 * SECTOR, 12 * SECTOR)
+    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
+    const again = await open(folder)
+    await promised(again.resize(4 * SECTOR, 0))
+    await promised(again.close())
+    expect(Buffer.compare(await content(folder), wanted.subarray(0, 4 * SECTOR))).toBe(0)
+    expect((folder.files.get('b') as MemoryStore).size()).toBe(16 * SECTOR)
+  })
+
+  test('of which only what it says of itself was opened is not read', async () => {
+    const folder = folderOf(`${HEAD}RW 8 FLAT "gone" 0\n`)
+    const layer = await promised(vmdk.open(image(folder), 'inspect'))
+    expect((await refusal(() => promised(layer.map(0, 512)))).code).toBe('REFUSED')
+  })
+
+  test('whose files cannot be closed tells so, and closes the others', async () => {
+    const folder = folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 FLAT "c" 0\n`, { b: seven, c: seven })
+    const closed: string[] = []
+    for (const name of ['b', 'c']) {
+      const close = (): void => {
+        closed.push(name)
+        if (name === 'b') throw new VdiskError('IO', { message: 'Cannot close b: a test says so' })
+      }
+      folder.files.set(name, { ...watchedStore(folder.image(name).store, () => {}), close })
+    }
+    const layer = await promised(vmdk.open(image(folder), 'read'))
+    expect((await refusal(() => promised(layer.close()))).code).toBe('IO')
+    expect(closed).toEqual(['b', 'c'])
+  })
+
+  test('of several files cannot be emptied in one step', async () => {
+    const layer = await open(folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 FLAT "b" 4\n`, { b: seven }))
+    const clear = layer.clear as NonNullable<WritableLayer['clear']>
+    const error = await refusal(() => promised(clear.call(layer, 8 * SECTOR)))
+    expect(error).toMatchObject({ code: 'UNSUPPORTED', where: { file: 'disk.vmdk' } })
+  })
+
+  test('in a sparse file that says little gets what it lacks when the disk changes', async () => {
+    const file = await VmdkFile.make(MIB, [0])
+    file.describe('# Disk DescriptorFile\n# and no more\n')
+    const folder = folderOf(file.bytes)
+    expect((await open(folder)).identity).toBeUndefined()
+    const layer = await open(folder)
+    await promised(layer.resize(2 * MIB, 0))
+    await promised(layer.close())
+    const after = await open(folder)
+    expect([after.size, after.identity?.kind]).toEqual([2 * MIB, 'cid'])
+  })
+
+  test('keeps the geometry of its controller when the disk grows', async () => {
+    const folder = new MemoryFolder()
+    const layer = await create({ adapter_type: 'lsilogic', grain_size: '4K' }, 64 * MIB, { folder })
+    const before = layer.details
+    await promised(layer.resize(128 * MIB, 0))
+    await promised(layer.close())
+    const text = Buffer.from((image(folder).store as MemoryStore).bytes().subarray(0, 8192)).toString('latin1')
+    expect(before).toMatchObject({ adapterType: 'lsilogic' })
+    expect(/ddb\.geometry\.cylinders = "(\d+)"/.exec(text)?.[1]).toBe('16')
+    expect(/ddb\.geometry\.heads = "(\d+)"/.exec(text)?.[1]).toBe('255')
+  })
+
+  test('does not become a sparse file beyond what tables can name', async () => {
+    const file = await VmdkFile.make(MIB, [0])
+    const layer = await open(folderOf(file.bytes))
+    expect((await refusal(() => promised(layer.resize(2 ** 42, 0)))).message).toContain('would hold more than')
+  })
+})
