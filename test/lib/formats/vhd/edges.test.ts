@@ -158,6 +158,26 @@ test('a disk of a suspended machine tells so', async () => {
   expect((await file.read()).details).toMatchObject({ type: 'dynamic', savedState: true })
 })
 
+test('room that a block had is zero for the next one, also where no holes can be made', async () => {
+  const file = await VhdFile.make(SIZE)
+  file.folder.files.set('a', withoutHoles(file.store))
+  const chain = new Chain([await file.write()])
+  const place = async (offset: number): Promise<number | undefined> => {
+    const extent = await promised(chain.map(offset, 1))
+    return extent.kind === 'data' ? extent.at : undefined
+  }
+  await promised(chain.write(0, new Uint8Array(BLOCK).fill(7)))
+  const given = await place(0)
+  await promised(chain.erase(0, BLOCK))
+  for (let i = 0; i < 3; i++) await promised(chain.flush())
+  await promised(chain.write(2 * BLOCK + 5, Uint8Array.of(1)))
+  expect(await place(2 * BLOCK)).toBe(given)
+  await promised(chain.close())
+  const wanted = new Uint8Array(SIZE)
+  wanted[2 * BLOCK + 5] = 1
+  expect(Buffer.compare(await file.content(), wanted)).toBe(0)
+})
+
 test('an emptied disk has no block, and has lost no room', async () => {
   const file = await VhdFile.make(SIZE)
   await file.fill(0, patternFor(0, SIZE, 1))
