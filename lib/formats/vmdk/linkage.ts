@@ -125,12 +125,11 @@ export function withoutUnreadableLink(descriptor: Descriptor): Descriptor {
   return isBad ? descriptor.with({ [KEY.link]: undefined }) : descriptor
 }
 
-/** The link with all that is known of it. */
+/** The link with all that is known of it, of a disk that has a parent. */
 function storedLinkOf(descriptor: Descriptor): StoredLink {
-  const link = parentLinkOf(descriptor)
-  if (!link?.format) throw new TypeError(`${descriptor.file} has no parent that it could be merged into`)
-  const [identity, next] = link.expects
-  return { format: link.format, identity, next, merging: link.merging, record: link.record }
+  const { format, expects, merging, record } = parentLinkOf(descriptor) as ParentLink & { format: string }
+  const [identity, next] = expects
+  return { format, identity, next, merging, record }
 }
 
 /** What stands as `parentCID`: the id of a VMDK, or what stands for a parent of another format. */

@@ -164,8 +164,8 @@ function* openAdded(
   const store = yield* image.neighbour(descriptor.decode(line.file as string), 'write')
   const hasParent = descriptor.parentCid !== undefined
   const opening = { image, line, store, isOwnFile: false, start, length, access: 'write', hasParent } as const
-  const extent = yield* openExtent(opening)
-  if (!isWritableExtent(extent)) throw new TypeError(`${line.file} was made to be written`)
+  // It was made to be written.
+  const extent = (yield* openExtent(opening)) as WritableExtentFile
   if (hasParent && parentSize > start && extent.hide) yield* extent.hide(parentSize, signal)
   return extent
 }

@@ -1,12 +1,14 @@
 import { describe, expect, test } from 'vitest'
+import { Chain } from '../../../lib/chain/chain.ts'
 import type { LinkEditor } from '../../../lib/contracts/layer.ts'
+import { DescriptorRoom } from '../../../lib/formats/vmdk/descriptor-room.ts'
 import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
-import type { MemoryStore } from '../../../lib/io/memory.ts'
+import { MemoryStore } from '../../../lib/io/memory.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { rawParent } from '../../support/raw-base.ts'
 import { refusal } from '../../support/refusal.ts'
-import { watchedStore } from '../../support/stores.ts'
+import { RecordingStore, watchedStore, withoutHoles } from '../../support/stores.ts'
 import { VmdkFile } from '../../support/vmdk-file.ts'
 import { content, create, findings, folderOf, HEAD, image, open, repaired } from '../../support/vmdk-folder.ts'
 
@@ -127,6 +129,29 @@ describe('what a descriptor says of a parent', () => {
     expect(await findings(folder)).toEqual([])
   })
 
+  // What is noted of the parent in words of ours counts only together with the id that belongs to it.
+  test.each(['vmdk', 'raw'])('and is a note of a %s that says no more is older than its id', async (format) => {
+    const file = await VmdkFile.make(MIB, [0])
+    const note = `{|22version|22:1,|22format|22:|22${format}|22}`
+    const text = file.descriptor.replace('parentCID=ffffffff', 'parentCID=0a0b0c0d')
+    file.describe(`${text}parentFileNameHint="base"\nddb.vdisk.link = "${note}"\n`)
+    const { parent } = await promised(vmdk.open(image(folderOf(file.bytes)), 'read'))
+    expect(parent).toMatchObject({ format: 'vmdk', expects: [{ value: '0a0b0c0d' }], record: undefined })
+  })
+
+  test('may be any name in UTF-8, and no other in another encoding', async () => {
+    const file = await VmdkFile.make(MIB, [0])
+    const layer = await open(folderOf(file.bytes))
+    await promised((layer.links as LinkEditor).setParent({ ...rawParent(MIB), path: 'ä.img' }))
+    expect(layer.parent?.references).toEqual(['ä.img'])
+    file.describe(`${file.descriptor}encoding="windows-1252"\n`)
+    const other = await open(folderOf(file.bytes))
+    const error = await refusal(() =>
+      promised((other.links as LinkEditor).setParent({ ...rawParent(MIB), path: 'ä.img' })),
+    )
+    expect(error).toMatchObject({ code: 'REFUSED', where: { file: 'disk.vmdk' } })
+  })
+
   test('and of a merge that is no note of one is none', async () => {
     const file = await VmdkFile.make(MIB, [0])
     file.describe(`${file.descriptor}ddb.vdisk.merged = "[1]"\n`)
@@ -195,7 +220,49 @@ describe('a check', () => {
   })
 })
 
+describe('tables that are not there', () => {
+  test.each([
+    ['with their copies', [false, true]],
+    ['of a file without copies', [false]],
+  ])('%s are zeros, and are made where something is written', async (_, copies) => {
+    const file = await VmdkFile.make(6 * MIB, [0, 600])
+    if (copies.length === 1) file.patch({ flags: 1 })
+    for (const copy of copies) file.bytes.writeUInt32LE(0, file.directoryEntryAt(1, copy))
+    const folder = folderOf(file.bytes)
+    expect((await findings(folder)).filter((code) => code.startsWith('error'))).toEqual([])
+    const chain = new Chain([await open(folder)])
+    await promised(chain.write(3 * MIB, new Uint8Array(100).fill(9)))
+    await promised(chain.close())
+    const wanted = new Uint8Array(6 * MIB).fill(1, 0, 4096).fill(9, 3 * MIB, 3 * MIB + 100)
+    expect(Buffer.compare(await content(folder), wanted)).toBe(0)
+    expect((await findings(folder)).filter((code) => code.startsWith('error'))).toEqual([])
+  })
+})
+
+test('room that belongs to nothing is told where no holes are known, too', async () => {
+  const file = await VmdkFile.make(MIB, [0])
+  const folder = folderOf(Buffer.concat([file.bytes, Buffer.alloc(8192, 5)]))
+  folder.files.set('disk.vmdk', withoutHoles(image(folder).store))
+  expect(await findings(folder)).toEqual(['leak ROOM_UNUSED'])
+})
+
 describe('a repair', () => {
+  test('finishes a change of the descriptor that was not finished', async () => {
+    const file = await VmdkFile.make(MIB, [0])
+    const { descriptorOffset, descriptorSize } = file.header
+    const recording = new RecordingStore(new MemoryStore('disk.vmdk', { content: file.bytes }))
+    const room = await promised(DescriptorRoom.read(recording, descriptorOffset * 512, descriptorSize * 512))
+    const longer = file.descriptor.replace('# Extent', `#${'x'.repeat(600)}\n# Extent`)
+    await promised(room.replace(Buffer.from(longer, 'latin1')))
+    const store = new MemoryStore('disk.vmdk', { content: file.bytes })
+    const [note] = recording.log
+    if (note?.kind === 'write') store.write(note.at, note.bytes)
+    const folder = folderOf(store.bytes())
+    expect((await findings(folder)).filter((code) => code.includes('DESCRIPTOR'))).toHaveLength(1)
+    expect((await repaired(folder)).done.map(({ code }) => code)).toEqual(['DESCRIPTOR_UNFINISHED'])
+    expect(await findings(folder)).toEqual([])
+  })
+
   test('cuts room off the end that belongs to nothing', async () => {
     const file = await VmdkFile.make(MIB, [0])
     const folder = folderOf(Buffer.concat([file.bytes, Buffer.alloc(8192, 5)]))

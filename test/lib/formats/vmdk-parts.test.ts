@@ -143,11 +143,35 @@ describe('a descriptor of its own', () => {
     expect(error).toMatchObject({ code: 'UNSUPPORTED', where: { file: 'disk.vmdk' } })
   })
 
+  test('in one sparse file is emptied in one step', async () => {
+    const file = await VmdkFile.make(6 * MIB, [0, 600])
+    const folder = folderOf(file.bytes)
+    const layer = await open(folder)
+    const clear = layer.clear as NonNullable<WritableLayer['clear']>
+    await promised(clear.call(layer, 3 * MIB))
+    await promised(layer.close())
+    expect(Buffer.compare(await content(folder), new Uint8Array(3 * MIB))).toBe(0)
+    expect(await findings(folder)).toEqual([])
+  })
+
+  test('whose files would have names that are taken is not made; nor where the medium fails', async () => {
+    for (const code of ['REFUSED', 'IO'] as const) {
+      const neighbour = (): never => {
+        throw new VdiskError(code, { message: 'Cannot make it: a test says so' })
+      }
+      const shape = { size: MIB, parent: undefined, options: new Map([['subformat', 'monolithicFlat']]) }
+      const make = vmdk.create as NonNullable<typeof vmdk.create>
+      const failed = promised(make({ ...image(new MemoryFolder()), neighbour }, shape))
+      expect((await refusal(() => failed)).code).toBe(code)
+    }
+  })
+
   test('in a sparse file that says little gets what it lacks when the disk changes', async () => {
     const file = await VmdkFile.make(MIB, [0])
     file.describe('# Disk DescriptorFile\n# and no more\n')
     const folder = folderOf(file.bytes)
-    expect((await open(folder)).identity).toBeUndefined()
+    const { identity, details } = await open(folder)
+    expect([identity, details.subformat]).toEqual([undefined, ''])
     const layer = await open(folder)
     await promised(layer.resize(2 * MIB, 0))
     await promised(layer.close())
