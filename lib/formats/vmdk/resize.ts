@@ -138,7 +138,7 @@ function* removeFiles({ structure }: VmdkEditor, lines: readonly ExtentLine[]): 
 /** A further file, as long as a piece is or the disk goes on. @param lines those before */
 function* addFile({ structure }: VmdkEditor, lines: readonly ExtentLine[], length: number): Io<ExtentLine> {
   const { image, descriptor, extents } = structure
-  const { type = 'SPARSE', file = '' } = lines.at(-1) ?? {}
+  const { type, file = '' } = lines.at(-1) as ExtentLine
   const known = /^(.*)-([sf])(\d{3,})\.vmdk$/i.exec(descriptor.decode(file))
   const stem = known?.[1] ?? stemOf(image.name)
   const number = known ? Number(known[3]) + 1 : lines.length + 1

@@ -291,6 +291,18 @@ describe('a repair', () => {
     expect((await refusal(() => repaired(device))).code).toBe('UNSUPPORTED')
   })
 
+  test('leaves a stream, and tables that lie one over the other, as they are', async () => {
+    const folder = new MemoryFolder()
+    await promised((await create({ subformat: 'streamOptimized' }, MIB, { folder })).close())
+    expect((await repaired(folder)).done).toEqual([])
+    const file = await VmdkFile.make(5 * MIB, [0])
+    file.bytes.copy(file.bytes, file.directoryEntryAt(1), file.directoryEntryAt(0), file.directoryEntryAt(0) + 4)
+    const before = Buffer.from(file.bytes)
+    const overlapping = folderOf(file.bytes)
+    expect((await refusal(() => repaired(overlapping))).code).toBe('CORRUPT')
+    expect(Buffer.compare((image(overlapping).store as MemoryStore).bytes(), before)).toBe(0)
+  })
+
   test('does not take a file of zeros for a sparse part', async () => {
     const folder = folderOf('', { 'disk-s001.vmdk': 4096 })
     expect((await refusal(() => repaired(folder))).code).toBe('CORRUPT')

@@ -25,7 +25,9 @@ describe('a descriptor of its own', () => {
     const wanted = new Uint8Array(6 * SECTOR).fill(7).fill(0, 2 * SECTOR, 4 * SECTOR)
     expect(Buffer.compare(await content(folder), wanted)).toBe(0)
     expect(await findings(folder)).toEqual([])
-    const chain = new Chain([await open(folder)])
+    const layer = await open(folder)
+    expect(layer.details).toMatchObject({ files: ['b', 'b'] })
+    const chain = new Chain([layer])
     await promised(chain.write(100, Uint8Array.of(9)))
     await promised(chain.close())
     wanted[100] = 9
@@ -189,6 +191,14 @@ describe('a descriptor of its own', () => {
     expect(before).toMatchObject({ adapterType: 'lsilogic' })
     expect(/ddb\.geometry\.cylinders = "(\d+)"/.exec(text)?.[1]).toBe('16')
     expect(/ddb\.geometry\.heads = "(\d+)"/.exec(text)?.[1]).toBe('255')
+  })
+
+  test('that is large and holds nothing has tables that take no room', async () => {
+    const folder = new MemoryFolder()
+    await promised((await create({}, 64 * 1024 * MIB, { folder })).close())
+    expect((image(folder).store as MemoryStore).occupied()).toBeLessThan(2 * MIB)
+    expect(await findings(folder)).toEqual([])
+    await promised((await open(folder)).close())
   })
 
   test('does not become a sparse file beyond what tables can name', async () => {

@@ -69,6 +69,8 @@ const EXTENT = `RW ${SECTORS} SPARSE "disk.vmdk"`
 
 const headers: readonly Rule[] = [
   { title: 'a sparse VMDK', file: () => sparse().store(), finds: [] },
+  { title: 'a sparse VMDK without a copy of its directory', file: () => sparse((f) => f.u32(8, 1)).store(), finds: [] },
+  { title: 'a grain table that is not there', file: () => sparse((f) => f.u32(DIRECTORY, 0)).store(), finds: [] },
   { title: 'a header of another version', file: () => sparse((f) => f.u32(4, 4)).store(), finds: ['UNKNOWN_VERSION'] },
   { title: 'grains of no sectors', file: () => sparse((f) => f.u64(20, 0)).store(), finds: ['DAMAGED'] },
   { title: 'grains of odd length', file: () => sparse((f) => f.u64(20, 129)).store(), finds: ['DAMAGED'] },
@@ -221,6 +223,7 @@ const descriptors: readonly Rule[] = [
     file: described([EXTENT, 'RW 99 SPARSE "disk.vmdk"']),
     finds: ['COPIES_DIFFER'],
   },
+  { title: 'an extent without a file', file: described([EXTENT, `RW ${SECTORS} SPARSE`]), finds: ['EXTERNAL_DATA'] },
   { title: 'no extent', file: described([EXTENT, '']), finds: ['BAD_DESCRIPTOR'] },
   {
     title: 'an access that is not known',
