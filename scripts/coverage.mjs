@@ -13,13 +13,18 @@ import { ensurePackages, root } from './prepare.mjs'
 const READS_STRANGERS = 98
 const REST = 92
 
-/** What every driver is put through besides its own tests. */
+/** What every driver is put through besides its own tests: alone, in chains, and by jobs that move content between them. */
 const DRIVER_TESTS = [
   'test/lib/formats/cancelling',
   'test/lib/formats/clear',
   'test/lib/formats/reuse',
   'test/lib/inspection',
   'test/lib/chain/linkage',
+  'test/lib/jobs/images-of-several-files',
+  'test/lib/jobs/merge',
+  'test/lib/jobs/sizes',
+  'test/interop/broken-links',
+  'test/interop/mixed-chains',
 ]
 
 /** A format's room. @param tests its own, by the beginnings of their names */
@@ -35,7 +40,7 @@ const LEGACY_TESTS = ['test/lib/formats/legacy', 'test/interop/legacy-formats', 
 /** A file belongs to the first room that has it. */
 const ROOMS = [
   { name: 'lib/bytes', files: /^lib\/bytes\//, goal: READS_STRANGERS, tests: ['test/lib/bytes'] },
-  format('qcow2', READS_STRANGERS, 'test/lib/formats/qcow2'),
+  format('qcow2', READS_STRANGERS, 'test/lib/formats/qcow2', 'test/interop/qcow2-'),
   format('vhdx', READS_STRANGERS, 'test/lib/formats/vhdx'),
   format('raw', READS_STRANGERS, 'test/lib/formats/raw'),
   format('vdi', READS_STRANGERS, 'test/lib/formats/vdi', 'test/interop/vdi'),
