@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { Chain } from '../../../../lib/chain/chain.ts'
 import type { FormatDriver } from '../../../../lib/contracts/driver.ts'
 import type { WritableLayer } from '../../../../lib/contracts/layer.ts'
 import { Descriptor } from '../../../../lib/formats/parallels/descriptor.ts'
@@ -12,6 +13,7 @@ import {
   readOf,
   repaired,
   SECTOR,
+  withDirtyBitmap,
   writing,
 } from '../../../support/parallels-file.ts'
 import { rawParent } from '../../../support/raw-base.ts'
@@ -135,6 +137,36 @@ describe('a repair', () => {
     expect(new Set(done.map(({ code }) => code))).toEqual(new Set(['CLUSTER_PAST_END']))
     expect([await codesOf(store), (await readOf(store)).at(-1)]).toEqual([[], 1])
   })
+})
+
+test('a BAT that is mostly a hole is passed over, but for what memory has of it', async () => {
+  const store = new MemoryStore('crafted')
+  const shape = { size: 2 ** 36, options: new Map([['cluster_size', '64K']]), parent: undefined }
+  const create = parallels.create as NonNullable<FormatDriver['create']>
+  const layer = (await promised(create(imageOver(store), shape))) as WritableLayer
+  const chain = new Chain([layer])
+  // Entries in three pages, far from each other; they wait in memory.
+  const places = [3 * 2 ** 30, 2 ** 35, 2 ** 36 - 2 ** 16] as const
+  for (const [i, offset] of places.entries()) await promised(chain.write(offset, Uint8Array.of(i + 1)))
+  expect(await promised(chain.map(0, 2 ** 36))).toMatchObject({ kind: 'zero', length: places[0] })
+  const behind = places[0] + 2 ** 16
+  expect(await promised(chain.map(behind, 2 ** 36 - behind))).toMatchObject({ length: 2 ** 35 - behind })
+  await promised(chain.close())
+  expect(store.occupied()).toBeLessThan(16 * 2 ** 16)
+  expect(await codesOf(store)).toEqual([])
+  const again = new Chain([await promised(parallels.open(imageOver(store), 'read'))])
+  const bytes = new Uint8Array(1)
+  for (const [i, offset] of places.entries()) {
+    await promised(again.read(offset, bytes))
+    expect(bytes[0]).toBe(i + 1)
+  }
+})
+
+test('a repair leaves the clusters of bitmaps to them', async () => {
+  const store = withDirtyBitmap().entry(1, 1).store()
+  expect((await repaired(store)).done.map(({ code }) => code)).toEqual(['CLUSTER_SHARED', 'CLUSTER_SHARED'])
+  const layer = await promised(parallels.open(imageOver(store), 'read'))
+  expect([layer.bitmaps?.list()[0]?.consistent, await codesOf(store)]).toEqual([true, []])
 })
 
 test('room that holds something is lost where no holes are known, too', async () => {
