@@ -196,7 +196,9 @@ async function agreeWithModel(
       await promised(chain.close())
       const reopened = stack(await promised(driver.open(folder.image('a'), 'read')), below?.layer)
       await expectSame(reopened, model)
-      expect((await checkLayer(driver, reopened.layers.at(-1) as Layer)).findings).toEqual([])
+      const { findings } = await checkLayer(driver, reopened.layers.at(-1) as Layer)
+      // Room that was given up, and cannot be punched, keeps what it held: a check calls it lost, and that is all.
+      expect(findings.filter(({ severity }) => !how.medium || severity === 'error')).toEqual([])
     }),
     { numRuns: how.runs, ...SEED },
   )
