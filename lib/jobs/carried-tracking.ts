@@ -270,7 +270,7 @@ function* settled(chain: DiskLayers, sidecar: string, options: OpenOptions): Io<
     if ((yield* Superblock.open(store)).facts.state === 'moved') return undefined
     const map = yield* ChangeMap.open(subjectOf(chain, undefined), { ...howFor(chain, files, sidecar), store })
     yield* map.close()
-    return map.facts.reason
+    return map.problem === undefined ? map.facts.reason : undefined
   } catch (error) {
     if (isUnreadable(error)) return undefined
     throw error

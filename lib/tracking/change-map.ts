@@ -102,7 +102,7 @@ export class ChangeMap implements Witness {
     assertTrackable(store.name, subject.size)
     const trackId = randomGuid()
     const own = store.stamp?.()
-    yield* Superblock.new(store, {
+    const superblock = Superblock.new(store, {
       trackId,
       granularity,
       state: 'clean',
@@ -119,12 +119,16 @@ export class ChangeMap implements Witness {
       required,
       reason: 'tracking has begun since',
       guard,
-    }).write({})
+    })
+    // Both copies: that changes are not recorded must be written where there is no room left.
+    yield* superblock.write({})
+    yield* superblock.write({})
     return trackId
   }
 
   /**
-   * Opens a sidecar for a disk that is open for writing: from now on it must be told of every change.
+   * Opens a sidecar for a disk that is open for writing: from now on it must be told of every change. One that cannot be written
+   * may have a `problem` from the start.
    *
    * @throws VdiskError CORRUPT, UNSUPPORTED, IO, NO_SPACE
    */
@@ -132,7 +136,11 @@ export class ChangeMap implements Witness {
     const superblock = yield* Superblock.open(options.store)
     const bond = yield* bondOf(superblock.facts, subject, options.store.stamp?.())
     const map = new ChangeMap(superblock, yield* intentsOf(superblock, bond, subject), options)
-    yield* map.begun(bond, subject)
+    try {
+      yield* map.begun(bond, subject)
+    } catch (error) {
+      yield* map.failed(error)
+    }
     return map
   }
 
