@@ -23,6 +23,24 @@ export type Engine = (typeof ENGINES)[number]
 
 /** One run. @returns bytes in a second, read and written */
 export function fio(file: string, load: Load, engine: Engine): number {
+  const { read, write } = run(file, load, engine)
+  return read.bw_bytes + write.bw_bytes
+}
+
+/** How long writes take: half of them, and all but one in a hundred; microseconds. */
+export interface Latency {
+  readonly median: number
+  readonly p99: number
+}
+
+/** One run of writes. */
+export function writeLatency(file: string, load: Load, engine: Engine): Latency {
+  const { percentile } = run(file, load, engine).write.clat_ns
+  if (!percentile) throw new Error(`fio wrote nothing to ${file}`)
+  return { median: percentile['50.000000'] / 1000, p99: percentile['99.000000'] / 1000 }
+}
+
+function run(file: string, load: Load, engine: Engine): Job {
   const { rw, block, depth, offset = 0, size, seconds, bytes, seed = 1 } = load
   const deep = depth === 1 ? ['--ioengine=psync'] : parallel(engine, depth)
   const job = [
@@ -50,12 +68,16 @@ export function fio(file: string, load: Load, engine: Engine): number {
   if (status !== 0) throw new Error(`fio ${job.join(' ')} failed: ${stderr}${stdout}`)
   const [result] = (JSON.parse(stdout.slice(stdout.indexOf('{'))) as { jobs: Job[] }).jobs
   if (!result) throw new Error(`fio ${job.join(' ')} told nothing`)
-  return result.read.bw_bytes + result.write.bw_bytes
+  return result
 }
 
 interface Job {
   readonly read: { readonly bw_bytes: number }
-  readonly write: { readonly bw_bytes: number }
+  readonly write: {
+    readonly bw_bytes: number
+    /** nanoseconds */
+    readonly clat_ns: { readonly percentile?: { readonly '50.000000': number; readonly '99.000000': number } }
+  }
 }
 
 /** One process that has many requests under way; or, with calls that wait, as many threads. */

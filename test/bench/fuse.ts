@@ -4,6 +4,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { ENGINES, type Engine } from './fio.ts'
+import { backupLatency } from './fuse-backup.ts'
 import { memory, start } from './fuse-limits.ts'
 import type { Conditions } from './fuse-rows.ts'
 import { besideLibyal, chain, cold, type Picked, portable } from './fuse-speed.ts'
@@ -34,6 +35,7 @@ const GROUPS: Record<string, Group> = {
   vmdk: readByLibyal('vmdk'),
   qcow2: readByLibyal('qcow2'),
   tracked: { peers: [], run: tracked },
+  backup: { peers: [], run: backupLatency },
   'fuse-native': { peers: [], run: portable },
   start: { peers: [], run: async (picked, given) => (picked('start') ? start(given) : undefined) },
   memory: { peers: [], run: async (picked, given) => (picked('memory') ? memory(given) : undefined) },
@@ -49,7 +51,8 @@ const PACKAGES: Record<string, string> = {
 
 const USAGE = `npm run bench:fuse -- [ROW ...] [--rounds N] [--seconds S] [--engine ${ENGINES.join('|')}] [--full]
 ROW: part of GROUP/USE. Groups: ${Object.keys(GROUPS).join(', ')}.
-Uses: read-16, read-1, overwrite-16, sequential-read, sequential-write, dd-read, dd-write; tracked-memory and tracked-disk also have processor.`
+Uses: read-16, read-1, overwrite-16, sequential-read, sequential-write, dd-read, dd-write; tracked-memory and tracked-disk also have processor;
+backup-memory and backup-disk have latency.`
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
