@@ -212,7 +212,62 @@ describe('a snapshot', () => {
   })
 })
 
+describe('where files can be replaced', () => {
+  /** A bundle whose descriptor can be replaced, as it is by then. */
+  function replaceable(shape: Shape, files: Readonly<Record<string, ByteStore>>): { image: Image; again: () => Image } {
+    const folder = new MemoryFolder()
+    folder.image('DiskDescriptor.xml').store.write(0, Buffer.from(descriptor(shape)))
+    for (const [name, store] of Object.entries(files)) folder.files.set(name, store)
+    const again = (): Image => ({
+      ...folder.image('DiskDescriptor.xml'),
+      takeOver: (name) => just(void folder.files.set('DiskDescriptor.xml', folder.image(name).store)),
+      removeNeighbour: (name) => just(void folder.files.delete(name)),
+    })
+    return { image: again(), again }
+  }
+  const bare: Shape = { storages: [[0, 64, [[TOP, 'a.hds', 'Plain']]]], shots: [], clusterSectors: 0, parameters: '' }
+
+  test('a disk without a geometry grows, and has none then', async () => {
+    const { image, again } = replaceable(bare, { 'a.hds': plain(64 * SECTOR) })
+    const layer = await open(image)
+    await promised(layer.resize(72 * SECTOR, 0))
+    await promised(layer.close())
+    const bytes = new Uint8Array(72 * SECTOR)
+    await promised(new Chain([await promised(parallels.open(again(), 'read'))]).read(0, bytes))
+    expect(Buffer.compare(bytes, new Uint8Array(72 * SECTOR).fill(5, 0, 64 * SECTOR))).toBe(0)
+    expect(Buffer.from((again().store as MemoryStore).bytes()).includes('Cylinders')).toBe(false)
+  })
+
+  test('a disk that says nothing of states and clusters keeps a snapshot, which a check has nothing to say of', async () => {
+    const { image, again } = replaceable(bare, { 'a.hds': plain(64 * SECTOR) })
+    const layer = await open(image)
+    const { edit } = layer.snapshots as InternalSnapshots
+    await promised((edit as NonNullable<typeof edit>).create('first'))
+    await promised(new Chain([layer]).write(0, Uint8Array.of(9)))
+    await promised(layer.close())
+    const reopened = await promised(parallels.open(again(), 'read'))
+    const snapshots = reopened.snapshots as InternalSnapshots
+    expect(snapshots.list().map(({ name }) => name)).toEqual(['first'])
+    const view = await promised(snapshots.open('first'))
+    const byte = new Uint8Array(1)
+    await promised(new Chain([view]).read(0, byte))
+    expect(byte[0]).toBe(5)
+    await promised(new Chain([reopened]).read(0, byte))
+    expect(byte[0]).toBe(9)
+    const report = new CheckReport()
+    await promised(parallels.check(view, report))
+    expect(report.findings).toEqual([])
+  })
+})
+
 describe('a repair', () => {
+  test('tells where a file cannot be opened for another reason than that it is not there', async () => {
+    const neighbour = (): never => {
+      throw new VdiskError('IO', { message: 'Cannot open: a test says so' })
+    }
+    expect((await refusal(() => repaired({ ...bundle({}), neighbour }))).code).toBe('IO')
+  })
+
   test('makes a plain file as long as its storage, unless only leaks are mended', async () => {
     const store = plain(60 * SECTOR)
     const image = bundle({ storages: [[0, 64, [[TOP, 'a.hds', 'Plain']]]] }, { 'a.hds': store })
