@@ -83,7 +83,8 @@ export function without(
 export function withoutBroken(descriptor: Descriptor): string {
   const edit = new XmlEdit(descriptor.document)
   for (const { guid, element } of descriptor.broken.keys()) {
-    if (element) edit.remove(element)
+    // Without a tree there is one state, which is the one that is written, and not broken.
+    edit.remove(element as XmlElement)
     for (const { images } of descriptor.storages) {
       const image = images.get(guid)
       if (image) edit.remove(image.element)

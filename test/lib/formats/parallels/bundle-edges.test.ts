@@ -216,7 +216,7 @@ describe('where files can be replaced', () => {
   /** A bundle whose descriptor can be replaced, as it is by then. */
   function replaceable(shape: Shape, files: Readonly<Record<string, ByteStore>>): { image: Image; again: () => Image } {
     const folder = new MemoryFolder()
-    folder.image('DiskDescriptor.xml').store.write(0, Buffer.from(descriptor(shape)))
+    void folder.image('DiskDescriptor.xml').store.write(0, Buffer.from(descriptor(shape)))
     for (const [name, store] of Object.entries(files)) folder.files.set(name, store)
     const again = (): Image => ({
       ...folder.image('DiskDescriptor.xml'),
