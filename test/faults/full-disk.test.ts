@@ -102,7 +102,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     },
   )
 
-  test.each(['qcow2', 'vhdx'])(
+  test.each(['qcow2', 'vhdx', 'vmdk'])(
     'merge of %s: the disk stays as it is, and after making room the merge goes through',
     async (format) => {
       const { at, makeRoom } = smallFileSystem(ROOM)
@@ -138,7 +138,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     }
   }
 
-  test.each(['raw', 'qcow2', 'vhdx'])(
+  test.each(['raw', 'qcow2', 'vhdx', 'vdi', 'vhd', 'vmdk', 'parallels'])(
     'writes to an open %s disk: what there was room for is there, and it goes on afterwards',
     async (format) => {
       const { at, makeRoom } = smallFileSystem(6 * MIB)
