@@ -17,8 +17,9 @@ const USAGE = `npm run crash -- [--format F | --scene NAME] [--states N | --leng
              [--qemu N] [--replay LINE]
 Puts images through crashes at every moment: all short sequences of operations on tiny images, until N distinct states
 of each format were examined (default 100000); or, with --length, every single sequence of up to L operations. --crashes
-is how many of the crashes of a sequence are tried, by chance (default 100; of a single operation all are). Has qemu-img
-judge N states of each format. Ends with the first that is wrong, and how to have it again.`
+is how many of the crashes of a sequence are tried, by chance (default 100; of a single operation all are), and in the
+recovery of each a sixteenth of that. Has qemu-img judge N states of each format. Ends with the first that is wrong, and
+how to have it again.`
 
 /** Operations in a row at most, where a number of states is wanted. */
 const LONGEST = 5
@@ -134,7 +135,8 @@ async function crash(crew: Crew, title: string, wanted: (scene: string) => boole
 }
 
 function effortOf({ seed, crashes, length }: Wishes, states: number): Effort {
-  const effort = { seed: Number(seed), perSequence: Number(crashes), perRecovery: 6 }
+  const perSequence = Number(crashes)
+  const effort = { seed: Number(seed), perSequence, perRecovery: Math.max(1, Math.floor(perSequence / 16)) }
   return length === undefined
     ? { ...effort, length: LONGEST, states }
     : { ...effort, length: Number(length), states: Number.POSITIVE_INFINITY }
