@@ -154,8 +154,11 @@ function problemOf(
     return 'it has extra data that vdisk does not know'
   const bytes = ceilDiv(ceilDiv(header.size, 2 ** granularityBits), 8)
   const expected = ceilDiv(bytes, header.clusterSize)
-  if (tableSize !== expected) return `its table has ${tableSize} entries, the disk needs ${expected}`
-  if (bytes > LIMIT.bitmapBytes) return `its ${bytes} bytes are more than any bitmap may have`
+  // A crash while the disk gets another size leaves what is in use with the table that was right before.
+  const isInUse = (fields.flags & BITMAP_FLAG.inUse) !== 0
+  if (tableSize !== expected && !isInUse) return `its table has ${tableSize} entries, the disk needs ${expected}`
+  const most = Math.max(bytes, (tableSize - 1) * header.clusterSize)
+  if (most > LIMIT.bitmapBytes) return `its ${most} bytes are more than any bitmap may have`
   const isPlace = tableOffset % header.clusterSize === 0 && tableOffset >= header.clusterSize
   if (tableSize > 0 && (!isPlace || tableOffset + tableSize * 8 > fileSize)) return 'its table lies outside the file'
   return undefined

@@ -276,6 +276,7 @@ describe('a bitmap that cannot be right', () => {
     ['a table of 2 entries', { tableSize: 2 }],
     ['a table of 2^31 - 1 entries', { tableSize: M31 }],
     ['a table of 2^32 - 1 entries', { tableSize: M32 }],
+    ['a table of 2^32 - 1 entries, in use', { tableSize: M32, flags: 3 }],
     ['a table in the header', { tableAt: 0 }],
     ['a table off a cluster', { tableAt: 11 * C + 8 }],
     ['a table at 2^63', { tableAt: 2n ** 63n }],
@@ -299,6 +300,21 @@ describe('a bitmap that cannot be right', () => {
     ).toBeLessThan(SLACK)
     expect(await findingsOf(openStore(image.store(ENDLESS), 'read'))).toContain('BITMAP_INVALID')
     expectDisk(image)
+  })
+
+  test('one that is in use may have the table of a size that the disk had before', async () => {
+    const image = new CraftedImage()
+    const places = addExtras(image)
+    const entry = bitmapEntry({ tableAt: image.at(places.bitmapTable), tableSize: 2, flags: 3 })
+    image.bytes.set(entry, image.at(places.directory))
+    const layer = openStore(image.store(), 'write')
+    expect(await findingsOf(layer)).toEqual(['BITMAP_INCONSISTENT'])
+    expect(layer.bitmaps.list()).toMatchObject([{ name: 'changes', consistent: false }])
+    expect(placeOf(failureOf(() => runSync(layer.bitmaps.read('changes'))))).toBe('CORRUPT, bitmap')
+    runSync((layer.bitmaps.edit as NonNullable<typeof layer.bitmaps.edit>).remove('changes'))
+    // Nothing of it is left counted.
+    expect(await findingsOf(layer)).toEqual([])
+    runSync(layer.close())
   })
 
   test('a bitmap of a disk so large that the bits alone are gigabytes', () => {
