@@ -94,15 +94,15 @@ export class RefcountBlocks {
   }
 
   /**
-   * Whole new blocks become durable, then the table points at them.
+   * All counts become durable, whole new blocks among them; then the table points at those. A new block lies where another
+   * one may count it, and is counted before anything leads to it.
    *
    * @returns the table that a larger one has taken the place of, which is given up; undefined: none
    */
   *write(): Io<RootTable | undefined> {
-    const { header, cache, store } = this.parts
+    const { cache, store } = this.parts
     const blocks = [...this.fresh]
-    const isNew = new Set(blocks.map(([, at]) => at))
-    yield* cache.write(cache.take((page) => isNew.has(page.at - (page.at % header.clusterSize))))
+    yield* cache.write(cache.take())
     yield* settle(store.flush())
     for (const [index, at] of blocks) {
       this.root.set(index, at)

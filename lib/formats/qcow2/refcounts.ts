@@ -156,7 +156,7 @@ export class Refcounts {
     return this.blocks.isWaiting
   }
 
-  /** Step one of writing: whole new blocks, durable before the table points at them. */
+  /** Step one of writing, where there are new blocks: all counts, durable before the table points at those. */
   *writeNewBlocks(): Io<void> {
     if (this.hasNewBlocks) yield* this.turns.take(() => this.writeNewBlocksNow())
   }

@@ -7,7 +7,8 @@ import type { Refcounts } from './refcounts.ts'
 /**
  * Makes data and metadata durable, in an order of which every prefix is a sound image.
  *
- *   new refcount blocks → F → data, counts, refcount table, new L2 tables → F → L2 entries, L1 entries → F
+ *   data, counts, refcount table, new L2 tables → F → L2 entries, L1 entries → F; where there are new refcount blocks,
+ *   all counts → F before that
  *
  * So a pointer becomes durable only when its target and the target's count are; what a crash leaves behind are
  * counts too high, never too low. Counts fall one flush after the pointers are gone (see `Retirement`), and only then
