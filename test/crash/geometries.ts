@@ -65,6 +65,21 @@ export const GEOMETRIES: readonly Geometry[] = [
     size: 64 * KIB,
     snapshot: true,
   },
+  {
+    name: 'qcow2 counts that need another block',
+    driver: qcow2,
+    options: { ...SMALL, refcount_bits: '64', preallocation: 'metadata' },
+    size: 26 * KIB + 512,
+    snapshot: true,
+  },
+  {
+    name: 'qcow2 counts that need a larger table',
+    driver: qcow2,
+    options: { ...SMALL, refcount_bits: '64', preallocation: 'metadata' },
+    size: 1980 * KIB,
+    snapshot: true,
+  },
+  { name: 'qcow2 map that has to move', driver: qcow2, options: SMALL, size: 2 * MIB },
   { name: 'qcow2 version 2', driver: qcow2, options: { ...SMALL, compat: '0.10' }, size: 64 * KIB, child: true },
   { name: 'qcow2 data file', driver: qcow2, options: { ...SMALL, data_file: 'data' }, size: 64 * KIB },
   {
@@ -114,6 +129,12 @@ export const GEOMETRIES: readonly Geometry[] = [
     size: 128 * KIB,
     sector: 4096,
   },
+  {
+    name: 'parallels map that needs the place of data',
+    driver: parallels,
+    options: { cluster_size: '4K' },
+    size: 1007 * 4 * KIB,
+  },
   { name: 'parallels bundle', driver: parallels, options: BUNDLE, size: 64 * KIB + 512 },
   { name: 'parallels bundle with a snapshot', driver: parallels, options: BUNDLE, size: 64 * KIB, snapshot: true },
   {
@@ -131,6 +152,7 @@ export const GEOMETRIES: readonly Geometry[] = [
     craft: () => withDirtyBitmap(8).bytes,
   },
   { name: 'vmdk', driver: vmdk, options: { grain_size: '4K' }, size: 3 * MIB + 1536 },
+  { name: 'vmdk that gets another table', driver: vmdk, options: { grain_size: '4K' }, size: 4 * MIB - 4 * KIB },
   { name: 'vmdk child', driver: vmdk, options: { grain_size: '4K' }, size: 128 * KIB, child: true },
   {
     name: 'vmdk child with zeroed grains',
@@ -161,6 +183,7 @@ export const GEOMETRIES: readonly Geometry[] = [
   },
   { name: 'vmdk flat', driver: vmdk, options: { subformat: 'monolithicFlat' }, size: 64 * KIB },
   { name: 'vhd', driver: vhd, options: { block_size: '4K' }, size: 64 * KIB + 512 },
+  { name: 'vhd table that has to move', driver: vhd, options: { block_size: '4K' }, size: 127 * 4 * KIB },
   { name: 'vhd child', driver: vhd, options: { block_size: '4K' }, size: 64 * KIB, child: true },
   { name: 'vhd fixed', driver: vhd, options: { subformat: 'fixed' }, size: 64 * KIB + 512 },
   { name: 'vhd on sectors of 4096', driver: vhd, options: { block_size: '64K' }, size: 512 * KIB, sector: 4096 },
