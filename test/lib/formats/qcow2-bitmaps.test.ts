@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
+import { Bitmap } from '../../../lib/bytes/bitmap.ts'
 import { Chain } from '../../../lib/chain/chain.ts'
-import type { InternalSnapshots } from '../../../lib/contracts/layer.ts'
+import type { BitmapEditor, InternalSnapshots } from '../../../lib/contracts/layer.ts'
 import { VdiskError } from '../../../lib/errors.ts'
 import { promised, runSync } from '../../../lib/io/io.ts'
 import type { MemoryStore } from '../../../lib/io/memory.ts'
@@ -14,6 +15,7 @@ import {
   PLACE,
 } from '../../support/crafted-qcow2.ts'
 import { findingsOf } from '../../support/hostile.ts'
+import { refusal } from '../../support/refusal.ts'
 import { contentOf, failingStore, watchedStore } from '../../support/stores.ts'
 
 const IN_USE = 1
@@ -213,5 +215,35 @@ describe('a directory of bitmaps', () => {
     expect(bitmaps.list()).toMatchObject([{ name: 'changes', consistent }])
     if (consistent) expect(runSync(bitmaps.read('changes')).has(0)).toBe(true)
     else expect(() => runSync(bitmaps.read('changes'))).toThrow('extra data')
+  })
+})
+
+describe('a bitmap is not changed', () => {
+  const editorOf = (image: CraftedImage): BitmapEditor => openStore(image.store(), 'write').bitmaps.edit as BitmapEditor
+  const withFlags = (flags: number): CraftedImage => {
+    const image = new CraftedImage()
+    image.u32(image.at(addExtras(image).directory) + FLAGS_AT, flags)
+    return image
+  }
+
+  test('that is not there; which there are is told', async () => {
+    const error = await refusal(() => promised(editorOf(withFlags(0)).remove('other')))
+    expect(error).toMatchObject({ code: 'NOT_FOUND', advice: 'It has: changes.' })
+    const none = await refusal(() => promised(editorOf(new CraftedImage()).remove('other')))
+    expect(none).toMatchObject({ code: 'NOT_FOUND', advice: 'It has: none at all.' })
+  })
+
+  test('that its last writer did not save, but for one with other bits', async () => {
+    const image = withFlags(IN_USE)
+    const error = await refusal(() => promised(editorOf(image).put('changes', { enabled: true })))
+    expect(error.code).toBe('CORRUPT')
+    expect(error.message).toContain('it was not saved by its last writer')
+    const store = image.store()
+    const layer = openStore(store, 'write')
+    const bits = Bitmap.empty(64)
+    bits.fill(5, 6)
+    await promised((layer.bitmaps.edit as BitmapEditor).put('changes', { bits, granularity: 65_536 }))
+    await promised(layer.close())
+    expect(setBits(store)).toEqual([5])
   })
 })
