@@ -338,3 +338,28 @@ test('a cluster that packing does not make smaller is not packed', async () => {
   expect(await promised(settle((layer.packer as NonNullable<typeof layer.packer>).pack(noise)))).toBeUndefined()
   await promised(layer.close())
 })
+
+test.each([
+  ['in one file', {}, []],
+  // It is made first, and opened then.
+  ['with its data in another file', { data_file: 'data' }, ['data', 'data']],
+] as const)(
+  'an image %s for which there is no room is not made, and what was opened for it is closed',
+  async (_, options, wanted) => {
+    const closed: string[] = []
+    const folder = new MemoryFolder((inner) => ({
+      ...watchedStore(inner, ({ kind, length }) => {
+        if (kind === 'write' && length >= 1 << 20)
+          throw new VdiskError('NO_SPACE', { message: 'Cannot write: a test says so' })
+      }),
+      close: () => void closed.push(inner.name),
+    }))
+    const shape = {
+      size: 4 << 20,
+      parent: undefined,
+      options: new Map(Object.entries({ preallocation: 'full', ...options })),
+    }
+    const failed = promised(create(folder.image('a'), shape))
+    expect([(await refusal(() => failed)).code, closed]).toEqual(['NO_SPACE', wanted])
+  },
+)
