@@ -28,6 +28,11 @@ const FOUND = [
     'part,write,clear bitmap',
     'a refcount block was in use whose own count, in another block, was not durable',
   ],
+  [
+    'parallels map that needs the place of data',
+    'erase,grow,flush,overwrite',
+    'room that was given up before the map took it became free afterwards, and data was written over the map',
+  ],
 ] as const
 
 function* allAndNothing({ log }: Played): Generator<Choice> {

@@ -36,7 +36,7 @@ function* grow(writer: Writer, size: number, readsEnded: () => Io<void>): Io<voi
   yield* coverTail(writer)
   yield* giveUp(writer, ceilDiv(header.size, header.clusterSize), header.entryCount)
   const end = BAT_AT + entryCount * BAT_ENTRY
-  const dataAt = yield* makeWay(writer, end)
+  const dataAt = yield* makeWay(writer, end, readsEnded)
   // All that was changed is durable before the room of the BAT is written over, and nobody is on the way to what lay there.
   yield* session.flush()
   yield* readsEnded()
@@ -84,13 +84,18 @@ function* coverTail({ bat, space }: Writer): Io<void> {
  *
  * @returns where the data begins then
  */
-function* makeWay(writer: Writer, end: number): Io<number> {
-  const { bat, space } = writer
+function* makeWay(writer: Writer, end: number, readsEnded: () => Io<void>): Io<number> {
+  const { bat, space, session } = writer
   const { header } = bat
   const { clusterSize, unit } = header
   if (end <= header.dataAt) return header.dataAt
   const clusters = ceilDiv(end - header.dataAt, clusterSize)
   const dataAt = header.dataAt + clusters * clusterSize
+  // What was given up before becomes free now: later it would be cleared, and handed out, where the BAT is by then.
+  while (!space.givenUp.isEmpty) {
+    yield* readsEnded()
+    yield* session.flush()
+  }
   space.units.take({ first: 0, count: clusters })
   yield* space.reach(dataAt)
   const found: { readonly cluster: number; readonly place: number }[] = []
