@@ -41,13 +41,14 @@ export function hasPeer(name: string): boolean {
 /** Certificates that a machine lets every Node read at its start are no part of what is measured. */
 const { NODE_EXTRA_CA_CERTS: _, ...environment } = process.env
 
-/** Runs a command to its end. @returns seconds, and MiB of memory at most */
-export function timed(command: readonly string[], cwd: string): { seconds: number; rss: number } {
+/** Runs a command to its end. @returns seconds, those of processors, and MiB of memory at most */
+export function timed(command: readonly string[], cwd: string): { seconds: number; cpu: number; rss: number } {
   const start = process.hrtime.bigint()
-  const result = spawnSync('/usr/bin/time', ['-f', '%M', ...command], { cwd, encoding: 'utf8', env: environment })
+  const result = spawnSync('/usr/bin/time', ['-f', '%M %U %S', ...command], { cwd, encoding: 'utf8', env: environment })
   const seconds = Number(process.hrtime.bigint() - start) / 1e9
   if (result.status !== 0) throw new Error(`${command.join(' ')} failed: ${result.stderr}`)
-  return { seconds, rss: Number(result.stderr.trim().split('\n').at(-1)) / 1024 }
+  const [memory, user, system] = (result.stderr.trim().split('\n').at(-1) ?? '').split(' ').map(Number)
+  return { seconds, cpu: (user as number) + (system as number), rss: (memory as number) / 1024 }
 }
 
 /** Rounds of all contestants in turn; the first round warms up. @returns the medians */
