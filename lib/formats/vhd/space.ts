@@ -77,6 +77,7 @@ export class Space {
     const places = new Uint32Array(entryCount)
     const pace = new Pace(signal)
     let count = 0
+    let lastPlace: number | undefined
     let used = structures.reduce((end, { at, length }) => Math.max(end, at + length), 0)
     const stride = table.bitmapSize + table.blockSize
     for (let first = 0; first < entryCount; first += SURVEYED) {
@@ -91,6 +92,7 @@ export class Space {
           }
           const complaint = table.complaintAbout(index + i, entry)
           if (complaint !== undefined) throw unsafe(table, index + i, complaint)
+          if (index + i === table.blocks - 1) lastPlace = entry
           places[count++] = entry
           used = Math.max(used, entry * SECTOR + stride)
         }
@@ -98,7 +100,7 @@ export class Space {
       yield* pace.keep()
     }
     const sorted = places.subarray(0, count).sort()
-    refuseOverlaps(table, sorted, structures)
+    refuseOverlaps(table, sorted, structures, lastPlace)
     return new Space(name, table, footers, {
       used,
       holes: holesBetween(table, sorted, structures),
@@ -257,11 +259,19 @@ function gapBehind(structures: readonly Structure[], first: number, stride: numb
   return at < first && first - at < stride ? { at, length: first - at } : undefined
 }
 
-function refuseOverlaps(table: BlockTable, places: Uint32Array, structures: readonly Structure[]): void {
+function refuseOverlaps(
+  table: BlockTable,
+  places: Uint32Array,
+  structures: readonly Structure[],
+  lastPlace: number | undefined,
+): void {
   const stride = table.bitmapSize + table.blockSize
   for (let i = 1; i < places.length; i++) {
     const [before, at] = [(places[i - 1] as number) * SECTOR, (places[i] as number) * SECTOR]
-    if (at < before + stride) throw unsafe(table, undefined, `makes a block lie at ${at}, where another one does`)
+    if (at >= before + stride) continue
+    const last = table.bitmapSize + table.usedOf(table.blocks - 1)
+    if (places[i - 1] === lastPlace && at >= before + last) throw tight(table, before)
+    throw unsafe(table, undefined, `makes a block lie at ${at}, where another one does`)
   }
   for (const { name, at, length } of structures) {
     const first = firstBehind(places, at - stride)
@@ -291,6 +301,15 @@ function unsafe({ file, shape }: BlockTable, block: number | undefined, why: str
   })
   const advice = 'It can still be read and converted. To mend it: vdisk check IMAGE --repair'
   return new VdiskError('CORRUPT', { message, where, advice })
+}
+
+/** The last block of the disk has only the room that the disk needs of it, and another one begins there: none is wrong. */
+function tight({ file, blocks }: BlockTable, at: number): VdiskError {
+  return new VdiskError('UNSUPPORTED', {
+    message: `Cannot write ${file}: its last block, at ${at}, has less room than a block, and vdisk writes no such files`,
+    where: spotIn(file, { structure: 'BAT', section: TABLE_SECTION, index: blocks - 1 }),
+    advice: 'It can be read and converted: vdisk convert IMAGE COPY --format vhd',
+  })
 }
 
 function full(file: string): VdiskError {
