@@ -2,6 +2,8 @@ import { VdiskError } from '../errors.ts'
 
 /** Pieces that are known of one file: 24 bytes each. */
 const MOST_PIECES = 1 << 20
+/** Bytes that a piece may have in the file: those of the longest one, and what packing can add to bytes that do not pack. */
+const LONGEST_STORED = 72 << 20
 
 /** A run of packed bytes that can be unpacked by itself. */
 export interface Piece {
@@ -38,6 +40,13 @@ export class Pieces {
   /** Adds the next one; one that holds nothing is left out. @throws VdiskError LIMIT_EXCEEDED */
   add({ length, at, storedLength }: Omit<Piece, 'offset'>): void {
     if (length === 0) return
+    if (storedLength > LONGEST_STORED) {
+      throw new VdiskError('LIMIT_EXCEEDED', {
+        message: `Cannot open ${this.file}: a piece of it has ${storedLength} bytes, more than can be read at a time`,
+        where: { file: this.file, at },
+        advice: 'Unpack it with the program that made it, if you trust it.',
+      })
+    }
     if (this.count === MOST_PIECES || this.end + length > Number.MAX_SAFE_INTEGER) {
       throw new VdiskError('LIMIT_EXCEEDED', {
         message: `Cannot open ${this.file}: it has more than ${MOST_PIECES} pieces, or says that it holds more than any disk`,

@@ -40,6 +40,10 @@ interface Stream {
 
 const MOST_INDEX_BYTES = 16 << 20
 const MOST_STREAMS = 4096
+const PADDING_UNIT = 4
+/** Bytes of zeros behind a stream, at most: a hole of a file can have any number of them. */
+const MOST_PADDING = 16 << 20
+const PADDING_READ = 64 << 10
 
 function* findBlocks(image: Image, fileSize: number): Io<{ pieces: Pieces; streams: Stream[] }> {
   const pieces = new Pieces(image.name)
@@ -88,16 +92,18 @@ function* readStream(image: Image, end: number): Io<Stream> {
   return { blocksAt, end, check, index }
 }
 
-/** Zeros may stand behind a stream, four at a time. [2.2] */
+/** Where what is no padding ends: zeros may stand behind a stream, four at a time. [2.2] */
 function* withoutPadding(image: Image, end: number): Io<number> {
-  const pace = new Pace(image.signal)
-  const word = new Uint8Array(4)
-  for (; end >= word.length; end -= word.length) {
-    yield* pace.keep()
-    yield* settle(image.store.read(end - word.length, word))
-    if (word.some((byte) => byte !== 0)) break
+  const piece = Buffer.alloc(PADDING_READ)
+  for (let from = end; end - from <= MOST_PADDING; ) {
+    const bytes = piece.subarray(0, Math.min(piece.length, from))
+    if (bytes.length === 0) return end % PADDING_UNIT
+    from -= bytes.length
+    yield* settle(image.store.read(from, bytes))
+    const last = bytes.findLastIndex((byte) => byte !== 0)
+    if (last >= 0) return end - Math.floor((end - from - last - 1) / PADDING_UNIT) * PADDING_UNIT
   }
-  return end
+  throw damagedPiece(image.name, 'xz', end - MOST_PADDING, new Error('the zeros behind a stream have no end'))
 }
 
 function tooLong(file: string): VdiskError {

@@ -33,6 +33,8 @@ const seekFooter = struct(
 )
 const SEEKABLE = 0x8f92eab1
 const MOST_TABLE_BYTES = 12 << 20
+/** Blocks that hold nothing, one after the other: a hole of a file looks like any number of them. */
+const MOST_EMPTY = 1 << 16
 
 export const zstd: Container = {
   name: 'zstd',
@@ -143,13 +145,18 @@ function* unpackedLength(
 /** Where the last block of a frame ends. [RFC 8878, 3.1.1.2] */
 function* endOfBlocks(image: Image, first: number, fileSize: number): Io<number> {
   const header = new Uint8Array(3)
+  let empty = 0
   for (let at = first; ; ) {
     if (at + header.length > fileSize) throw cutOff(image.name, at)
+    if (empty > MOST_EMPTY)
+      throw damagedPiece(image.name, 'zstd', at, new Error('blocks that hold nothing have no end'))
     yield* settle(image.store.read(at, header))
     const [low, middle, high] = header as Uint8Array & [number, number, number]
     const isRun = ((low >>> 1) & 3) === 1
-    at += header.length + (isRun ? 1 : (low | (middle << 8) | (high << 16)) >>> 3)
+    const length = isRun ? 1 : (low | (middle << 8) | (high << 16)) >>> 3
+    at += header.length + length
     if (low & 1) return at
+    empty = length === 0 ? empty + 1 : 0
   }
 }
 

@@ -2,6 +2,7 @@ import zlib from 'node:zlib'
 import { describe, expect, test } from 'vitest'
 import { bzip2 } from '../../../lib/containers/bzip2.ts'
 import { gzip } from '../../../lib/containers/gzip.ts'
+import { Pieces } from '../../../lib/containers/pieces.ts'
 import { xz } from '../../../lib/containers/xz.ts'
 import { zstd } from '../../../lib/containers/zstd.ts'
 import type { Container } from '../../../lib/contracts/container.ts'
@@ -45,6 +46,11 @@ function refuses(container: Container, cases: Refused[]): void {
     expect(error.message).toContain(words)
   })
 }
+
+test('a piece of more bytes than can be read at a time', async () => {
+  const add = async (): Promise<void> => new Pieces('disk').add({ length: 1, at: 0, storedLength: 73 * MIB })
+  expect(await refusal(add)).toMatchObject({ code: 'LIMIT_EXCEEDED' })
+})
 
 describe('bzip2', () => {
   refuses(bzip2, [['a file that is too long', () => Buffer.from('BZh9'), 'UNSUPPORTED', 'more than 64 MiB', 65 * MIB]])
@@ -91,12 +97,14 @@ describe('xz', () => {
     ['an index longer than the file', () => xzStream(DISK, { indexLength: MIB }), 'CORRUPT', 'index is longer'],
     ['blocks longer than the file', () => xzStream(DISK, { storedLength: MIB }), 'CORRUPT', 'blocks of an xz stream'],
     ['a header that is not of its footer', () => xzStream(DISK, { headerCheck: 1 }), 'CORRUPT', 'footer of an xz'],
+    ['a hole behind a stream', () => xzStream(DISK), 'CORRUPT', 'zeros behind a stream', 2 ** 40],
   ])
 
   test('zeros may stand behind a stream, and streams may hold nothing', async () => {
     const zeros = Buffer.alloc(64)
     await expectUnpacks(xz, xzStream(DISK), DISK)
     await expectUnpacks(xz, join(xzStream(DISK), zeros, xzStream(undefined), xzStream(DISK), zeros), join(DISK, DISK))
+    await expectUnpacks(xz, join(xzStream(DISK), Buffer.alloc(200_000)), DISK)
   })
 })
 
@@ -121,6 +129,7 @@ describe('zstd', () => {
       'UNSUPPORTED',
       'more than 64 MiB',
     ],
+    ['a hole that looks like blocks', () => zstdHeader(MIB), 'CORRUPT', 'hold nothing', 2 ** 40],
     [
       'a frame that does not tell its length, behind as much as is unpacked at a time',
       () => join(zstdZeros(64 * MIB - 10), zstdHeader(undefined), zstdBlock('stored', 20, true), Buffer.alloc(20)),
