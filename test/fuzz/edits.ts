@@ -7,14 +7,15 @@ import { logEntry } from '../support/vhdx-file.ts'
 
 /**
  * A checksum in a file: over `length` bytes at `at`; if its own bytes lie there, four for all but MD5, they count as zero. CRCs
- * are stored little-endian, the ones' complement of the sum of all bytes big-endian.
+ * are stored little-endian, the ones' complement of the sum of all bytes big-endian; of a tar header the sum is a text, for which
+ * spaces are counted.
  */
 export interface Sum {
   readonly at: number
   readonly length: number
   /** bytes from the start of the file */
   readonly sumAt: number
-  readonly kind: 'crc32' | 'crc32c' | 'md5' | 'ones-complement'
+  readonly kind: 'crc32' | 'crc32c' | 'md5' | 'ones-complement' | 'tar'
 }
 
 /** One update that a log entry asks for; data is derived from `seed`, or is what lies at `like` in the file. */
@@ -76,11 +77,20 @@ function applyEdit(store: ByteStore, edit: Edit): void {
   }
 }
 
+/** Bytes of a sum, where they are not four. */
+const WIDTH: Partial<Record<Sum['kind'], number>> = { md5: 16, tar: 8 }
+
 function applySum(store: ByteStore, { at, length, sumAt, kind }: Sum): void {
-  if (Math.max(at + length, sumAt + (kind === 'md5' ? 16 : 4)) > (store.size() as number)) return
+  if (Math.max(at + length, sumAt + (WIDTH[kind] ?? 4)) > (store.size() as number)) return
   const bytes = bytesOf(store, at, length)
   if (kind === 'md5') {
     void store.write(sumAt, md5(bytes))
+    return
+  }
+  if (kind === 'tar') {
+    bytes.fill(0x20, sumAt - at, sumAt - at + 8)
+    const sum = bytes.reduce((total, byte) => total + byte, 0)
+    void store.write(sumAt, Buffer.from(`${sum.toString(8).padStart(6, '0')}\0 `))
     return
   }
   if (sumAt >= at && sumAt + 4 <= at + length) bytes.fill(0, sumAt - at, sumAt - at + 4)

@@ -3,7 +3,7 @@ import { applyEdits, type Edit } from './edits.ts'
 import { mutate } from './mutator.ts'
 import { type Frozen, OverlayStore } from './overlay-store.ts'
 import { Reader } from './reader.ts'
-import type { FuzzFormat, Seed } from './seeds.ts'
+import { CONTAINERS, type FuzzFormat, type Seed } from './seeds.ts'
 import { MAIN } from './subject.ts'
 import { Trial, Violation } from './trial.ts'
 import { repairAndVerify, writeAndVerify } from './writer.ts'
@@ -20,14 +20,16 @@ const REPAIRS = 0.25
 
 /** The files that a recipe asks for. */
 export function filesOf(seed: Seed, edits: readonly Edit[]): ReadonlyMap<string, Frozen> {
-  const store = new OverlayStore(MAIN, seed.files.get(MAIN) as Frozen)
+  const target = seed.target ?? MAIN
+  const store = new OverlayStore(target, seed.files.get(target) as Frozen)
   applyEdits(store, edits)
-  return new Map([...seed.files, [MAIN, store.frozen()]])
+  return new Map([...seed.files, [target, store.frozen()]])
 }
 
 /** More damage upon that of a recipe; each edit sees what those before it have made. */
 export function damaged(seed: Seed, before: readonly Edit[], random: Random): Edit[] {
-  const store = new OverlayStore(MAIN, seed.files.get(MAIN) as Frozen)
+  const target = seed.target ?? MAIN
+  const store = new OverlayStore(target, seed.files.get(target) as Frozen)
   const edits = [...before]
   applyEdits(store, edits)
   for (let left = random.pick([1, 1, 1, 2, 2, 3, 5]); left > 0; left--) {
@@ -57,7 +59,7 @@ export async function execute(
   taken = () => reader.subject.taken
   await reader.look()
   const shown = await reader.read()
-  if (new Random(chance).chance(REPAIRS)) await repairAndVerify(reader, shown, files)
+  if (!CONTAINERS.has(format) && new Random(chance).chance(REPAIRS)) await repairAndVerify(reader, shown, files)
   await writeAndVerify(reader, shown)
   return trial.notes
 }

@@ -1,7 +1,9 @@
 import type { Chain } from '../../lib/chain/chain.ts'
 import { openChain, openLayer } from '../../lib/chain/open.ts'
 import { driverNamed } from '../../lib/chain/probe.ts'
+import { containers } from '../../lib/containers/registry.ts'
 import { CheckReport } from '../../lib/contracts/check-report.ts'
+import type { Container } from '../../lib/contracts/container.ts'
 import type { Layer } from '../../lib/contracts/layer.ts'
 import type { VdiskError } from '../../lib/errors.ts'
 import { drivers } from '../../lib/formats/registry.ts'
@@ -9,6 +11,7 @@ import { PartitionDevice, surveyDisk } from '../../lib/index.ts'
 import { Random } from '../support/random.ts'
 import { anyRange, KnownContent } from './known-content.ts'
 import type { Frozen } from './overlay-store.ts'
+import { CONTAINERS, type FuzzFormat } from './seeds.ts'
 import { Subject } from './subject.ts'
 import { type Trial, Violation, wordsOf } from './trial.ts'
 
@@ -29,19 +32,23 @@ export class Reader {
   readonly subject: Subject
   readonly trial: Trial
   readonly random: Random
-  readonly format: string
+  readonly format: FuzzFormat
+  private readonly container: Container | undefined
 
-  constructor(files: ReadonlyMap<string, Frozen>, how: { trial: Trial; seed: number; format: string }) {
+  constructor(files: ReadonlyMap<string, Frozen>, how: { trial: Trial; seed: number; format: FuzzFormat }) {
     this.subject = new Subject(files)
     this.trial = how.trial
     this.random = new Random(how.seed)
     this.format = how.format
+    this.container = CONTAINERS.get(how.format)
   }
 
   /** Metadata only, as `info` has it; the content decides what format it is. */
   async look(): Promise<void> {
     const { trial, subject } = this
-    const layer = await trial.step('inspect', () => openLayer(subject.image(), { drivers, access: 'inspect' }))
+    const layer = await trial.step('inspect', () =>
+      openLayer(subject.image(), { drivers, containers, access: 'inspect' }),
+    )
     if (!layer) return
     await trial.step('describe', () => just(() => describe(layer)))
     await trial.step('close', () => layer.close())
@@ -49,6 +56,7 @@ export class Reader {
 
   /** Everything that can be read, from an image opened anew. @returns undefined if it cannot be opened as what it is */
   async read(subject = this.subject): Promise<Shown | undefined> {
+    await this.checkAround(subject)
     const chain = await this.open('read', subject)
     if (!chain) return undefined
     const top = chain.layers.at(-1) as Layer
@@ -75,10 +83,11 @@ export class Reader {
 
   /** For writing the format is told, as users must for raw disks. */
   async tryOpen(access: 'read' | 'write', subject = this.subject): Promise<{ chain?: Chain; error?: VdiskError }> {
-    const format = access === 'write' || this.format === 'raw' ? this.format : undefined
+    const isTold = this.format === 'raw' || (access === 'write' && !this.container)
+    const format = isTold ? this.format : undefined
     const verify = access === 'write' ? 'strict' : 'warn'
     const { result, error } = await this.trial.attempt(`open to ${access}`, () =>
-      openChain(subject.image(), { drivers, gate: subject.gate, access, verify, format }),
+      openChain(subject.image(), { drivers, containers, gate: subject.gate, access, verify, format }),
     )
     return { ...(result ? { chain: result } : {}), ...(error ? { error } : {}) }
   }
@@ -111,6 +120,15 @@ export class Reader {
       if (severity === 'error') errors.set(code, (errors.get(code) ?? 0) + 1)
     }
     return errors
+  }
+
+  /** What is around an image is checked by itself. */
+  private async checkAround(subject: Subject): Promise<void> {
+    const { container } = this
+    if (!container?.check) return
+    const report = new CheckReport()
+    await this.trial.step('check around', () => (container as Required<Container>).check(subject.image(), report))
+    for (const { code } of report.findings) this.trial.notes.add(`finds ${code}`)
   }
 
   private async map(chain: Chain): Promise<void> {

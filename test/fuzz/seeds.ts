@@ -1,4 +1,6 @@
 import { Chain } from '../../lib/chain/chain.ts'
+import { containers } from '../../lib/containers/registry.ts'
+import type { Container } from '../../lib/contracts/container.ts'
 import type { FormatDriver } from '../../lib/contracts/driver.ts'
 import type { NewParent } from '../../lib/contracts/identity.ts'
 import type { WritableLayer } from '../../lib/contracts/layer.ts'
@@ -11,7 +13,9 @@ import type { Random } from '../support/random.ts'
 import type { Anatomy } from './anatomy.ts'
 import { asifSeeds, dmgSeeds, sparseBundleSeeds, sparseImageSeeds } from './apple-seeds.ts'
 import { diskSeeds } from './disk-seeds.ts'
+import { ovaSeeds } from './ova-seeds.ts'
 import { type Frozen, freeze } from './overlay-store.ts'
+import { bzip2Seeds, gzipSeeds, xzSeeds, zstdSeeds } from './packed-seeds.ts'
 import { parallelsSeeds } from './parallels-seeds.ts'
 import { qcow2Seeds } from './qcow2-seeds.ts'
 import { readOnlySeeds } from './read-only-seeds.ts'
@@ -37,14 +41,29 @@ export const FUZZ_FORMATS = [
   'sparsebundle',
   'asif',
   'raw',
+  'gzip',
+  'bzip2',
+  'xz',
+  'zstd',
+  'ova',
 ] as const
 export type FuzzFormat = (typeof FUZZ_FORMATS)[number]
+
+/** What is around images and no disk itself, by its name. */
+export const CONTAINERS: ReadonlyMap<FuzzFormat, Container> = new Map(
+  containers.flatMap((container) => {
+    const format = FUZZ_FORMATS.find((name) => name === container.name.toLowerCase())
+    return format ? [[format, container] as const] : []
+  }),
+)
 
 /** A sound image from which damaged ones are made, with the files that belong to it. */
 export interface Seed {
   readonly name: string
   readonly format: FuzzFormat
   readonly files: ReadonlyMap<string, Frozen>
+  /** the file that is damaged, default the one that is opened */
+  readonly target?: string
   anatomy(store: ByteStore, random: Random): Anatomy
 }
 
@@ -64,6 +83,11 @@ const SEEDS: Readonly<Record<FuzzFormat, () => Seed[] | Promise<Seed[]>>> = {
   sparsebundle: sparseBundleSeeds,
   asif: asifSeeds,
   raw: diskSeeds,
+  gzip: gzipSeeds,
+  bzip2: bzip2Seeds,
+  xz: xzSeeds,
+  zstd: zstdSeeds,
+  ova: ovaSeeds,
 }
 
 /** The images that fuzzing begins with. */

@@ -4,7 +4,7 @@ import { VdiskError } from '../../lib/errors.ts'
 import { type Io, just } from '../../lib/io/io.ts'
 import { type Frozen, OverlayStore } from './overlay-store.ts'
 
-/** The file that is damaged; what else there is are its parents and data files, which are sound. */
+/** The file that is opened, and most often damaged; what else there is are its parents and further files. */
 export const MAIN = 'image'
 
 /** The files of one trial: the bytes at its beginning, and as many looks at them as one likes. */
