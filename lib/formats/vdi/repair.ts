@@ -16,8 +16,10 @@ const KEPT = 1 << 16
 /** Copies that are made whatever else the file holds. */
 const FEW = 16
 
+/** What is wrong with the entry of a block; of those that name no place, with those of all up to `end`. */
 interface Damage {
   readonly block: number
+  end: number
   readonly how: Parameters<Damaged>[1]
   readonly why: string
 }
@@ -86,7 +88,9 @@ function* mendEnd(image: Image, report: RepairReport): Io<boolean> {
 function* mendEntries(image: Image, report: RepairReport): Io<boolean> {
   const damages: Damage[] = []
   const layer = yield* openTolerantly(image, (block, how, why) => {
-    if (damages.length < KEPT) damages.push({ block, how, why })
+    const last = damages.at(-1)
+    if (last?.how === 'misplaced' && how === 'misplaced' && last.end === block) last.end++
+    else if (damages.length < KEPT) damages.push({ block, end: block + 1, how, why })
   })
   refuseRuin(layer, damages)
   yield* noteOwners(layer.blocks, damages, report)
@@ -104,14 +108,17 @@ function refuseRuin({ name, space, blocks }: WritableVdiLayer, damages: readonly
   throw corrupt(name, why, spot, 'Its map is lost. What can be read of it: vdisk convert IMAGE COPY')
 }
 
-function* mendEntry(layer: WritableVdiLayer, { block, how, why }: Damage, report: RepairReport): Io<void> {
+function* mendEntry(layer: WritableVdiLayer, { block, end, how, why }: Damage, report: RepairReport): Io<void> {
   const { blocks, space, allocation } = layer
   const place = { structure: 'block map', at: blocks.entryPlace(block) }
-  const doubtful = rangeOf(blocks, block)
+  const doubtful = rangeOf(blocks, block, end)
   if (how === 'misplaced') {
-    const message = `the entry of block ${block} ${why}: it holds nothing now`
+    const message =
+      end - block === 1
+        ? `the entry of block ${block} ${why}: it holds nothing now`
+        : `the entries of blocks ${block} to ${end - 1} name no places where blocks can be; the first ${why}: they hold nothing now`
     report.add({ code: 'BLOCK_MISPLACED', ...place, doubtful, message })
-    yield* allocation.setEntries(block, block + 1, () => FREE, noWait)
+    for (let next = block; next < end; ) next = yield* allocation.setEntries(next, end, () => FREE, noWait)
     return
   }
   const from = yield* blocks.entry(block)
@@ -145,9 +152,14 @@ function* noteOwners(blocks: BlockMap, damages: readonly Damage[], report: Repai
   })
 }
 
-/** What of the disk a block is. */
-function rangeOf(blocks: BlockMap, block: number): DoubtfulRange {
-  return { offset: block * blocks.header.fields.blockSize, length: blocks.usedOf(block), snapshot: undefined }
+/** What of the disk a block is, or blocks up to `end` are. */
+function rangeOf(blocks: BlockMap, block: number, end = block + 1): DoubtfulRange {
+  const { blockSize } = blocks.header.fields
+  return {
+    offset: block * blockSize,
+    length: (end - 1 - block) * blockSize + blocks.usedOf(end - 1),
+    snapshot: undefined,
+  }
 }
 
 /** A map that reaches into the blocks moves to where there is room for it. */

@@ -186,12 +186,24 @@ describe('a repair', () => {
   }
 
   test('goes on where there are more damages than it keeps in mind', async () => {
-    const entries = Array.from({ length: 70_000 }, (_, block) => (block === 69_999 ? 0 : 900_000 + block))
+    // Those that lie side by side count as one.
+    const entryOf = (block: number): number => (block % 2 === 0 ? FREE : 900_000 + block)
+    const entries = Array.from({ length: 140_000 }, (_, block) => (block === 139_999 ? 0 : entryOf(block)))
     const store = vdiStore({ entries, allocated: 1 })
     const { done } = await repaired(store)
     expect(new Set(done.map(({ code }) => code))).toEqual(new Set(['BLOCK_MISPLACED']))
     expect(await codes(store)).toEqual([])
     expect((await content(store)).subarray(-BLOCK)).toEqual(new Uint8Array(BLOCK).fill(1))
+  })
+
+  test('tells entries that lie side by side at once, with all that they were of', async () => {
+    const entries = [0, 900, 901, 902, 1, FREE, 903, 1000]
+    const { done } = await repaired(vdiStore({ entries, allocated: 2 }))
+    expect(done.map(({ doubtful }) => doubtful)).toEqual([
+      { offset: BLOCK, length: 3 * BLOCK, snapshot: undefined },
+      { offset: 6 * BLOCK, length: 2 * BLOCK, snapshot: undefined },
+    ])
+    expect(done[0]?.message).toMatch(/^the entries of blocks 1 to 3 name no places/)
   })
 
   test('does not copy a place that all blocks name', async () => {
