@@ -7,6 +7,8 @@ import type { Piece, Pieces } from './pieces.ts'
 export const LONGEST_PIECE = 64 << 20
 /** Bytes of unpacked pieces that are kept, the one read last in any case. */
 const CAPACITY = 64 << 20
+/** Damaged pieces that are known as such, the ones found last. */
+const DAMAGED = 64
 
 /** What is done to the bytes of one piece. @throws Error if they do not unpack to exactly its length */
 export type Unpack = (stored: Uint8Array, piece: Piece) => Awaitable<Uint8Array>
@@ -25,6 +27,8 @@ export class UnpackedStore implements ByteStore {
   /** by their offsets, the one used last at the end */
   private readonly kept = new Map<number, Uint8Array>()
   private keptBytes = 0
+  /** by their offsets: to find out once more takes as long as the first time, and a reader may ask again and again */
+  private readonly damaged = new Map<number, VdiskError>()
   /** one piece is unpacked at a time, so that many readers need no more memory than one */
   private readonly turns = new Turns()
 
@@ -94,6 +98,8 @@ export class UnpackedStore implements ByteStore {
   private *load(piece: Piece): Io<Uint8Array> {
     const known = this.recall(piece)
     if (known) return known
+    const damage = this.damaged.get(piece.offset)
+    if (damage) throw damage
     const stored = new Uint8Array(piece.storedLength)
     yield* settle(this.inner.read(piece.at, stored))
     let bytes: Uint8Array
@@ -101,9 +107,16 @@ export class UnpackedStore implements ByteStore {
       bytes = yield* settle(this.unpack(stored, piece))
       if (bytes.length !== piece.length) throw new Error(`it holds ${bytes.length} bytes instead of ${piece.length}`)
     } catch (error) {
-      throw damagedPiece(this.name, this.wrapping.container, piece.at, error)
+      throw this.noteDamage(piece, damagedPiece(this.name, this.wrapping.container, piece.at, error))
     }
     return this.keep(piece, bytes)
+  }
+
+  private noteDamage({ offset }: Piece, damage: VdiskError): VdiskError {
+    const [oldest] = this.damaged.keys()
+    if (oldest !== undefined && this.damaged.size >= DAMAGED) this.damaged.delete(oldest)
+    this.damaged.set(offset, damage)
+    return damage
   }
 
   private keep({ offset }: Piece, bytes: Uint8Array): Uint8Array {

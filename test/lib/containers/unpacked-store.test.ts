@@ -51,6 +51,19 @@ describe('an unpacked file', () => {
     expect(unpacked).toEqual([0, 1, 2, 1])
   })
 
+  test('finds out once that a piece is damaged, and reads what is not', async () => {
+    const asked: number[] = []
+    const store = packed(Array(3).fill(1), ([place]) => {
+      asked.push(place as number)
+      return place === 1 ? new Uint8Array(2) : Uint8Array.of(place as number)
+    })
+    for (let times = 0; times < 3; times++) {
+      expect(await refusal(() => byteAt(store, 1))).toMatchObject({ code: 'CORRUPT', where: { at: 1 } })
+      expect(await byteAt(store, 2)).toBe(2)
+    }
+    expect(asked).toEqual([1, 2])
+  })
+
   test('unpacks what several ask for once', async () => {
     let times = 0
     const store = packed([4], async () => {
