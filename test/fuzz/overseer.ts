@@ -86,7 +86,8 @@ export class Overseer {
     let since = cpuSeconds()
     while (await watched.goesOn(LOOK)) {
       const { executions, answers } = watched
-      if (executions !== seen) {
+      // To begin takes processor time as well.
+      if (executions !== seen || !watched.isAtWork) {
         seen = executions
         since = cpuSeconds()
       }

@@ -114,7 +114,7 @@ export function xzAnatomy(store: ByteStore, random: Random): Anatomy {
   const found = new Found(store, 'little')
   let end = found.numbers.size
   for (let streams = 0; streams < MOST && end > 0; streams++) {
-    while (end > 4 && found.numbers.u32(end - 4) === 0) end -= 4
+    for (let words = 0; words < MOST && end > 4 && found.numbers.u32(end - 4) === 0; words++) end -= 4
     const footer = end - 12
     const indexLength = (found.numbers.u32(footer + 4) + 1) * 4
     const index = footer - indexLength
