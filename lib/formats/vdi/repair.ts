@@ -118,7 +118,10 @@ function* mendEntry(layer: WritableVdiLayer, { block, end, how, why }: Damage, r
         ? `the entry of block ${block} ${why}: it holds nothing now`
         : `the entries of blocks ${block} to ${end - 1} name no places where blocks can be; the first ${why}: they hold nothing now`
     report.add({ code: 'BLOCK_MISPLACED', ...place, doubtful, message })
-    for (let next = block; next < end; ) next = yield* allocation.setEntries(next, end, () => FREE, noWait)
+    for (let next = block; next < end; ) {
+      next = yield* allocation.setEntries(next, end, () => FREE, noWait)
+      yield* allocation.relieve()
+    }
     return
   }
   const from = yield* blocks.entry(block)
@@ -127,6 +130,7 @@ function* mendEntry(layer: WritableVdiLayer, { block, end, how, why }: Damage, r
   const { first: to } = yield* space.allocate(1)
   yield* copyBlock(layer, from, to)
   yield* allocation.setEntries(block, block + 1, () => to, noWait)
+  yield* allocation.relieve()
 }
 
 /** Blocks that keep a place that others had too may have lost as much as those that move. */
