@@ -116,8 +116,9 @@ export function* openExpandingForWriting(
   const header = yield* Header.read(file, store)
   const bat = new Bat(header, store, { end: yield* settle(store.size()) }, silence)
   const extension = yield* extensionToKeep(header, store)
-  const space = yield* surveyRoom(bat, extension?.places ?? [], signal)
-  if (header.isEmpty && space.units.count > 0) {
+  const others = extension?.places ?? []
+  const space = yield* surveyRoom(bat, others, signal)
+  if (header.isEmpty && space.units.count > others.length) {
     const why = 'it cannot be written safely, because it is marked as empty, and its BAT is not'
     throw corrupt(file, why, { structure: 'header', at: 52, section: 'Header' }, 'Convert it: vdisk convert')
   }

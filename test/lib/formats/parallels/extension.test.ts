@@ -150,6 +150,12 @@ describe('an extension', () => {
     expect(details).toMatchObject({ extensionFeatures: 2, closed: true })
   })
 
+  test('has clusters also in an image that is marked as empty, and keeps nobody from writing it', async () => {
+    const store = withDirtyBitmap().entry(0, 0).u32(52, 1).store()
+    await touch(store)
+    expect([(await readOf(store))[0], await bitsOf(store)]).toEqual([9, 3])
+  })
+
   test('of features that are not known keeps their clusters from being called lost', async () => {
     const file = new ParallelsFile({ stored: 3, bat: [1] })
     const store = file.extension(2, [{ magic: 77n, flags: 2, data: Buffer.from('strange') }]).store()
