@@ -24,14 +24,17 @@ export interface FaultyEntry {
 export class Census {
   /** whether any entry names a place, once they were looked at */
   namesAny = false
+  /** bytes in the file: behind it no cluster lies that was taken, but for those too far to keep account of */
+  usedEnd: number
+  readonly fileEnd: number
   private readonly bits: Bitmap
   private readonly bat: Bat
-  private readonly fileEnd: number
 
   constructor(bat: Bat, fileEnd: number) {
     this.bat = bat
     this.fileEnd = fileEnd
     const { dataAt, clusterSize } = bat.header
+    this.usedEnd = dataAt
     const clusters = Math.ceil(Math.max(0, fileEnd - dataAt) / clusterSize)
     this.bits = Bitmap.empty(Math.min(clusters, LIMIT.counted))
   }
@@ -47,6 +50,7 @@ export class Census {
     if (place < header.dataAt) return 'before data'
     if (place >= this.fileEnd) return 'past end'
     const index = (place - header.dataAt) / header.clusterSize
+    if (index < this.bits.length) this.usedEnd = Math.max(this.usedEnd, place + header.clusterSize)
     if (!Number.isInteger(index)) return 'misaligned'
     if (index >= this.bits.length) return 'too far'
     if (this.bits.has(index)) return 'shared'

@@ -1,20 +1,18 @@
-import { roundUp } from '../../bytes/align.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { RepairReport } from '../../contracts/repair.ts'
-import { isVdiskError, VdiskError } from '../../errors.ts'
+import { isVdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Bat, entryPlace } from './bat.ts'
-import { Census, type FaultyEntry } from './census.ts'
+import { Census, type EntryFault, type FaultyEntry } from './census.ts'
 import { ENTRY_FAULTS, holdsAnything } from './check.ts'
-import { spotIn } from './damage.ts'
-import { Extension } from './extension.ts'
+import { Extension, encodeExtension } from './extension.ts'
 import { Header, type HeaderFields } from './header.ts'
-import { BAT_ENTRY, headerLayout, IN_USE, LIMIT } from './layout.ts'
+import { BAT_ENTRY, headerLayout, IN_USE, SECTOR } from './layout.ts'
+import { SpareRoom } from './spare-room.ts'
 
 /** Faults that are mended in one go; what there is more is found in the next. */
 const AT_ONCE = 10_000
-const PIECE = 1 << 20
 
 /** What the repair of one image file has to do with a report. */
 export type PartReport = Pick<RepairReport, 'scope' | 'add' | 'advance'>
@@ -22,14 +20,23 @@ export type PartReport = Pick<RepairReport, 'scope' | 'add' | 'advance'>
 /**
  * Mends an expanding image.
  *
- *   in use → F → copies of shared clusters → F → entries → F → room at the end is cut off → extension dropped, closed → F
+ *   in use → F → dirty bitmaps that are not true dropped → F → clusters that must lie elsewhere copied → F → entries → F →
+ *   room that nobody uses given back → F → closed → F
  *
  * An entry that leads nowhere is taken back: its cluster reads as zero then, or as the state below. Of two entries that name
- * one cluster the later gets a copy of its own, and which of the two had it nobody knows, so both are told. Nothing is guessed
- * that a header has lost: without it no cluster can be found.
+ * one cluster the later gets a copy of its own, and which of the two had it nobody knows, so both are told. Copies go behind
+ * all clusters that are used, or behind the end of a file with features that are not known, for they may have clusters.
+ * Nothing is guessed that a header has lost: without it no cluster can be found.
  */
 export function* repairExpanding(image: Pick<Image, 'name' | 'store'>, report: PartReport): Io<void> {
   yield* new Repair(image, report, yield* Header.read(image.name, image.store)).run()
+}
+
+/** What is wrong with an image: its BAT, and a cluster of its format extension. */
+interface Survey {
+  readonly faults: readonly FaultyEntry[]
+  readonly census: Census
+  readonly misplaced: EntryFault | undefined
 }
 
 class Repair {
@@ -38,6 +45,9 @@ class Repair {
   private readonly header: Header
   private readonly all: boolean
   private readonly wasOpened: boolean
+  /** what the header said of its last writer */
+  private readonly inUse: number
+  private extension: Extension | 'damaged' | undefined
   private begun = false
 
   constructor({ store }: Pick<Image, 'store'>, report: PartReport, header: Header) {
@@ -46,79 +56,139 @@ class Repair {
     this.header = header
     this.all = report.scope === 'all'
     this.wasOpened = header.isOpened
+    this.inUse = header.fields.inUse
   }
 
   *run(): Io<void> {
-    const { header, wasOpened } = this
-    const extension = yield* this.extension()
+    yield* this.readExtension()
     for (let before = Number.POSITIVE_INFINITY; ; ) {
-      const { faults, census } = yield* this.survey(extension)
+      const survey = yield* this.survey()
       // What was mended may show what else is wrong; if there is no less of it, more would not help.
-      const helps = faults.length === AT_ONCE || faults.length < before
-      before = faults.length
-      if (this.all && helps && (yield* this.mendEntries(faults))) continue
-      // Clusters that two name, or that features have which are not known, must not be given back.
-      const isCertain = faults.every(({ fault }) => fault === 'stale') && extension !== 'unknown'
-      if (isCertain && census.isWhole) yield* this.giveBack(census)
+      const helps = survey.faults.length === AT_ONCE || survey.faults.length < before
+      before = survey.faults.length
+      if (this.all && (yield* this.mend(survey, helps ? survey.faults : []))) continue
+      if (this.isCertain(survey)) yield* this.giveBack(survey.census)
       break
     }
-    if (this.all && extension === 'damaged') {
-      yield* this.begin()
-      this.note('EXTENSION_DAMAGED', header.extensionAt, 'the format extension could not be read: it is dropped')
-      yield* this.setHeader({ extensionAt: 0 })
+    if (this.all && this.wasOpened) {
+      const message = 'its last writer did not close it: it is marked as closed'
+      this.report.add({ code: 'NOT_CLOSED', structure: 'header', at: 44, message })
     }
-    if (this.all && wasOpened) this.note('NOT_CLOSED', 44, 'its last writer did not close it: it is marked as closed')
-    if (this.begun || (this.all && wasOpened)) yield* this.end()
+    if (this.begun || (this.all && this.wasOpened)) yield* this.end()
   }
 
-  /** What else has clusters. */
-  private *extension(): Io<Extension | 'none' | 'unknown' | 'damaged'> {
+  private *readExtension(): Io<void> {
     try {
-      const found = yield* Extension.read(this.header, this.store)
-      if (!found) return 'none'
-      return found.others.length > 0 ? 'unknown' : found
+      this.extension = yield* Extension.read(this.header, this.store)
     } catch (error) {
-      if (isVdiskError(error, 'CORRUPT') || isVdiskError(error, 'LIMIT_EXCEEDED')) return 'damaged'
-      throw error
+      if (!isVdiskError(error, 'CORRUPT') && !isVdiskError(error, 'LIMIT_EXCEEDED')) throw error
+      this.extension = 'damaged'
     }
   }
 
-  private *survey(extension: Extension | string): Io<{ faults: FaultyEntry[]; census: Census }> {
-    const { header, store } = this
+  private *survey(): Io<Survey> {
+    const { header, store, extension } = this
     const end = yield* settle(store.size())
-    const bat = new Bat(header, store, { end }, 'zero')
-    const census = new Census(bat, end)
+    const census = new Census(new Bat(header, store, { end }, 'zero'), end)
     const faults: FaultyEntry[] = []
-    if (extension instanceof Extension) for (const place of extension.places) census.claim(place)
+    let misplaced: EntryFault | undefined
+    if (extension instanceof Extension) {
+      for (const place of extension.places) misplaced = census.claim(place) ?? misplaced
+    }
     yield* census.take(
       (found) => {
         if (faults.length < AT_ONCE) faults.push(found)
       },
       (done, total) => this.report.advance(done, total),
     )
-    return { faults, census }
+    return { faults, census, misplaced }
   }
 
-  /** @returns whether anything was changed */
-  private *mendEntries(faults: readonly FaultyEntry[]): Io<boolean> {
-    const { header, store } = this
-    if (faults.length === 0) return false
+  /** Whether what nobody is known to use belongs to nobody: features that are not known may have clusters too. */
+  private isCertain({ faults, census, misplaced }: Survey): boolean {
+    if (this.extension === 'damaged' || this.hasOthers || misplaced !== undefined) return false
+    return faults.every(({ fault }) => fault === 'stale') && census.isWhole
+  }
+
+  private get hasOthers(): boolean {
+    return this.extension instanceof Extension && this.extension.others.length > 0
+  }
+
+  /** @returns whether anything was changed. @throws VdiskError NO_SPACE, before that round has changed anything */
+  private *mend(survey: Survey, faults: readonly FaultyEntry[]): Io<boolean> {
+    const { header, store, hasOthers } = this
+    const { census } = survey
+    const untrue = this.whatIsUntrue(survey)
+    if (!untrue && faults.length === 0) return false
+    const room = new SpareRoom(header, store, hasOthers ? census.fileEnd : census.usedEnd)
+    room.demand(faults.filter((found) => this.isToMove(found, census)).length + (untrue && hasOthers ? 1 : 0))
     yield* this.begin()
+    if (untrue) yield* this.dropBitmaps(untrue, room)
+    if (faults.length > 0) yield* this.mendEntries(faults, census, room)
+    return true
+  }
+
+  /** Why the format extension cannot stay as it is. */
+  private whatIsUntrue({ faults, misplaced, census }: Survey): { code: string; message: string } | undefined {
+    const { extension } = this
+    if (extension === undefined) return undefined
+    if (extension === 'damaged') {
+      return { code: 'EXTENSION_DAMAGED', message: 'the format extension could not be read: it is dropped' }
+    }
+    if (misplaced !== undefined) {
+      const { code, text } = ENTRY_FAULTS[misplaced]
+      const message = `a cluster of the format extension lay ${text}: its dirty bitmaps are dropped, and backups begin anew`
+      return { code: `EXTENSION_${code}`, message }
+    }
+    if (extension.bitmaps.length === 0) return undefined
+    // They would count again once the file is closed. They know nothing of what was not flushed, or changes now, and what
+    // lies in their room may have been written over them.
+    const places = new Set(extension.places)
+    const spoils = (found: FaultyEntry): boolean =>
+      places.has(found.place) || (this.isSeen(found) && !this.isToMove(found, census))
+    if (!this.wasOpened && !faults.some(spoils)) return undefined
+    const message = 'what has changed is not known any more: its dirty bitmaps are dropped, and backups begin anew'
+    return { code: 'BITMAPS_OUTDATED', message }
+  }
+
+  /** Features that are not known are kept, in a cluster of their own. ["Format Extension"] */
+  private *dropBitmaps({ code, message }: { code: string; message: string }, room: SpareRoom): Io<void> {
+    const { extension, header, store } = this
+    this.report.add({ code, structure: 'format extension', at: header.extensionAt, message })
+    const others = extension instanceof Extension ? extension.others : []
+    const cluster = others.length > 0 ? encodeExtension(header.clusterSize, others) : undefined
+    const at = cluster ? yield* room.put(cluster) : 0
+    yield* settle(store.flush())
+    yield* this.setHeader({ extensionAt: at / SECTOR })
+    yield* this.readExtension()
+  }
+
+  /** Whether a cluster is read where it lies, and has to lie elsewhere. */
+  private isToMove({ fault, cluster, place }: FaultyEntry, { fileEnd }: Census): boolean {
+    if (!this.isSeen({ cluster })) return false
+    return fault === 'shared' || ((fault === 'misaligned' || fault === 'too far') && place < fileEnd)
+  }
+
+  /** Whether the disk reaches as far as a cluster. */
+  private isSeen({ cluster }: Pick<FaultyEntry, 'cluster'>): boolean {
+    return cluster * this.header.clusterSize < this.header.size
+  }
+
+  private *mendEntries(faults: readonly FaultyEntry[], census: Census, room: SpareRoom): Io<void> {
+    const { header, store } = this
     const owners = yield* this.ownersOf(faults)
     const entries: { readonly cluster: number; readonly place: number }[] = []
     for (const found of faults) {
       const { fault, cluster, place } = found
-      const size = yield* settle(store.size())
-      const isBehind = cluster * header.clusterSize >= header.size
-      if (isBehind) {
+      if (!this.isSeen(found)) {
         this.tell(found, 'the disk ends before it: it names no place now')
         entries.push({ cluster, place: 0 })
-      } else if (fault === 'shared' || (fault === 'misaligned' && place < size)) {
+      } else if (this.isToMove(found, census)) {
         const owner = owners.get(place)
         this.tell(found, `it lay ${ENTRY_FAULTS[fault].text}: it gets a copy of its own`)
         if (owner !== undefined) this.tell({ ...found, cluster: owner }, `cluster ${cluster} had the same place`)
-        entries.push({ cluster, place: yield* this.copy(place) })
-      } else if (fault === 'past end' && place < size && (place - header.dataAt) % header.clusterSize === 0) {
+        entries.push({ cluster, place: yield* room.copyOf(place) })
+      } else if (fault === 'past end' && place < census.fileEnd && (place - header.dataAt) % header.clusterSize === 0) {
         this.tell(found, 'the file ended within it: what is missing is zero')
         yield* settle(store.grow(place + header.clusterSize))
       } else {
@@ -129,7 +199,6 @@ class Repair {
     yield* settle(store.flush())
     for (const { cluster, place } of entries) yield* this.setEntry(cluster, place)
     yield* settle(store.flush())
-    return true
   }
 
   /** Which cluster was the first to name each place that others name too. */
@@ -147,30 +216,6 @@ class Repair {
     return owners
   }
 
-  /** A copy of a cluster behind all others. @returns its place */
-  private *copy(place: number): Io<number> {
-    const { store, header } = this
-    const { clusterSize, dataAt, unit, file } = header
-    const size = yield* settle(store.size())
-    const to = dataAt + roundUp(size - dataAt, clusterSize)
-    if (to / unit > LIMIT.entry) {
-      throw new VdiskError('NO_SPACE', {
-        message: `Cannot repair ${file}: its BAT cannot name what lies behind ${to}`,
-        where: spotIn(file, { structure: 'BAT' }),
-        advice: 'To save what it holds: vdisk convert',
-      })
-    }
-    yield* settle(store.grow(to + clusterSize))
-    const buffer = new Uint8Array(Math.min(PIECE, clusterSize))
-    const there = Math.min(clusterSize, size - place)
-    for (let done = 0; done < there; done += buffer.length) {
-      const part = buffer.subarray(0, Math.min(buffer.length, there - done))
-      yield* settle(store.read(place + done, part))
-      yield* settle(store.write(to + done, part))
-    }
-    return to
-  }
-
   /** Room that nobody uses goes back to the medium. */
   private *giveBack(census: Census): Io<void> {
     const { store } = this
@@ -179,8 +224,8 @@ class Repair {
       const isEnd = at + length === end
       if (!isEnd && (!store.deallocate || !(yield* holdsAnything(store, at, length)))) continue
       yield* this.begin()
-      const what = `${length} bytes belonged to nothing: they are given back`
-      this.note(isEnd ? 'ROOM_AT_END' : 'CLUSTER_LEAKED', at, what)
+      const message = `${length} bytes belonged to nothing: they are given back`
+      this.report.add({ code: isEnd ? 'ROOM_AT_END' : 'CLUSTER_LEAKED', structure: 'file', at, message })
       if (isEnd) yield* settle(store.truncate(at))
       else yield* settle(store.deallocate?.(at, length))
     }
@@ -199,10 +244,12 @@ class Repair {
     yield* this.setHeader({ inUse: IN_USE.opened })
   }
 
-  /** Only who mends all says that all is well; else the image is what it was. */
+  /**
+   * Only who mends all says that all is well; else the image is what it was. Bitmaps that nobody could trust are no truer now.
+   */
   private *end(): Io<void> {
     yield* settle(this.store.flush())
-    yield* this.setHeader({ inUse: this.all || !this.wasOpened ? IN_USE.closed : IN_USE.opened })
+    yield* this.setHeader({ inUse: this.all && this.wasOpened ? IN_USE.closed : this.inUse })
   }
 
   private *setHeader(changed: Partial<HeaderFields>): Io<void> {
@@ -223,9 +270,5 @@ class Repair {
       doubtful: length > 0 ? { offset, length, snapshot: undefined } : undefined,
       message: `cluster ${cluster}: ${message}`,
     })
-  }
-
-  private note(code: string, at: number, message: string): void {
-    this.report.add({ code, structure: code === 'NOT_CLOSED' ? 'header' : 'file', at, message })
   }
 }

@@ -110,7 +110,6 @@ describe('a repair of a bundle', () => {
     expect(repaired.map(({ code, structure }) => `${code} ${structure.replace(/disk\.hdd.*/, 'F')}`)).toEqual([
       'CLUSTER_SHARED BAT of F',
       'CLUSTER_SHARED BAT of F',
-      'CLUSTER_LEAKED file of F',
       'CLUSTER_PAST_END BAT of F',
     ])
     expect(doubtful).toEqual([
