@@ -14,21 +14,10 @@ export type ReferenceRole = 'parent' | 'extent' | 'data'
 
 /** Decides which references found inside an image may be followed, and opens them. */
 export interface Gate {
-  /** what ends the opening of the images that come through here */
-  readonly signal?: AbortSignal | undefined
-  /** what is told of damage that the images that come through here are opened in spite of; see `Image` */
-  readonly leaveOut?: Image['leaveOut']
   /** @throws VdiskError REFUSED where the rules forbid it, NOT_FOUND where nothing is there */
   admit(reference: string, from: Image, role: ReferenceRole, access: 'read' | 'write' | 'create'): Io<Image>
   /** Names of files that a search may look at, as `admit` takes them: those in the folders whose files may be used. */
   nearby?(image: Image): readonly string[]
-  /** As `Image.takeOver` and `Image.removeNeighbour`. @throws VdiskError REFUSED for what is no plain name */
-  takeOver?(neighbour: string, image: Image): void
-  /** As `Image.namesBeside`. */
-  namesBeside?(image: Image): readonly string[]
-  removeNeighbour?(neighbour: string, image: Image): void
-  /** The linkage record beside an image, if files can lie there. @param file path of the image */
-  recordBeside?(file: string): SideFile | undefined
 }
 
 /** A reference that wants to be followed. */
@@ -72,7 +61,9 @@ export interface FolderGateOptions {
  * maps, as relative paths, or by their last part beside the child.
  */
 export class FolderGate implements Gate {
+  /** what ends the opening of the images that come through here */
   readonly signal: AbortSignal | undefined
+  /** what is told of damage that the images that come through here are opened in spite of; see `Image` */
   readonly leaveOut: Image['leaveOut']
   private readonly files: Files
   private readonly roots: readonly string[]
@@ -121,6 +112,7 @@ export class FolderGate implements Gate {
     })
   }
 
+  /** As `Image.takeOver`. @throws VdiskError REFUSED for what is no plain name */
   takeOver(neighbour: string, image: Image): void {
     const own = this.files.realPath(image.name)
     const flush = (): void => {
@@ -133,6 +125,7 @@ export class FolderGate implements Gate {
     flush()
   }
 
+  /** As `Image.removeNeighbour`. @throws VdiskError REFUSED for what is no plain name */
   removeNeighbour(neighbour: string, image: Image): void {
     this.files.remove(this.besides(this.files.realPath(image.name), neighbour, image), { missing: 'allow' })
   }
@@ -144,10 +137,12 @@ export class FolderGate implements Gate {
     throw refused({ reference: name, from, role: 'data' }, 'it is no other file beside it')
   }
 
+  /** As `Image.namesBeside`. */
   namesBeside({ name }: Image): string[] {
     return this.filesIn(path.dirname(this.files.realPath(name))).slice(0, SEARCHED)
   }
 
+  /** The linkage record beside an image. @param file path of the image */
   recordBeside(file: string): SideFile {
     return new RecordFile(this.files, recordOf(this.files.realPath(file)), this.options.durable ?? true)
   }
@@ -296,14 +291,14 @@ export class HostImage implements Image {
   readonly member: string | undefined
   /** names of the files that were made for this image */
   readonly made: string[] = []
-  private readonly gate: Gate
+  private readonly gate: FolderGate
   /** where its file is while it has not yet got its name */
   private readonly place: string
 
   constructor(
     name: string,
     store: FileStore,
-    gate: Gate,
+    gate: FolderGate,
     {
       namedBy,
       member,
@@ -319,7 +314,7 @@ export class HostImage implements Image {
   }
 
   get linkRecord(): SideFile | undefined {
-    return this.store.isDevice ? undefined : this.gate.recordBeside?.(this.place)
+    return this.store.isDevice ? undefined : this.gate.recordBeside(this.place)
   }
 
   get signal(): AbortSignal | undefined {
@@ -337,24 +332,15 @@ export class HostImage implements Image {
   }
 
   *takeOver(neighbour: string): Io<void> {
-    if (!this.gate.takeOver) throw this.fixed()
     yield* just(this.gate.takeOver(neighbour, this))
   }
 
   *removeNeighbour(neighbour: string): Io<void> {
-    if (!this.gate.removeNeighbour) throw this.fixed()
     yield* just(this.gate.removeNeighbour(neighbour, this))
   }
 
   namesBeside(): readonly string[] {
-    return this.gate.namesBeside?.(this) ?? []
-  }
-
-  private fixed(): VdiskError {
-    return new VdiskError('UNSUPPORTED', {
-      message: `Cannot replace files of ${this.name}: where it lies they cannot be renamed`,
-      where: { file: this.name },
-    })
+    return this.gate.namesBeside(this)
   }
 }
 

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest'
-import { judgeLink } from '../../../lib/chain/linkage.ts'
+import { judgeLink, stampOf } from '../../../lib/chain/linkage.ts'
 import type { Identity, ParentLink } from '../../../lib/contracts/identity.ts'
 import type { Layer } from '../../../lib/contracts/layer.ts'
+import { standInGuid } from '../../../lib/contracts/stand-in.ts'
 import { just, promised } from '../../../lib/io/io.ts'
-import type { FileStamp } from '../../../lib/io/store.ts'
+import type { ByteStore, FileStamp } from '../../../lib/io/store.ts'
 
 const STAMP: FileStamp = { size: 100, modified: 5n, inode: 7n, born: 1n }
 const counted = (value: string, current = true): Identity => ({ kind: 'generation', value, current })
@@ -136,5 +137,59 @@ describe('a child that knows the file of its parent, and when it was last change
     ],
   ])('%s', async (_, link, parent, verdict) => {
     expect(await judge({ expects, ...link }, parent)).toBe(verdict)
+  })
+})
+
+describe('a child whose parent has an identity that programs leave as it is', () => {
+  const mine: Identity = { kind: 'file', value: 'f', current: true, weak: true }
+  const about = { expects: [mine], record }
+  test.each<[string, Parent, string | undefined, string]>([
+    ['finds the file untouched', {}, 'aa', 'verified'],
+    ['finds a copy', { stamp: { ...STAMP, inode: 8n } }, 'aa', 'consistent PARENT_COPIED'],
+    ['finds another disk', { stamp: { ...STAMP, inode: 8n } }, 'bb', 'mismatch PARENT_ID_MISMATCH'],
+    ['finds another file that cannot be read whole', { stamp: { ...STAMP, inode: 8n } }, undefined, 'consistent'],
+  ])('%s', async (_, parent, sample, wanted) => {
+    expect(await judge(about, { identity: mine, ...parent }, sample)).toBe(wanted)
+  })
+})
+
+describe('a child that has a stand-in for the identity of a parent without one', () => {
+  const standIn = guid(standInGuid({ identity: undefined, record }))
+  test.each<[string, Partial<ParentLink>, Parent, string | undefined, string]>([
+    ['finds the disk by its sample', { expects: [standIn] }, {}, 'aa', 'consistent PARENT_COPIED'],
+    ['finds another disk', { expects: [standIn] }, {}, 'bb', 'mismatch PARENT_ID_MISMATCH'],
+    ['finds one of another size', { expects: [standIn] }, { size: 2000 }, 'aa', 'mismatch PARENT_ID_MISMATCH'],
+    ['finds one that cannot be read whole', { expects: [standIn] }, {}, undefined, 'mismatch PARENT_ID_MISMATCH'],
+    ['goes by its record, if it has that', { expects: [standIn], record }, {}, 'aa', 'mismatch PARENT_ID_MISMATCH'],
+  ])('%s', async (_, link, parent, sample, wanted) => {
+    expect(await judge(link, parent, sample)).toBe(wanted)
+  })
+})
+
+describe('the stamp of an image of several files', () => {
+  const storeOf = (stamp: FileStamp | undefined): ByteStore =>
+    ({ stamp: () => stamp }) as Partial<ByteStore> as ByteStore
+  const stamped = (...stamps: (FileStamp | undefined)[]): FileStamp | undefined => {
+    const [store, ...neighbours] = stamps.map(storeOf) as [ByteStore, ...ByteStore[]]
+    return stampOf({ store, neighbours })
+  }
+
+  test('is that of the first where there is no other', () => {
+    expect(stamped(STAMP)).toBe(STAMP)
+    expect(stampOf({ store: storeOf(STAMP) })).toBe(STAMP)
+  })
+
+  test('is of all files: it changes with each of them, and only the place is that of the first', () => {
+    const both = stamped(STAMP, { ...STAMP, inode: 8n })
+    expect(both).toMatchObject({ size: 200, inode: 7n, born: 1n })
+    expect(stamped(STAMP, { ...STAMP, inode: 8n })).toEqual(both)
+    for (const change of [{ size: 99 }, { modified: 6n }, { inode: 9n }])
+      expect(stamped(STAMP, { ...STAMP, inode: 8n, ...change })?.modified).not.toBe(both?.modified)
+    expect(stamped(STAMP, { ...STAMP, inode: 8n, changed: 3n })?.changed).not.toBe(both?.changed)
+  })
+
+  test('is unknown where the medium does not tell; one further file of that kind counts for nothing', () => {
+    expect(stamped(undefined, STAMP)).toBe(undefined)
+    expect(stamped(STAMP, undefined)?.size).toBe(100)
   })
 })

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import type { Gate } from '../../../lib/chain/gate.ts'
 import { openChain, openKnownLayers } from '../../../lib/chain/open.ts'
 import { chooseDriver } from '../../../lib/chain/probe.ts'
+import type { Container } from '../../../lib/contracts/container.ts'
 import type { FormatDriver } from '../../../lib/contracts/driver.ts'
 import type { Identity, MergedMark, ParentLink } from '../../../lib/contracts/identity.ts'
 import type { Image } from '../../../lib/contracts/image.ts'
@@ -16,6 +17,10 @@ interface Says {
   readonly merged?: MergedMark
   readonly identity?: Identity
   readonly fails?: VdiskError
+  /** when its file was last changed, in seconds */
+  readonly changedAt?: number
+  /** tells files apart, whatever they are called */
+  readonly file?: string
 }
 
 const failure = (code: VdiskError['code'], advice?: string): VdiskError =>
@@ -25,10 +30,13 @@ const failure = (code: VdiskError['code'], advice?: string): VdiskError =>
 function family(files: Readonly<Record<string, Says | VdiskError>>) {
   const log: string[] = []
   const imageOf = (name: string): Image => {
+    const { changedAt = 0, file } = files[name] as Says
     const store = Object.assign(new MemoryStore(name, { content: new Uint8Array(512) }), {
       close: () => {
         log.push(`close ${name}`)
       },
+      stamp: () => ({ size: 512, modified: BigInt(changedAt) * 1_000_000_000n, inode: 1n, born: 1n }),
+      ...(file !== undefined && { fileId: () => file }),
     })
     return { name, store, neighbour: () => just(store) }
   }
@@ -134,6 +142,71 @@ describe('the parent of an image', () => {
     })
     const { notes } = await open({ verify: 'warn' })
     expect(notes).toEqual([expect.stringContaining('expected abc)')])
+  })
+})
+
+describe('what is read in spite of a doubt is told', () => {
+  const identity: Identity = { kind: 'file', value: 'f', current: true, weak: true }
+
+  test('of a parent that was changed at another time than the child has noted', async () => {
+    const parent = { references: ['base'], expects: [identity], modified: 50 }
+    const { open } = family({ top: { parent }, base: { identity, changedAt: 51 } })
+    expect((await open()).notes).toEqual([expect.stringMatching(/^base as parent of top: .* by another program\.$/)])
+    expect((await family({ top: { parent }, base: { identity, changedAt: 50 } }).open()).notes).toEqual([])
+  })
+
+  test('of damage that is left out, with the file if it is known', async () => {
+    const leftOut = [
+      new VdiskError('CORRUPT', { message: 'Cannot use top: a list is torn', where: { file: 'top' } }),
+      failure('CORRUPT'),
+    ]
+    expect((await family({ top: {} }).open({ leftOut })).notes).toEqual([
+      'Of top something is left out: a list is torn.',
+      'Of the image something is left out: Cannot: CORRUPT.',
+    ])
+  })
+})
+
+test('an image that is packed is known by what is inside', async () => {
+  const { open, driver, log } = family({ top: {} })
+  const inner = new MemoryStore('inside', { content: Uint8Array.of(1) })
+  const probed: number[] = []
+  const container = { name: 'box', extensions: ['.box'], probe: () => 'yes', hasMembers: false }
+  const containers = [
+    { ...container, open: (image: Image) => just({ ...image, store: inner }) } as unknown as Container,
+  ]
+  const knowing: FormatDriver = {
+    ...driver,
+    probe: ({ size }) => {
+      probed.push(size)
+      return size === 1 ? 'yes' : 'no'
+    },
+  }
+  const { layers } = await open({ drivers: [knowing], containers })
+  expect([layers.map(({ store }) => store), probed, log]).toEqual([[inner], [512, 1], []])
+})
+
+describe('a chain that comes back to a file by another name', () => {
+  const files = {
+    top: { file: '1', parent: { references: ['middle'] } },
+    middle: { file: '2', parent: { references: ['other'] } },
+    other: { file: '1' },
+  }
+
+  test('is refused, and all of it is closed', async () => {
+    const { open, log } = family(files)
+    await expect(open()).rejects.toMatchObject({
+      code: 'CHAIN_CYCLE',
+      message: 'Cannot open top: its chain of parents comes back to other',
+      where: { file: 'middle' },
+      advice: expect.stringContaining('vdisk relink'),
+    })
+    expect(log.filter((line) => line.startsWith('close')).sort()).toEqual(['close middle', 'close other', 'close top'])
+  })
+
+  test('is known down to there', async () => {
+    const { layers, broken } = await family(files).known()
+    expect([layers.map(({ name }) => name), broken?.code]).toEqual([['middle', 'top'], 'CHAIN_CYCLE'])
   })
 })
 
