@@ -58,7 +58,7 @@ export class DescriptorRoom {
 
   /** The text as it is meant. */
   get text(): Uint8Array {
-    return this.noted?.text ?? textIn(this.bytes)
+    return textIn(this.noted?.text ?? this.bytes)
   }
 
   /** Whether a change was begun and not finished. */

@@ -43,12 +43,11 @@ export class Descriptor {
   }
 
   /**
-   * @param bytes up to the end of the room it has; a zero byte ends it
+   * @param bytes the text, without what lies behind it in its room
    * @throws VdiskError CORRUPT, UNSUPPORTED for a map of a raw device, LIMIT_EXCEEDED
    */
   static parse(file: string, bytes: Uint8Array): Descriptor {
-    const text = textOf(bytes)
-    const lines = text.split('\n')
+    const lines = Buffer.from(bytes).toString('latin1').split('\n')
     const crlf = lines.length > 1 && (lines[0] as string).endsWith('\r')
     const descriptor = new Descriptor(
       file,
@@ -184,12 +183,6 @@ export class Descriptor {
       throw tooLarge(this.file, `the disk would have ${this.sectors} sectors`, spot)
     }
   }
-}
-
-/** The text in a room that may be larger: it ends at the first zero byte. */
-function textOf(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0)
-  return Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('latin1')
 }
 
 function contentId(text: string | undefined): string | undefined {

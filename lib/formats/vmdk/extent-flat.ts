@@ -41,14 +41,12 @@ class FlatExtent implements ExtentFile {
   protected readonly at: number
   /** the segment met last: places start .. end-1 are `kind` */
   protected known = NOTHING_KNOWN
-  private readonly closes: boolean
 
-  constructor({ start, length, isOwnFile }: ExtentOpening, store: ByteStore, at: number) {
+  constructor({ start, length }: ExtentOpening, store: ByteStore, at: number) {
     this.start = start
     this.length = length
     this.store = store
     this.at = at
-    this.closes = !isOwnFile
   }
 
   *map(offset: number, length: number): Io<Extent> {
@@ -66,7 +64,7 @@ class FlatExtent implements ExtentFile {
   *check(): Io<void> {}
 
   *close(): Io<void> {
-    if (this.closes) yield* settle(this.store.close())
+    yield* settle(this.store.close())
   }
 }
 

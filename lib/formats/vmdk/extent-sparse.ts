@@ -175,8 +175,8 @@ export class WritableSparseExtent extends SparseExtent implements WritableExtent
     const { directory, header } = this.tables
     const bytes = new Uint8Array(header.tableBytes)
     for (const table of this.differing) {
-      const [own, copy] = [directory.ownPlace(table), directory.copyPlace(table)]
-      if (own === undefined) continue
+      // What is written was surveyed: each entry of the directory names a place, or none.
+      const [own, copy] = [directory.ownPlace(table) as number, directory.copyPlace(table)]
       if (copy) {
         if (own === 0) bytes.fill(0)
         else yield* settle(this.store.read(own, bytes))

@@ -65,9 +65,9 @@ export class GrainDirectory {
     return known.map((sectors) => sectors.map((sector) => (sector === IMPOSSIBLE ? 0 : sector)))
   }
 
-  /** From now on a table lies there, and its copy. Sectors of the file. */
+  /** From now on a table lies there, and its copy. Sectors of the file, which has a directory: else it is not written. */
   name(table: number, own: number, copy: number | undefined): void {
-    if (this.own) this.own[table] = own
+    ;(this.own as Uint32Array)[table] = own
     if (this.copy && copy !== undefined) this.copy[table] = copy
   }
 

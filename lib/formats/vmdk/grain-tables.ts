@@ -250,11 +250,12 @@ export class GrainTables implements TableStore {
 
   private badGrain(grain: number, why: string): VdiskError {
     const table = Math.floor((grain * ENTRY) / this.header.tableBytes)
-    const place = this.directory.placeOf(table)
+    // Its table was read.
+    const place = this.directory.placeOf(table) as number
     return badEntry(this.file, `the entry of grain ${grain} ${why}`, {
       structure: 'grain table',
       index: grain,
-      at: place ? place + grain * ENTRY - table * this.header.tableBytes : undefined,
+      at: place + grain * ENTRY - table * this.header.tableBytes,
       offset: grain * this.header.grainBytes,
       section: 'Grain Table',
     })

@@ -1,6 +1,6 @@
 import type { LinkEditor } from '../../contracts/layer.ts'
 import type { VmdkEditor } from './editor.ts'
-import { isWritableExtent } from './extent-file.ts'
+import type { WritableExtentFile } from './extent-file.ts'
 import { beginMerge, endMerge, linkedTo, unlinked } from './linkage.ts'
 
 /** Changes of what the descriptor says of the parent, each in one step. */
@@ -10,9 +10,8 @@ export function linkEditor(layer: VmdkEditor): LinkEditor {
     complete: true,
     *setParent(parent) {
       yield* session.replaceDescriptor((descriptor) => (parent ? linkedTo(descriptor, parent) : unlinked(descriptor)))
-      for (const extent of layer.structure.extents) {
-        if (isWritableExtent(extent)) extent.showParent?.(parent !== undefined)
-      }
+      // All of them are such, or there would be no editor.
+      for (const extent of layer.structure.extents as WritableExtentFile[]) extent.showParent?.(parent !== undefined)
     },
     beginMerge: (now, next) => session.replaceDescriptor((descriptor) => beginMerge(descriptor, now, next)),
     endMerge: (mark, parent) => session.replaceDescriptor((descriptor) => endMerge(descriptor, mark, parent)),

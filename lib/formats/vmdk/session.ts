@@ -2,12 +2,11 @@ import { randomGuid } from '../../bytes/guid.ts'
 import type { Identity } from '../../contracts/identity.ts'
 import { type Io, Turns } from '../../io/io.ts'
 import type { Descriptor } from './descriptor.ts'
-import { NO_PARENT } from './layout.ts'
 import { contentIdentity } from './linkage.ts'
 import type { VmdkParts } from './parts.ts'
 
-/** `CID` of a disk that VMware made and nobody has written to. */
-const NEVER_WRITTEN = 'fffffffe'
+/** `CID` of a disk that VMware made and nobody has written to; the one behind it stands for no parent. */
+const NEVER_WRITTEN = 0xfffffffe
 
 /**
  * What must be durable before an image changes. ["The Header", CID]
@@ -61,10 +60,8 @@ export class Session {
 
 /** A content id that says neither that there is none, nor that nobody has written. */
 export function newContentId(): string {
-  for (;;) {
-    const id = randomGuid().slice(0, 8)
-    if (id !== NO_PARENT && id !== NEVER_WRITTEN && id !== '00000000') return id
-  }
+  const random = Number.parseInt(randomGuid().slice(0, 8), 16)
+  return (1 + (random % (NEVER_WRITTEN - 1))).toString(16).padStart(8, '0')
 }
 
 /** The long id that newer programs keep besides ends with the short one. ["The Disk Database"] */

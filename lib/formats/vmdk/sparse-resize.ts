@@ -29,11 +29,12 @@ interface NewMap {
  * What lies past the old size, left over by whoever shrank the disk before, is made to say nothing before the disk grows
  * over it; what lies past the new size is given up after the disk has shrunk.
  *
+ * @param size bytes, other than it has
  * @param hidden bytes of the extent up to which a parent would show in what is new
  */
 export function* resizeSparse(parts: SparseParts, size: number, hidden: number, signal?: AbortSignal): Io<void> {
   if (size > parts.tables.header.size) yield* grow(parts, size, Math.min(size, hidden), new Pace(signal))
-  else if (size < parts.tables.header.size) yield* shrink(parts, size)
+  else yield* shrink(parts, size)
 }
 
 /** Empties an extent and gives it another size, in the same one step: a directory of tables that say nothing. */

@@ -2,8 +2,8 @@ import { ceilDiv, isPowerOfTwo } from '../../../bytes/align.ts'
 import { isVdiskError } from '../../../errors.ts'
 import { type Io, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
-import { corrupt, tooLarge, unsupported } from '../damage.ts'
-import { ENTRY, ESX_MAGIC, MOST_DIRECTORY_BYTES, SECTOR } from '../layout.ts'
+import { corrupt, unsupported } from '../damage.ts'
+import { ENTRY, ESX_MAGIC, SECTOR } from '../layout.ts'
 import type { HeaderChanges, SparseHeader } from '../sparse-header.ts'
 import { COWD, cowdHeader } from './layout.ts'
 
@@ -12,7 +12,7 @@ const SPOT = { structure: 'header', at: 0, section: 'ESXi Host Sparse Extents' }
 /**
  * What the header says, as a hosted sparse extent would say it.
  *
- * @throws VdiskError CORRUPT, UNSUPPORTED, LIMIT_EXCEEDED
+ * @throws VdiskError CORRUPT, UNSUPPORTED; however large it says that its disk is, the directory has 4 MiB at most
  */
 export function* readCowdHeader(store: ByteStore): Io<SparseHeader> {
   const { name } = store
@@ -25,9 +25,6 @@ export function* readCowdHeader(store: ByteStore): Io<SparseHeader> {
   }
   const tables = ceilDiv(capacity, grainSize * COWD.tableEntries)
   if (directoryEntries < tables) throw corrupt(name, `${directoryEntries} grain tables are too few for its disk`, SPOT)
-  if (tables * ENTRY > MOST_DIRECTORY_BYTES) {
-    throw tooLarge(name, `its grain directory would have ${tables * ENTRY} bytes`, SPOT)
-  }
   return {
     fields: {
       magic,

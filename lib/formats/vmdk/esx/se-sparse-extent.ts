@@ -41,15 +41,13 @@ class SeSparseExtent implements ExtentFile {
   readonly details = {}
   private readonly tables: SeSparseTables
   private readonly silent: 'parent' | 'zero'
-  private readonly closes: boolean
 
-  constructor({ start, line, isOwnFile, hasParent }: ExtentOpening, store: ByteStore, tables: SeSparseTables) {
+  constructor({ start, line, hasParent }: ExtentOpening, store: ByteStore, tables: SeSparseTables) {
     this.start = start
     this.length = line.sectors * SECTOR
     this.store = store
     this.tables = tables
     this.silent = hasParent ? 'parent' : 'zero'
-    this.closes = !isOwnFile
   }
 
   *map(offset: number, length: number): Io<Extent> {
@@ -90,7 +88,7 @@ class SeSparseExtent implements ExtentFile {
   }
 
   *close(): Io<void> {
-    if (this.closes) yield* settle(this.store.close())
+    yield* settle(this.store.close())
   }
 
   /** Looks at all entries, and at those grains twice that lie in one part of the file. */
