@@ -73,13 +73,13 @@ export async function examineLayer(
   const { driver } = geometry
   const first = await openChain(driver, folder, 'write')
   const found = await look(first, expected.touched)
-  const { bitmaps } = expectFitting(found, expected.possible)
+  const fitting = expectFitting(found, expected.possible)
   const [[last]] = expected.possible as [Mixture<Picture>]
   const asPromised = misfit(found, [last]) === undefined
   const changed = pagesThatDiffer(found, origin.picture)
   // What its parent showed is none of the image's own content.
   if (found.linked === origin.picture.linked) expectIdentity(first, changed, origin)
-  await expectBitmaps(first, found, bitmaps)
+  await expectBitmaps(first, found, fitting)
   const recovered = changesIn(folder)
     ? await reopened(geometry, folder, first)
     : { chain: first, at: folder.log.length }
@@ -239,15 +239,12 @@ function* pagesOf(chain: Chain, touched: ReadonlySet<number>): Io<Map<number, Ui
   return pages
 }
 
-/** @returns the first picture of those that were found @throws Error that says why what was found is none of what may be */
-function expectFitting(found: Found, possible: readonly Mixture<Picture>[]): Picture {
-  const reasons: string[] = []
-  for (const mixture of possible) {
-    const reason = misfit(found, mixture)
-    if (reason === undefined) return mixture[0]
-    reasons.push(reason)
-  }
-  throw new Error(`what was found may not be: ${reasons.join('; or ')}`)
+/** @returns all that it may be, by their first pictures @throws Error that says why what was found is none of what may be */
+function expectFitting(found: Found, possible: readonly Mixture<Picture>[]): Picture[] {
+  const reasons = possible.map((mixture) => misfit(found, mixture))
+  const fitting = possible.filter((_, i) => reasons[i] === undefined).map(([picture]) => picture)
+  if (fitting.length === 0) throw new Error(`what was found may not be: ${reasons.join('; or ')}`)
+  return fitting
 }
 
 function misfit(found: Found, mixture: Mixture<Picture>): string | undefined {
@@ -289,18 +286,33 @@ function expectIdentity(chain: Chain, changed: readonly number[], origin: Origin
   throw new Error('the content is another one, the identity is not')
 }
 
-/** A bitmap that can be read covers all that differs from when it began; else it says that it cannot. */
-async function expectBitmaps(chain: Chain, found: Found, began: Picture['bitmaps']): Promise<void> {
+/**
+ * A bitmap that can be read covers all that differs from when it began; else it says that it cannot.
+ *
+ * @param fitting what the image may be: where a crash fell into the clearing of a bitmap, that began before or there
+ */
+async function expectBitmaps(chain: Chain, found: Found, fitting: readonly Picture[]): Promise<void> {
   const stored = (chain.layers.at(-1) as Layer).bitmaps
   for (const { name, granularity, consistent, enabled } of stored?.list() ?? []) {
-    const disk = began.get(name)
-    if (!disk || !consistent || !enabled) continue
+    if (!consistent || !enabled) continue
     const bits = await promised((stored as StoredBitmaps).read(name))
-    const missed = pagesThatDiffer(found, { disk })
-      .filter((number) => number * PAGE < Math.min(disk.size, chain.size))
-      .find((number) => !touches(bits, granularity, number))
-    if (missed !== undefined) throw new Error(`bitmap ${name} does not know that ${missed * PAGE} has changed`)
+    const missed = fitting.map(({ bitmaps }) => missedBy(bits, granularity, found, bitmaps.get(name)))
+    if (!missed.includes(undefined))
+      throw new Error(`bitmap ${name} does not know that ${(missed[0] as number) * PAGE} has changed`)
   }
+}
+
+/** The number of a page that differs from when a bitmap began, though it says nothing of it. */
+function missedBy(
+  bits: Bitmap,
+  granularity: number,
+  found: Found,
+  began: Picture['disk'] | undefined,
+): number | undefined {
+  if (!began) return undefined
+  return pagesThatDiffer(found, { disk: began })
+    .filter((number) => number * PAGE < Math.min(began.size, found.size))
+    .find((number) => !touches(bits, granularity, number))
 }
 
 /** Whether any granule of a page is set. */
