@@ -13,10 +13,10 @@ const LARGEST_PORTION = 32 << 20
 /** Lanes that read and write here: while one writes, the other reads. */
 const BY_HAND = 2
 /**
- * Lanes that have files copied, besides one that copies here: while one portion is on its way back, the next is under way.
+ * Lanes that have files copied, besides one that copies here: whatever that is at, whoever copies for them has work left.
  * What this thread copies meanwhile it does in pieces that stay in the cache of its processor.
  */
-const HANDED_OVER = 2
+const HANDED_OVER = 3
 const OWN_PIECE = 1 << 20
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
