@@ -61,7 +61,7 @@ export async function changes(): Promise<void> {
       })
     goal('in a running program', medians.library, 's', 2)
     goal('as a command, --count', medians.count, 's', 2)
-    goal('as a command, each in a line, to nobody', medians.text, 's', 6)
+    goal('as a command, each in a line, to nobody', medians.text, 's', 2)
     goal('memory of the commands', rss, 'MiB', 150)
   } finally {
     fs.rmSync(folder, { recursive: true })
