@@ -5,7 +5,7 @@ import { expect } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { readMountTable } from '../../fuse/doors/mount-table.ts'
 import { checkImage, createDisk, finish } from '../../lib/index.ts'
-import { type Bench, must, whyNoLoops, whyNoMounts, whyNoPrograms } from './mounts.ts'
+import { type Bench, must, until, whyNoLoops, whyNoMounts, whyNoPrograms } from './mounts.ts'
 
 const MIB = 1 << 20
 
@@ -41,6 +41,8 @@ export async function makeDisk(
   await (await createDisk(image, { format, size })).close()
   const mounted = await bench.mount({ image, format })
   work(mounted.disk)
+  // The kernel detaches a loop device when the last one who looked at it is gone.
+  await until(() => !ourLoops(bench).some((line) => line.includes(mounted.disk)))
   await unmountAt(mounted.mountpoint)
   return image
 }
