@@ -180,6 +180,11 @@ export function* openPatient(
   }
 }
 
+/** What all files of a verb have in common: not how one of them is opened. */
+export function fileOptions({ allow, map, locking, files }: FileOptions): FileOptions {
+  return { allow, map, locking, files }
+}
+
 /** The same options, for opening a child whose parent the user has named: that parent's folder is allowed. */
 export function withParentFolder<T extends FileOptions>(options: T, parent: string | undefined): T {
   if (parent === undefined) return options

@@ -7,7 +7,7 @@ import { promised } from '../io/io.ts'
 import type { CarriedDisk } from './carried-tracking.ts'
 import { type Child, childrenOf } from './children.ts'
 import { compareDisks } from './compare.ts'
-import { type FileOptions, fileIdOf, type OpenOptions, openAlone, openImage } from './images.ts'
+import { fileIdOf, fileOptions, type OpenOptions, openAlone, openImage } from './images.ts'
 import { finish, type JobOptions, throwIfCancelled } from './job.ts'
 
 export interface MergeOptions extends OpenOptions, JobOptions {
@@ -210,11 +210,6 @@ export async function disksOf(
     { file, to: plan.into, options: { ...shared, format: options.format }, toOptions: targetOptions(plan, options) },
     ...above.map((one) => ({ file: one, options: shared })),
   ]
-}
-
-/** What all files of a merge have in common. */
-export function fileOptions({ allow, map, locking, files }: FileOptions): FileOptions {
-  return { allow, map, locking, files }
 }
 
 export function parentOptions(plan: MergePlan, options: MergeOptions): OpenOptions {

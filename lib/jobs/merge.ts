@@ -12,13 +12,12 @@ import { closeAll, closing } from './closing.ts'
 import { compareDisks } from './compare.ts'
 import { copyDisk } from './copy.ts'
 import { ownFilesOf } from './image-file.ts'
-import { filesOf, openAlone, openImage, openUntracked, withParentFolder } from './images.ts'
+import { fileOptions, filesOf, openAlone, openImage, openUntracked, withParentFolder } from './images.ts'
 import { type Job, throwIfCancelled } from './job.ts'
 import { type Above, assertWritable, knownByTime, noteChange, renewAbove, type Written } from './merge-above.ts'
 import {
   complaintAbout,
   disksOf,
-  fileOptions,
   type MergeOptions,
   type MergePlan,
   makePlan,
