@@ -2,6 +2,7 @@ import type { Chain } from '../chain/chain.ts'
 import { isWritable, type Layer, type Packer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, promised, settle } from '../io/io.ts'
+import { allEnded, packGranule } from '../jobs/packed-granule.ts'
 import type { BackupFormat } from './catalogue.ts'
 import { GRANULE } from './granules.ts'
 
@@ -52,17 +53,10 @@ async function packAll(target: Chain, packer: Packer, offset: number, bytes: Uin
   for (let start = 0; start < bytes.length; start += granularity) {
     work.push(packOne(target, packer, offset + start, bytes.subarray(start, start + granularity)))
   }
-  // Nobody uses the bytes again before all have ended, be it badly.
-  for (const result of await Promise.allSettled(work)) if (result.status === 'rejected') throw result.reason
+  await allEnded(work)
 }
 
 async function packOne(target: Chain, packer: Packer, offset: number, cluster: Uint8Array): Promise<void> {
-  let whole = cluster
-  if (cluster.length < target.granularity) {
-    // The disk ends inside its last cluster.
-    whole = new Uint8Array(target.granularity)
-    whole.set(cluster)
-  }
-  const packed = await packer.pack(whole)
+  const packed = await packGranule(packer, cluster, target.granularity)
   await promised(packed ? packer.store(offset, packed) : target.write(offset, cluster))
 }

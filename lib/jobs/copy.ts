@@ -4,6 +4,7 @@ import type { ResolvedExtent } from '../contracts/extent.ts'
 import type { Packer } from '../contracts/layer.ts'
 import { breathe, type Io, Pace, promised, settle, Turns } from '../io/io.ts'
 import { cancelled, type Job, type JobOptions, throwIfCancelled, whileRunning } from './job.ts'
+import { allEnded, packGranule } from './packed-granule.ts'
 
 /** Bytes read and written at a time: large enough for one system call each way, small enough for the cache. */
 const PIECE = 2 << 20
@@ -297,18 +298,12 @@ class Copier {
       }
       start = end
     }
-    await Promise.all(work)
+    await allEnded(work)
   }
 
   /** @param after what must be stored before; packing need not wait for it */
   private async packOne(offset: number, granule: Uint8Array, packer: Packer, after?: Promise<void>): Promise<void> {
-    let whole = granule
-    if (granule.length < this.to.granularity) {
-      // One of the disks ends inside its last granule.
-      whole = new Uint8Array(this.to.granularity)
-      whole.set(granule)
-    }
-    const packed = await packer.pack(whole)
+    const packed = await packGranule(packer, granule, this.to.granularity)
     await after
     if (!packed) return await promised(this.write(offset, granule))
     await promised(packer.store(offset, packed))
