@@ -13,8 +13,8 @@ const GRANULES = 8
 
 test('a copy that fails ends when no granule is on its way any more: the file may be closed then', async () => {
   const folder = new MemoryFolder()
-  folder.image('from').store.write(0, Buffer.alloc(GRANULES * GRANULE, 1))
-  folder.image('to').store.truncate(GRANULES * GRANULE)
+  await folder.image('from').store.write(0, Buffer.alloc(GRANULES * GRANULE, 1))
+  await folder.image('to').store.truncate(GRANULES * GRANULE)
   const open = async (name: string): Promise<Chain> =>
     new Chain([await promised(raw.open(folder.image(name), name === 'to' ? 'write' : 'read'))])
   const full = new VdiskError('NO_SPACE', { message: 'Cannot write to: no room', where: { file: 'to' } })
