@@ -35,6 +35,7 @@ export {
   type Where,
 } from './errors.ts'
 export { drivers } from './formats/registry.ts'
+export { expectCopying } from './io/copy-thread.ts'
 export type { Entry, EntryKind, FileStore, Files, OpenFileOptions } from './io/files.ts'
 export { hostFiles } from './io/host-files.ts'
 export { type Awaitable, breathe, type Io, just, promised, run, runSync, serveOthers, settle, Turns } from './io/io.ts'

@@ -1,4 +1,4 @@
-import { convertDisk, drivers, formatSize, openDisk, packings } from '../../lib/index.ts'
+import { convertDisk, drivers, expectCopying, formatSize, openDisk, packings } from '../../lib/index.ts'
 import {
   BELIEVE,
   formatOptions,
@@ -72,6 +72,7 @@ export const command = defineCommand({
         'With --parent the result holds what differs from that image, with --flatten everything.',
       )
     }
+    if (args.compress === undefined) expectCopying()
     const source = await openDisk(args.source, { ...toOpenOptions(args), snapshot: args.snapshot, signal })
     try {
       for (const note of source.notes) out.note(printable(note))

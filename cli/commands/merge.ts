@@ -1,4 +1,4 @@
-import { formatSize, type MergePlan, mergeImage, planMerge } from '../../lib/index.ts'
+import { expectCopying, formatSize, type MergePlan, mergeImage, planMerge } from '../../lib/index.ts'
 import { openOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { type Output, printable } from '../output.ts'
@@ -45,6 +45,7 @@ export const command = defineCommand({
       print(out, plan)
       return EXIT.ok
     }
+    expectCopying()
     if (args.force) warn(out, await planMerge(args.image, options))
     const merged = await out.follow(mergeImage(args.image, options))
     out.document({ merged })

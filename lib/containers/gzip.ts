@@ -46,7 +46,8 @@ const HEADER = memberHeader.size + blockField.size
 /** Last field of a member: bytes that it unpacks to, modulo 2^32. */
 const unpackedLength = struct('gzip member trailer', { size: 4, order: 'little' }, { length: u32(0) })
 
-const gunzip = promisify(zlib.gunzip)
+/** zlib is loaded when something is unpacked. */
+const gunzip = (bytes: Uint8Array, options: zlib.ZlibOptions): Promise<Buffer> => promisify(zlib.gunzip)(bytes, options)
 
 export const gzip: Container = {
   name: 'gzip',

@@ -67,6 +67,18 @@ export class CopyThread {
   }
 }
 
+/**
+ * Begins to start the thread, which takes longer than to open a few images: for who will copy files, and has to open them
+ * first. Where it is not used after all, nothing but that work is lost.
+ */
+export function expectCopying(): void {
+  try {
+    CopyThread.get()
+  } catch {
+    // Whoever copies will ask again, and copy without it.
+  }
+}
+
 /** The program of the thread. Nothing outside of this function is there when it runs. */
 function obey(): void {
   const fs = process.getBuiltinModule('node:fs')

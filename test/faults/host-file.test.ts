@@ -2,7 +2,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { isVdiskError, type VdiskError } from '../../lib/errors.ts'
-import { CopyThread } from '../../lib/io/copy-thread.ts'
+import { CopyThread, expectCopying } from '../../lib/io/copy-thread.ts'
 import type { OpenFileOptions } from '../../lib/io/files.ts'
 import { HostFile } from '../../lib/io/host-file.ts'
 import { hostFiles } from '../../lib/io/host-files.ts'
@@ -418,6 +418,21 @@ describe('the thread that copies', () => {
     const [from, to] = [makeFile(POOLED), makeFile(POOLED)]
     fs.truncateSync(from.name, 1 << 20)
     expect(await errorOf(() => copy(to, from))).toMatchObject({ code: 'OUT_OF_RANGE', where: { file: from.name } })
+    for (const file of [from, to]) file.close()
+  })
+
+  test('who expects to copy has the thread started before, and is not told where that fails', async () => {
+    expectCopying()
+    const expected = CopyThread.get()
+    const copied = vi.spyOn(expected, 'copy')
+    const [from, to] = [makeFile(POOLED), makeFile(POOLED)]
+    expect(await copy(to, from)).toBe(POOLED)
+    expect(copied).toHaveBeenCalledTimes(1)
+    vi.spyOn(CopyThread, 'get').mockImplementation(() => {
+      throw new Error('no threads')
+    })
+    expectCopying()
+    expect(await copy(to, from)).toBeUndefined()
     for (const file of [from, to]) file.close()
   })
 
