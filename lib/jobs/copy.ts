@@ -17,7 +17,7 @@ const BY_HAND = 2
  * Lanes that have files copied, besides one that copies here: whatever that is at, whoever copies for them has work left.
  * What this thread copies meanwhile it does in pieces that stay in the cache of its processor.
  */
-const HANDED_OVER = 3
+const HANDED_OVER = 4
 const OWN_PIECE = 1 << 20
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
