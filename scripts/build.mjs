@@ -94,7 +94,26 @@ export async function build({ measured = false } = {}) {
   })
   // Bundled code is CommonJS: V8 can keep that compiled, and Node has less to do before it runs.
   fs.writeFileSync(path.join(cli, 'package.json'), '{ "type": "commonjs" }\n')
-  if (measured) return
+  if (measured) {
+    // So that what mounts do can be led back to the sources, too.
+    await bundle({
+      absWorkingDir: root,
+      entryPoints: ['fuse/daemon-main.ts'],
+      outfile: path.join(root, 'dist', 'fuse', 'daemon-main.js'),
+      allowOverwrite: true,
+      sourcemap: 'external',
+      bundle: true,
+      format: 'esm',
+      platform: 'node',
+      target: 'node20',
+      external: ['koffi', '@bokuweb/zstd-wasm', 'fuse-native'],
+      banner: {
+        js: 'import { createRequire as __requires } from "node:module"; const require = __requires(import.meta.url);',
+      },
+      logLevel: 'warning',
+    })
+    return
+  }
   fs.copyFileSync(path.join(root, 'cli', 'launch.cjs'), path.join(cli, 'main.js'))
   fs.chmodSync(path.join(cli, 'main.js'), 0o755)
   compileAhead(path.join(cli, 'main.js'))

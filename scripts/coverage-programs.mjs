@@ -1,6 +1,6 @@
 // Branches that programs took which tests start: the command line and its servers.
 //
-// Those run from one bundle, in processes of their own, where the tests' instruments do not reach. V8 itself counts there
+// Those run from a bundle each, in processes of their own, where the tests' instruments do not reach. V8 itself counts there
 // (NODE_V8_COVERAGE), and what it found is led back to the sources by the same two packages that vitest counts with;
 // they come with @vitest/coverage-v8. A process that is killed tells nothing.
 import fs from 'node:fs'
@@ -16,8 +16,9 @@ const AT_ONCE = 20
 /**
  * Adds to the branches of `coverage` what programs did.
  *
- * Bundled, a branch may begin a column further; so branches are told apart by line and by their order there. Where the two
- * sides see different branches in a line, nothing of it is counted: this may miss some, and never counts too many.
+ * Bundled, a branch may begin a column further, or on the line before (`else if`); so branches are told apart by their order in the
+ * file. Where the two sides see different branches in a file, by line and by their order there; and where they do so in a line,
+ * nothing of it is counted: this may miss some, and never counts too many.
  *
  * @param coverage istanbul's: by file, with branchMap and b
  * @param folder what V8 wrote
@@ -37,8 +38,13 @@ export async function countPrograms(coverage, folder, bundle) {
   for (const [file, ofProgram] of Object.entries(found)) {
     const ofTests = coverage[file]
     if (!ofTests) continue
-    const others = branchesByLine(ofProgram)
-    for (const [line, branches] of branchesByLine(ofTests)) {
+    const [whole, wholeOther] = [branchesOf(ofTests), branchesOf(ofProgram)]
+    if (shapeOf(whole) === shapeOf(wholeOther)) {
+      addCounts(whole, wholeOther)
+      continue
+    }
+    const others = byLine(wholeOther)
+    for (const [line, branches] of byLine(whole)) {
       const same = others.get(line)
       if (same && shapeOf(same) === shapeOf(branches)) addCounts(branches, same)
     }
@@ -70,14 +76,16 @@ function scriptsIn(file) {
   }
 }
 
-function branchesByLine({ branchMap, b }) {
+/** The branches of a file, in order. */
+function branchesOf({ branchMap, b }) {
+  return Object.entries(branchMap)
+    .map(([id, { type, loc }]) => ({ type, line: loc.start.line, column: loc.start.column, counts: b[id] }))
+    .sort((a, c) => a.line - c.line || a.column - c.column)
+}
+
+function byLine(branches) {
   const lines = new Map()
-  for (const [id, { type, loc }] of Object.entries(branchMap)) {
-    const branches = lines.get(loc.start.line) ?? []
-    branches.push({ type, column: loc.start.column, counts: b[id] })
-    lines.set(loc.start.line, branches)
-  }
-  for (const branches of lines.values()) branches.sort((a, c) => a.column - c.column)
+  for (const branch of branches) lines.set(branch.line, [...(lines.get(branch.line) ?? []), branch])
   return lines
 }
 

@@ -115,7 +115,8 @@ async function main(names) {
     const tests = names.length === 0 ? [] : [...new Set(judged.flatMap((room) => room.tests))]
     const status = runTests(tests, folder, programs)
     const coverage = JSON.parse(fs.readFileSync(path.join(folder, 'coverage-final.json'), 'utf8'))
-    await countPrograms(coverage, programs, path.join(root, 'dist', 'cli', 'main.js'))
+    for (const bundle of ['cli/main.js', 'fuse/daemon-main.js'])
+      await countPrograms(coverage, programs, path.join(root, 'dist', bundle))
     const reached = report(judged, coverage, names.length > 0)
     return status === 0 && reached
   } finally {
