@@ -87,10 +87,11 @@ async function* backUpTo(
     const plan = planFor(source, folder, full, options)
     if (full !== undefined && !catalogue) assertNew(full, folder)
     const layer = new NewLayer(source, folder, plan, options)
-    const backup = yield* layer.make()
+    yield* layer.make()
     if (options.consumer !== undefined) await source.remember(options.consumer)
     const retired = options.keep === undefined ? [] : yield* retire(folder, options.keep, options)
-    const after = folder.catalogue?.backups.find(({ number }) => number === backup.number) ?? backup
+    // A merge may have put it into another layer.
+    const after = (folder.catalogue as Catalogue).backups.at(-1) as Backup
     const file = folder.imageOf(after)
     const kind = plan.over === undefined ? 'full' : 'incremental'
     return { ...after, folder: folder.folder, file, kind, resumed: layer.resumed, retired }
@@ -186,7 +187,7 @@ class NewLayer {
     this.digests = `${path.basename(plan.file)}.digests`
   }
 
-  async *make(): Job<Backup> {
+  async *make(): Job<void> {
     const { source, folder, plan } = this
     this.takeNamesBack()
     const wanted = new GranuleSet(plan.size)
@@ -205,7 +206,7 @@ class NewLayer {
       unfinished.close()
     }
     if (this.options.verify ?? true) yield* this.readBack()
-    return await this.finish(filled, full)
+    await this.finish(filled, full)
   }
 
   /** Where disks of different sizes meet, nobody tracks what the shorter one hides. */
@@ -297,7 +298,7 @@ class NewLayer {
   }
 
   /** From here on the backup counts. */
-  private async finish(filled: Filled, full: string | undefined): Promise<Backup> {
+  private async finish(filled: Filled, full: string | undefined): Promise<void> {
     const { source, folder, plan, options } = this
     throwIfCancelled(options.signal)
     const table = await folder.openDigests({ digests: this.digests }, 'read')
@@ -321,7 +322,6 @@ class NewLayer {
     const next = { source: source.file, format: plan.format, layers: [...layers, layer], backups: [...backups, backup] }
     await folder.save(next)
     Unfinished.remove(folder)
-    return backup
   }
 
   /** A try that was cut short between the name of its image and the catalogue. */

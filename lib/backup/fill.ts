@@ -241,8 +241,8 @@ class Filler {
     const { target, source } = this.options
     const offset = start * GRANULE
     const length = Math.min(end * GRANULE, source.device.size) - offset
-    if (fate === 'zero') yield* target.erase(offset, length)
-    else if (bytes) yield* this.write(offset, bytes.subarray(0, length))
+    if (bytes && fate === 'data') yield* this.write(offset, bytes.subarray(0, length))
+    else yield* target.erase(offset, length)
     this.written += length
     if (fate === 'data') this.spent += length
     if (this.written - this.hastened < HASTEN) return

@@ -89,11 +89,11 @@ export class BackupFolder {
 
   /** The image whose chain is a backup. */
   imageOf({ layer }: Backup): string {
-    const catalogue = this.known
+    const catalogue = this.known as Catalogue
     const image = this.pathOf(layer)
-    const [lowest, next] = catalogue?.layers ?? []
+    const [lowest, next] = catalogue.layers
     // A merge removes a layer before the catalogue can say where its content is.
-    const merged = catalogue && lowest && next?.file === layer && isMerging(catalogue) && !this.files.look(image)
+    const merged = lowest && next?.file === layer && isMerging(catalogue) && !this.files.look(image)
     return merged ? this.pathOf(lowest.file) : image
   }
 

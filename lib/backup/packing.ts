@@ -1,5 +1,5 @@
 import type { Chain } from '../chain/chain.ts'
-import { isWritable, type Layer, type Packer } from '../contracts/layer.ts'
+import type { Packer, WritableLayer } from '../contracts/layer.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, promised, settle } from '../io/io.ts'
 import { allEnded, packGranule } from '../jobs/packed-granule.ts'
@@ -27,8 +27,7 @@ export function packedOptions(
 
 /** What packs granules of a layer that was made with `packedOptions`. @throws VdiskError UNSUPPORTED with other options */
 export function packerOf(target: Chain, compress: BackupCompression): Packer {
-  const top = target.layers.at(-1) as Layer
-  const packer = isWritable(top) ? top.packer : undefined
+  const { packer } = target.layers.at(-1) as WritableLayer
   if (packer?.algorithm === compress && target.granularity <= GRANULE) return packer
   throw new VdiskError('UNSUPPORTED', {
     message: `Cannot compress ${target.name} with ${compress}: its options do not allow that`,
