@@ -100,9 +100,16 @@ describe('a damaged journal changes nothing', () => {
 
 /** A journal with all its checksums right. */
 function crafted(records: readonly Partial<NewRecord>[], size: number): Uint8Array {
+  const image = { kind: KIND.file, file: 0, at: BigInt(size), length: 0n }
+  const all = [image, ...records].map((record) => recordOf({ kind: 0, file: 0, at: 0n, length: 0n, ...record }))
+  return craftedOf(Buffer.concat(all))
+}
+
+/** The same, of one batch that holds some bytes. */
+function craftedOf(body: Uint8Array, version = 1): Uint8Array {
   const head = header.encode({
     magic: MAGIC.header,
-    version: 1,
+    version,
     checksum: 0,
     id: ID,
     begun: Number.MAX_SAFE_INTEGER,
@@ -110,9 +117,7 @@ function crafted(records: readonly Partial<NewRecord>[], size: number): Uint8Arr
     wordsLength: 65_535,
     words: Buffer.from('\u001b[31mrm -rf\n'),
   })
-  const image = { kind: KIND.file, file: 0, at: BigInt(size), length: 0n }
-  const all = [image, ...records].map((record) => recordOf({ kind: 0, file: 0, at: 0n, length: 0n, ...record }))
-  return Buffer.concat([sealed(head, header.offsetOf('checksum')), batchOf(ID, 0, Buffer.concat(all))])
+  return Buffer.concat([sealed(head, header.offsetOf('checksum')), batchOf(ID, 0, body)])
 }
 
 const SECTOR = new Uint8Array(512).fill(7)
@@ -144,6 +149,8 @@ describe('a journal that lies, with every checksum right, changes nothing', () =
     ['files out of order', [{ kind: KIND.file, file: 5, at: 0n, length: 0n, payload: text('x') }]],
     ['a name of some length', [{ kind: KIND.file, file: 1, payload: new Uint8Array(LIMIT.name + 1).fill(97) }]],
     ['a change after the end', [{ kind: KIND.end, at: 0n, length: 1n }, old]],
+    ['checksums of half a sector', [{ kind: KIND.noted, at: 0n, length: 100n, payload: new Uint8Array(4) }]],
+    ['a file of a size that none has', [{ kind: KIND.file, file: 1, at: HUGE, payload: text('x') }]],
     ['a record of an unknown kind', [{ kind: 99, at: 0n, length: 512n }]],
     [
       'too many files',
@@ -153,6 +160,21 @@ describe('a journal that lies, with every checksum right, changes nothing', () =
     const scene = await sceneOf()
     const error = await attempt(scene, crafted(records, scene.after.length), what)
     expect([error?.code, error?.where.structure]).toEqual(['CORRUPT', 'undo journal'])
+  })
+
+  const image = recordOf({ kind: KIND.file, file: 0, at: 0n, length: 0n })
+  test.each<[string, Uint8Array, string]>([
+    ['of no file', recordOf({ kind: KIND.undoing, file: 0, at: 0n, length: 0n }), 'it speaks of no file'],
+    ['with a record that is cut off', Buffer.concat([image, image.subarray(0, 20)]), 'a record is cut off'],
+    [
+      'with a record that is longer than its batch',
+      recordOf({ ...old, file: 0 }).subarray(0, 100),
+      'a record is longer than its batch',
+    ],
+  ])('%s', async (what, body, why) => {
+    const scene = await sceneOf()
+    const error = await attempt(scene, craftedOf(body), what)
+    expect([error?.code, error?.message]).toEqual(['CORRUPT', expect.stringContaining(why)])
   })
 
   test('content that was never there, over content that is none of its own', async () => {
@@ -181,6 +203,30 @@ describe('a journal that lies, with every checksum right, changes nothing', () =
     const plan = await planUndo(IMAGE, { files: scene.with(crafted([], scene.after.length)) })
     expect(Number.isNaN(new Date(plan.begun).getTime())).toBe(false)
   })
+})
+
+test('a journal of a later version is neither used nor replaced', async () => {
+  const scene = await sceneOf()
+  const journal = craftedOf(new Uint8Array(0), 2)
+  expect((await attempt(scene, journal, 'version 2'))?.code).toBe('UNSUPPORTED')
+  const files = scene.with(journal)
+  await expect(resizeDisk(IMAGE, 90 << 20, { files, undo: true })).rejects.toMatchObject({ code: 'UNSUPPORTED' })
+  expect(Buffer.compare(files.content(IMAGE)?.bytes() as Uint8Array, scene.after)).toBe(0)
+  expect(Buffer.compare(files.content(JOURNAL)?.bytes() as Uint8Array, journal)).toBe(0)
+})
+
+test.each([
+  ['a verb', [], 'Cannot change /disks/image.qcow2: "'],
+  ['its undoing', [{ kind: KIND.undoing }], 'Cannot change /disks/image.qcow2: the undoing of "'],
+])('where %s was cut short, nothing else is begun', async (_, records, why) => {
+  const scene = await sceneOf()
+  const files = scene.with(crafted(records, scene.after.length))
+  await expect(resizeDisk(IMAGE, 90 << 20, { files, undo: true })).rejects.toMatchObject({
+    code: 'REFUSED',
+    message: expect.stringContaining(why),
+    advice: expect.stringContaining('--discard'),
+  })
+  expect(Buffer.compare(files.content(IMAGE)?.bytes() as Uint8Array, scene.after)).toBe(0)
 })
 
 describe.skipIf(process.platform === 'win32')('names in a journal lead nowhere that names in an image do not', () => {
