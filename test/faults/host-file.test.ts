@@ -366,6 +366,110 @@ describe.skipIf(!native)(
       for (const file of [from, to]) file.close()
     })
 
+    test('room is reserved without a change to what is there, once a signal lets it; what cannot be said why', async () => {
+      const file = makeFile()
+      const fallocate = vi.spyOn(calls, 'fallocate').mockResolvedValueOnce(-ERRNO.EINTR)
+      await file.allocate(1000, 100_000)
+      expect(fallocate).toHaveBeenCalledTimes(2)
+      expect(file.size()).toBe(101_000)
+      expect(Buffer.compare(fs.readFileSync(file.name).subarray(0, LENGTH), patternFor(0, LENGTH, 3))).toBe(0)
+      for (const [errno, code] of [
+        [ERRNO.EOPNOTSUPP, 'UNSUPPORTED'],
+        [ERRNO.ENOSYS, 'UNSUPPORTED'],
+        [ERRNO.ENOSPC, 'NO_SPACE'],
+        [ERRNO.EIO, 'IO'],
+      ] as const) {
+        fallocate.mockResolvedValueOnce(-errno)
+        expect(await errorOf(() => file.allocate(1000, 5))).toMatchObject({
+          code,
+          where: { file: file.name, at: 1000 },
+        })
+      }
+      const reader = HostFile.open(file.name)
+      expect((await errorOf(() => reader.allocate(0, 5))).code).toBe('READ_ONLY')
+      for (const one of [file, reader]) one.close()
+    })
+
+    test('holes are told where they begin and end; what has become shorter meanwhile is not believed', async () => {
+      const file = makeFile(1 << 20)
+      const seek = { data: vi.spyOn(calls, 'seekData'), hole: vi.spyOn(calls, 'seekHole') }
+      seek.data.mockReturnValueOnce(8192)
+      expect(file.segment(4096)).toEqual({ kind: 'hole', length: 4096 })
+      seek.data.mockReturnValueOnce(-ERRNO.ENXIO)
+      expect(file.segment(4096)).toEqual({ kind: 'hole', length: (1 << 20) - 4096 })
+      seek.data.mockReturnValueOnce(-ERRNO.EINVAL)
+      expect(file.segment(4096)).toEqual({ kind: 'data', length: (1 << 20) - 4096 })
+      seek.data.mockReturnValueOnce(4096)
+      seek.hole.mockReturnValueOnce(-ERRNO.EIO)
+      expect(file.segment(4096)).toEqual({ kind: 'data', length: (1 << 20) - 4096 })
+      seek.data.mockReturnValueOnce(4096)
+      seek.hole.mockReturnValueOnce(12_288)
+      expect(file.segment(4096)).toEqual({ kind: 'data', length: 8192 })
+      expect(await errorOf(() => file.segment(1 << 20))).toMatchObject({
+        code: 'OUT_OF_RANGE',
+        where: { file: file.name, at: 1 << 20 },
+      })
+      file.close()
+    })
+
+    test('a time that cannot be set is told', async () => {
+      const file = makeFile()
+      vi.spyOn(calls, 'setModified').mockReturnValueOnce(-ERRNO.EIO)
+      expect(await errorOf(() => file.setModified(5n))).toMatchObject({ code: 'IO', where: { file: file.name } })
+      file.close()
+    })
+
+    test('a medium that refuses not to wait is read all the same: one in memory at once, any other on a thread', async () => {
+      for (const type of [0x01021994, 0xef53]) {
+        const file = makeFile(LENGTH, { waiting: 'defer' })
+        const cached = vi.spyOn(calls, 'readCached').mockReturnValue(-ERRNO.EOPNOTSUPP)
+        const statfs = vi.spyOn(fs, 'statfsSync').mockReturnValue({ type } as fs.StatsFs)
+        for (const at of [0, 100]) {
+          const bytes = new Uint8Array(1000)
+          const answer = file.read(at, bytes)
+          expect(answer instanceof Promise).toBe(type === 0xef53)
+          await answer
+          expect(Buffer.compare(bytes, patternFor(0, LENGTH, 3).subarray(at, at + 1000))).toBe(0)
+        }
+        // What kind it is, is asked once.
+        expect([statfs.mock.calls.length, cached.mock.calls.length]).toEqual([1, type === 0xef53 ? 2 : 1])
+        vi.restoreAllMocks()
+        file.close()
+      }
+    })
+
+    test('a medium that cannot lock lets readers pass, and tells writers why not', async () => {
+      const file = makeFile()
+      for (const [errno, advice] of [
+        [ERRNO.ENOLCK, 'The lock service'],
+        [ERRNO.ENOSYS, 'Pass --locking=off'],
+      ] as const) {
+        vi.spyOn(calls, 'lockByte').mockReturnValue(-errno)
+        HostFile.open(file.name, { lock: 'read' }).close()
+        const error = await errorOf(() => HostFile.open(file.name, { write: true, lock: 'write' }))
+        expect([error.code, error.advice]).toEqual(['REFUSED', expect.stringMatching(new RegExp(`^${advice}`))])
+        expect(error.message).toContain(`errno ${errno}`)
+      }
+      file.close()
+    })
+
+    test('whoever holds an image is named with what it does', async () => {
+      const file = makeFile()
+      const use = (byte: number) => vi.spyOn(calls, 'byteIsHeld').mockImplementation((_fd, asked) => asked === byte)
+      const refused = async (byte: number, lock: 'read' | 'repair') => {
+        use(byte)
+        const write = lock === 'repair'
+        return (await errorOf(() => HostFile.open(file.name, { write, lock }))).message
+      }
+      // [QEMU, block/file-posix.c] 100: it reads; 101: it writes; 201: it does not share writing.
+      expect(await refused(100, 'repair')).toBe(`Cannot open ${file.name} for writing: another program reads it`)
+      expect(await refused(101, 'repair')).toContain('another program is writing to it')
+      expect(await refused(200, 'read')).toBe(
+        `Cannot open ${file.name} for reading: another program has it open and does not allow that`,
+      )
+      file.close()
+    })
+
     test('room that cannot be given back is overwritten with zeros', async () => {
       const file = makeFile()
       vi.spyOn(calls, 'fallocate').mockResolvedValue(-ERRNO.EIO)
@@ -382,6 +486,41 @@ describe.skipIf(!native)(
     })
   },
 )
+
+describe('a block device', () => {
+  test('has the size that it has', async () => {
+    const file = makeFile()
+    Object.assign(file, { isDevice: true })
+    if (sys()) expect(file.size()).toBe(LENGTH)
+    vi.spyOn(HostFile.prototype, 'size').mockReturnValue(LENGTH)
+    file.truncate(LENGTH - 1000)
+    file.truncate(LENGTH)
+    expect(await errorOf(() => file.truncate(LENGTH + 1))).toMatchObject({
+      code: 'NO_SPACE',
+      where: { file: file.name, at: LENGTH + 1 },
+    })
+    expect(fs.statSync(file.name).size).toBe(LENGTH)
+    file.close()
+  })
+})
+
+describe('a file that need not be durable', () => {
+  test('is flushed by nobody', async () => {
+    const calls = (['fdatasyncSync', 'fsyncSync'] as const).map((call) => vi.spyOn(fs, call))
+    const native = sys()
+    const begin = native && vi.spyOn(native, 'startWriting')
+    const file = makeFile(LENGTH, { durable: false })
+    await file.write(0, new Uint8Array(10))
+    file.hasten()
+    await file.flush()
+    file.restamp(1_600_000_000)
+    file.setModified(1_700_000_000_000_000_000n)
+    expect(file.stamp().modified).toBe(1_700_000_000_000_000_000n)
+    file.close()
+    for (const call of calls) expect(call).not.toHaveBeenCalled()
+    if (begin) expect(begin).not.toHaveBeenCalled()
+  })
+})
 
 describe('the thread that copies', () => {
   const copy = (to: HostFile, from: HostFile): Promise<number | undefined> => to.copyFrom(from, 0, 0, POOLED, true)
