@@ -119,8 +119,7 @@ function wishOf({ args, signal }: Call<BackupArguments>): BackupOptions {
       'Give a folder for the backups, or --into FILE to keep one image up to date.',
     )
   }
-  if (keep !== undefined && (into !== undefined || !Number.isSafeInteger(keep) || keep < 1)) {
-    if (into === undefined) throw badArgument('--keep', String(keep), 'give a whole number from 1 on')
+  if (keep !== undefined && into !== undefined) {
     throw new UsageError('Cannot use --keep with --into: one image has one state', 'Leave --keep out.')
   }
   const bytes = rate === undefined ? undefined : toSize(rate, '--rate')
