@@ -1,5 +1,5 @@
 import { XMLParser, XMLValidator } from 'fast-xml-parser'
-import { VdiskError } from '../errors.ts'
+import { messageOf, VdiskError } from '../errors.ts'
 
 /**
  * XML as disk formats use it: elements, attributes, text. What is read may be from anybody, so nothing is expanded or
@@ -90,7 +90,7 @@ export function parseXml(bytes: Uint8Array, limits: XmlLimits): XmlDocument {
     if (roots.length === 1) return { text, root: roots[0] as XmlElement }
   } catch (error) {
     if (error instanceof VdiskError) throw error
-    throw refused('CORRUPT', limits, error instanceof Error ? error.message : String(error))
+    throw refused('CORRUPT', limits, messageOf(error))
   }
   throw refused('CORRUPT', limits, 'it has no single root element')
 }
@@ -173,7 +173,7 @@ export class XmlEdit {
 
   /** The tag that an element begins with, as one that does not end it. */
   private firstTag(start: number, end: number): string {
-    const tag = this.document.text.slice(start, end).match(TAG)?.[0] ?? ''
+    const [tag] = this.document.text.slice(start, end).match(TAG) as RegExpMatchArray
     return tag.endsWith('/>') ? `${tag.slice(0, -2).trimEnd()}>` : tag
   }
 
@@ -249,7 +249,7 @@ function depthOf(markup: string): number {
 function elementsOf(nodes: readonly Parsed[]): XmlElement[] {
   const elements: XmlElement[] = []
   for (const node of nodes) {
-    const name = Object.keys(node).find((key) => key !== ':@') ?? ''
+    const name = Object.keys(node).find((key) => key !== ':@') as string
     if (name.startsWith('#') || name.startsWith('?')) continue
     const inside = node[name] as readonly Parsed[]
     const { startIndex: start, endIndex: end } = node[PLACE] as { startIndex: number; endIndex: number }

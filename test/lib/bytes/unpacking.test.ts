@@ -46,6 +46,15 @@ test('crc64 gives the check value of the standard', () => {
   expect(crc64(Buffer.from('123456789')).toString(16)).toBe('995dc9bbdf1939fa')
 })
 
+test('what follows the last stream of bzip2 is passed over, and nothing else is', () => {
+  // A stream of no block: its level, and a sum of nothing.
+  const whole = Buffer.from(`${Buffer.from('BZh9').toString('hex')}177245385090${'00000000'}`, 'hex')
+  expect(unpackBzip2(whole, 10)).toHaveLength(0)
+  expect(unpackBzip2(Buffer.concat([whole, whole, Buffer.from('rubbish')]), 10)).toHaveLength(0)
+  expect(() => unpackBzip2(Buffer.concat([Buffer.from('rubbish'), whole]), 10)).toThrow('no bzip2 stream begins here')
+  expect(() => unpackBzip2(Buffer.concat([Buffer.from('BZh0'), whole]), 10)).toThrow('no bzip2 stream begins here')
+})
+
 describeWithPeers(['xz'], 'xz', () => {
   randomTest('unpacks what xz packs, whatever its settings', (random) => {
     const content = mixed(random)

@@ -96,6 +96,11 @@ describe('XML of disk formats', () => {
     expect(codeOf('<!DOCTYPE plist [<!ENTITY a "b">]><plist/>', { doctype: 'named' })).toBe('UNSUPPORTED')
   })
 
+  test('what looks like another beginning inside a comment, or in what stands for itself, is none', () => {
+    expect(read('<a><!-- <![CDATA[ --><b>1</b><![CDATA[<!-- ]]></a>').root.children).toHaveLength(1)
+    expect(codeOf('<a><!-- ]]></a>')).toBe('CORRUPT')
+  })
+
   test('size and depth have a bound', () => {
     expect(codeOf(`<a>${'b'.repeat(100)}</a>`, { most: 106 })).toBe('LIMIT_EXCEEDED')
     expect(codeOf(`<a>${'b'.repeat(100)}</a>`, { most: 107 })).toBe('read')
@@ -152,5 +157,40 @@ describe('XML of disk formats', () => {
   test('what is escaped reads as it was', () => {
     const text = `<&>"' ]]>`
     expect(read(`<a b="${escapeXml(text)}">${escapeXml(text)}</a>`).root).toMatchObject({ text })
+  })
+})
+
+describe('a change of a document', () => {
+  const changed = (text: string, change: (edit: XmlEdit, document: XmlDocument) => void): string => {
+    const document = read(text)
+    const edit = new XmlEdit(document)
+    change(edit, document)
+    return edit.apply()
+  }
+  const first = ({ root }: XmlDocument) => root.children[0] as XmlDocument['root']
+
+  test('that takes an element away takes its line, if it has one', () => {
+    expect(changed('<a>\n  <b/>\n</a>', (edit, document) => edit.remove(first(document)))).toBe('<a>\n</a>')
+    expect(changed('<a><b/><c/></a>', (edit, document) => edit.remove(first(document)))).toBe('<a><c/></a>')
+  })
+
+  test('that puts one behind another gives it a line, if that has one', () => {
+    expect(changed('<a>\n  <b/>\n</a>', (edit, { root }) => edit.append(root, '<c/>'))).toBe(
+      '<a>\n  <b/>\n  <c/>\n</a>',
+    )
+    expect(changed('<a><b/></a>', (edit, { root }) => edit.append(root, '<c/>'))).toBe('<a><b/><c/></a>')
+    expect(changed('<a/>', (edit, { root }) => edit.append(root, '<c/>'))).toBe('<a>\n    <c/>\n</a>')
+  })
+
+  test('inside of what is replaced goes with it; two at one place keep their order', () => {
+    const text = '<a><b><c/></b></a>'
+    expect(
+      changed(text, (edit, document) => {
+        edit.setText(first(document).children[0] as XmlDocument['root'], 'lost')
+        edit.setText(first(document), '1 < 2')
+        edit.insertAfter(first(document), '<d/>')
+        edit.insertAfter(first(document), '<e/>')
+      }),
+    ).toBe('<a><b>1 &lt; 2</b><d/><e/></a>')
   })
 })
