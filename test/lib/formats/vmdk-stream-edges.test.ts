@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
 import { CheckReport } from '../../../lib/contracts/check-report.ts'
 import type { Image } from '../../../lib/contracts/image.ts'
+import type { Packer, WritableLayer } from '../../../lib/contracts/layer.ts'
 import { VdiskError } from '../../../lib/errors.ts'
 import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
 import { openParts } from '../../../lib/formats/vmdk/open.ts'
@@ -14,8 +15,8 @@ import { promised } from '../../../lib/io/io.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { randomFor } from '../../support/random.ts'
 import { refusal } from '../../support/refusal.ts'
-import { watchedStore } from '../../support/stores.ts'
-import { findings, folderOf, HEAD, image } from '../../support/vmdk-folder.ts'
+import { contentOf, watchedStore } from '../../support/stores.ts'
+import { findings, folderOf, HEAD, image, repaired } from '../../support/vmdk-folder.ts'
 import { type MadeStream, streamOf } from '../../support/vmdk-stream.ts'
 
 /** Streams at the borders of what they can be: entries that lead to their last bytes, tables that are missing, 2 TiB. */
@@ -119,6 +120,75 @@ describe('a stream', () => {
   })
 })
 
+/** Fields of a header, and of the footer that repeats it. */
+const FIELD = { descriptorOffset: 28, descriptorSize: 36, redundant: 48, directory: 56, overhead: 64 } as const
+
+describe('a stream whose header is damaged', () => {
+  const stream = (grains: readonly number[] = [0]): MadeStream =>
+    streamOf({ capacity: CAPACITY, grains: filled(grains) })
+  const put = (bytes: Buffer, at: number, value: bigint): void => void bytes.writeBigUInt64LE(value, at)
+
+  test.each([
+    ['over the header', 0n],
+    ['over the descriptor', 20n],
+    ['past the end of the file', 2n ** 40n],
+  ])('by which its first grain would lie %s is told, and not written', async (words, overhead) => {
+    const made = stream([])
+    put(made.bytes, made.footerAt + FIELD.overhead, overhead)
+    const folder = folderOf(made.bytes)
+    expect(await findings(folder)).toContain('error OVERHEAD_WRONG')
+    const error = await refusal(() => promised(vmdk.open(image(folder), 'write')))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'disk.vmdk', structure: 'header', at: 0 } })
+    expect(error.message).toContain(words)
+    expect(error.advice).toContain('make it anew')
+  })
+
+  test('in what it says of a second directory, and of a descriptor that it has not, gets a footer that says nothing of them', async () => {
+    const made = stream([])
+    put(made.bytes, FIELD.descriptorOffset, 0n)
+    put(made.bytes, FIELD.descriptorSize, 2n ** 60n)
+    put(made.bytes, made.footerAt + FIELD.redundant, 2n ** 61n)
+    const folder = folderOf(`${HEAD}RW ${CAPACITY} SPARSE "a"\n`, { a: made.bytes })
+    const layer = (await promised(vmdk.open(image(folder), 'write'))) as WritableLayer
+    const packer = layer.packer as Packer
+    await promised(packer.store(0, (await packer.pack(new Uint8Array(GRAIN).fill(3))) as Uint8Array))
+    await promised(layer.close())
+    expect(await findings(folder)).toEqual([])
+    const first = new Uint8Array(1)
+    await promised(new Chain([await promised(vmdk.open(image(folder), 'read'))]).read(5, first))
+    expect(first[0]).toBe(3)
+  })
+
+  test.each([
+    [
+      'a table in its descriptor',
+      (made: MadeStream) => made.bytes.writeUInt32LE(5, made.directoryAt + 4),
+      'descriptor',
+    ],
+    ['a table over its descriptor', (made: MadeStream) => made.bytes.writeUInt32LE(18, made.directoryAt), 'descriptor'],
+    ['its directory in its descriptor', (made: MadeStream) => put(made.bytes, made.footerAt + 56, 2n), 'descriptor'],
+    ['a table past its end', (made: MadeStream) => made.bytes.writeUInt32LE(1 << 20, made.directoryAt), 'past its end'],
+  ])('so that it has %s is refused', async (_, damage, words) => {
+    const made = stream([0, TABLE])
+    damage(made)
+    const error = await refusal(() => promised(vmdk.open(image(folderOf(made.bytes)), 'read')))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { structure: 'grain directory' } })
+    expect(error.message).toContain(words)
+    expect(error.advice).toContain('--salvage')
+  })
+
+  test('so that its descriptor lies among grains is not repaired: grains would be lost', async () => {
+    const made = stream()
+    put(made.bytes, FIELD.descriptorOffset, 128n)
+    const folder = folderOf(made.bytes)
+    const error = await refusal(() => repaired(folder))
+    const at = 128 * SECTOR
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'disk.vmdk', structure: 'descriptor', at } })
+    expect(error.advice).toContain('Nothing was changed')
+    expect(Buffer.compare(contentOf(image(folder).store), made.bytes)).toBe(0)
+  })
+})
+
 /** A stream that was cut before its directory. */
 function withoutEnd({ bytes, directoryAt }: MadeStream): Uint8Array {
   return bytes.subarray(0, directoryAt - SECTOR)
@@ -189,6 +259,7 @@ describe('a stream that is written', () => {
     const error = await refusal(() => promised(createStream(store, CAPACITY * SECTOR, Buffer.alloc(10_241, 35))))
     expect(error).toMatchObject({ code: 'LIMIT_EXCEEDED', where: { file: 'disk.vmdk', structure: 'descriptor' } })
     expect([error.message.includes('room for 10240'), store.size()]).toEqual([true, 0])
+    expect(error.advice).toContain('shorter name')
   })
 
   test('erases what was never written, and no more', async () => {

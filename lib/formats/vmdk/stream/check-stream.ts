@@ -2,6 +2,7 @@ import type { CheckReport, NewFinding } from '../../../contracts/check-report.ts
 import { type Io, Pace } from '../../../io/io.ts'
 import { GRAIN_ENTRY, SECTOR } from '../layout.ts'
 import { blockAt, type StreamBlock } from './blocks.ts'
+import { overheadComplaint } from './overhead.ts'
 import type { StreamFile } from './stream-file.ts'
 
 type FindingOf<Kept extends string> = Omit<NewFinding, 'structure' | Kept>
@@ -15,6 +16,16 @@ type FindingOf<Kept extends string> = Omit<NewFinding, 'structure' | Kept>
  */
 export function* checkStream(file: StreamFile, start: number, report: CheckReport): Io<void> {
   const pace = new Pace()
+  const complaint = overheadComplaint(file.header, file.end)
+  if (complaint !== undefined) {
+    report.add({
+      code: 'OVERHEAD_WRONG',
+      severity: 'error',
+      structure: 'header',
+      at: 0,
+      message: `The header is wrong: ${complaint}.`,
+    })
+  }
   yield* checkTables(file, start, report, pace)
   // With tables before the grains it is no stream, only packed: what lies behind the last grain is of no meaning then.
   if (file.header.directoryAt >= file.header.overhead) yield* checkWay(file, start, report, pace)

@@ -29,6 +29,7 @@ export function* createStream(store: ByteStore, size: number, descriptor: Uint8A
     throw new VdiskError('LIMIT_EXCEEDED', {
       message: `Cannot create ${store.name}: its descriptor has ${descriptor.length} bytes, and there is room for ${room}`,
       where: spotIn(store.name, { structure: 'descriptor', section: 'The Descriptor File' }),
+      advice: 'Choose a shorter name for the file.',
     })
   }
   const fields = {

@@ -33,12 +33,13 @@ export class GrainMap {
     this.tables = new TableCache({ read, write: neverWritten }, { pageSize: tableBytes, capacity: CAPACITY })
   }
 
-  /** Reads the directory. @throws VdiskError CORRUPT where it, or a table, does not lie in the file */
+  /** Reads the directory. @throws VdiskError CORRUPT where it, or a table, does not lie where tables can */
   static *open(store: ByteStore, header: SparseHeader): Io<GrainMap> {
     const { directoryAt, tables, tableBytes } = header
     const end = yield* settle(store.size())
-    if (directoryAt + tables * ENTRY > end) {
-      throw corrupt(store.name, `it ends at ${end}, before its grain directory does`, {
+    const complaint = complaintAbout(header, { at: directoryAt, length: tables * ENTRY }, end)
+    if (complaint !== undefined) {
+      throw corrupt(store.name, `its grain directory should lie at ${directoryAt}, ${complaint}`, {
         structure: 'grain directory',
         at: directoryAt,
         section: SECTION,
@@ -50,8 +51,10 @@ export class GrainMap {
     const directory = new Uint32Array(tables)
     for (let index = 0; index < tables; index++) {
       const sector = view.getUint32(index * ENTRY, true)
-      if (sector !== 0 && sector * SECTOR + tableBytes > end) {
-        throw corrupt(store.name, `its grain table ${index} should lie at ${sector * SECTOR}, behind its end`, {
+      const place = { at: sector * SECTOR, length: tableBytes }
+      const why = sector === 0 ? undefined : complaintAbout(header, place, end)
+      if (why !== undefined) {
+        throw corrupt(store.name, `its grain table ${index} should lie at ${place.at}, ${why}`, {
           structure: 'grain directory',
           index,
           at: directoryAt + index * ENTRY,
@@ -110,6 +113,19 @@ export class GrainMap {
   private isEmpty(index: number): boolean {
     return this.directory[index] === 0 && !this.made.has(index)
   }
+}
+
+/** Why no table can lie somewhere, in words; undefined: it can. What changes the descriptor must change no table. */
+function complaintAbout(
+  header: SparseHeader,
+  { at, length }: { readonly at: number; readonly length: number },
+  end: number,
+): string | undefined {
+  if (at + length > end) return `past its end at ${end}`
+  const overlaps = (start: number, bytes: number): boolean => at < start + bytes && start < at + length
+  if (overlaps(0, header.length)) return 'where its header lies'
+  const { descriptor } = header
+  return descriptor && overlaps(descriptor.at, descriptor.length) ? 'where its descriptor lies' : undefined
 }
 
 function neverWritten(): never {

@@ -129,7 +129,8 @@ export class StreamWriter {
 }
 
 /** What ends a stream: tables that are only in memory, directory, footer, the marker of the end. @param at byte of the file */
-export function endOfStream(at: number, { fields, tables }: SparseHeader, { directory, made }: GrainMap): Uint8Array {
+export function endOfStream(at: number, header: SparseHeader, { directory, made }: GrainMap): Uint8Array {
+  const { tables } = header
   const parts: Uint8Array[] = []
   let next = at
   const put = (part: Uint8Array): void => {
@@ -144,9 +145,15 @@ export function endOfStream(at: number, { fields, tables }: SparseHeader, { dire
   }
   const directoryOffset = BigInt(next / SECTOR + 1)
   put(metadata(MARKER.grainDirectory, new Uint8Array(places.buffer)))
-  put(metadata(MARKER.footer, sparseHeader.encode({ ...fields, directoryOffset })))
+  put(metadata(MARKER.footer, sparseHeader.encode({ ...footerFields(header), directoryOffset })))
   put(metadata(MARKER.endOfStream, new Uint8Array(0)))
   return Buffer.concat(parts)
+}
+
+/** What the footer repeats. Of what there is none of, a second directory and perhaps a descriptor, a header may say anything. */
+function footerFields({ fields, descriptor }: SparseHeader): SparseHeader['fields'] {
+  const place = descriptor ? {} : { descriptorOffset: 0, descriptorSize: 0 }
+  return { ...fields, ...place, redundantDirectoryOffset: 0 }
 }
 
 /** A block that is no grain, behind its marker. ["Metadata Markers"] @param content whole sectors */
