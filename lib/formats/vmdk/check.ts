@@ -3,6 +3,7 @@ import type { Io } from '../../io/io.ts'
 import { SECTOR } from './layout.ts'
 import { complaintsAbout } from './linkage.ts'
 import type { VmdkParts } from './parts.ts'
+import { findSharedParts, wordsOf } from './shared-parts.ts'
 
 /**
  * Looks at everything that an image says of itself: the descriptor, and every file that holds a part of the disk.
@@ -30,6 +31,8 @@ function checkDescriptor({ descriptor, room, size, isMonolithic }: VmdkParts, re
   for (const complaint of complaintsAbout(descriptor)) {
     note('PARENT_LINK_INVALID', 'error', `the parent cannot be known for certain: ${complaint}`)
   }
+  const shared = isMonolithic ? undefined : findSharedParts(descriptor)
+  if (shared) note('PARTS_OVERLAP', 'error', `${wordsOf(shared)}: a write to one changes the other`)
   if (room.isUnfinished) {
     note('DESCRIPTOR_UNFINISHED', 'warning', 'a change of it was not finished; what was meant is in use')
   }

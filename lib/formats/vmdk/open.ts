@@ -10,6 +10,7 @@ import type { ExtentFile } from './extent-file.ts'
 import { openExtent } from './extent-types.ts'
 import { ESX_MAGIC, MOST_DESCRIPTOR_BYTES, SE_SPARSE_MAGIC, SECTOR, SPARSE_MAGIC } from './layout.ts'
 import type { VmdkParts } from './parts.ts'
+import { findSharedParts, wordsOf } from './shared-parts.ts'
 import { readSparseHeader } from './sparse-header.ts'
 
 /** A descriptor, where it stands, and the size of the disk. */
@@ -31,6 +32,7 @@ export function* openParts(image: Image, access: Access): Io<VmdkParts> {
   const { descriptor, room, isMonolithic, size } = yield* readDescribed(image)
   const lines = isMonolithic ? [ownLine(image, descriptor, size)] : descriptor.extents
   const isWanted = access !== 'inspect'
+  if (access === 'write' && !isMonolithic) refuseSharedParts(descriptor)
   const extents = isWanted ? yield* openExtents(image, descriptor, lines, isMonolithic, access) : []
   return { image, descriptor, room, extents, isMonolithic, size }
 }
@@ -127,6 +129,18 @@ function refuseNoExtents(descriptor: Descriptor): void {
     at: 0,
     section: 'The Extent Descriptions',
   })
+}
+
+/** @throws VdiskError CORRUPT: what is written to one part would be written to another one too */
+function refuseSharedParts(descriptor: Descriptor): void {
+  const shared = findSharedParts(descriptor)
+  if (!shared) return
+  throw corrupt(
+    descriptor.file,
+    `it cannot be written safely, because ${wordsOf(shared)}`,
+    { structure: 'descriptor', index: shared.lines[1], section: 'The Extent Descriptions' },
+    'It can still be read and converted: vdisk convert IMAGE COPY --format vmdk',
+  )
 }
 
 function onlyAPart(file: string): ReturnType<typeof unsupported> {

@@ -52,6 +52,33 @@ describe('a descriptor of its own', () => {
     expect(error.message).toContain(words)
   })
 
+  test.each([
+    ['flat parts that overlap', 'RW 4 FLAT "b" 0\nRW 4 FLAT "b" 3\n'],
+    ['a flat part within one that is only read', 'RDONLY 4 FLAT "b" 2\nRW 1 FLAT "b" 4\n'],
+    ['a part that comes twice, the second time as the content of another', 'RW 4 VMFS "b"\nRW 8 ZERO\nRW 4 VMFS "b"\n'],
+  ])('with %s is read, and not written: a write to one would change the other', async (_, lines) => {
+    const folder = folderOf(HEAD + lines, { b: seven })
+    expect((await content(folder))[0]).toBe(7)
+    expect(await findings(folder)).toEqual(['error PARTS_OVERLAP'])
+    const error = await refusal(() => open(folder))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'disk.vmdk', structure: 'descriptor' } })
+    expect([error.message.includes('in one place of "b"'), error.advice?.includes('vdisk convert')]).toEqual([
+      true,
+      true,
+    ])
+  })
+
+  test('with one sparse file for two parts is not written, and for two that are only read is as good as others', async () => {
+    const { bytes } = await VmdkFile.make(MIB, [0])
+    const lines = (access: string): string => `${access} 2048 SPARSE "b"\n`.repeat(2)
+    const folder = folderOf(HEAD + lines('RW'), { b: bytes })
+    expect(await findings(folder)).toEqual(['error PARTS_OVERLAP'])
+    expect((await refusal(() => open(folder))).code).toBe('CORRUPT')
+    const onlyRead = folderOf(HEAD + lines('RDONLY'), { b: bytes })
+    expect(await findings(onlyRead)).toEqual([])
+    expect([...(await content(onlyRead))].filter((byte) => byte === 1).length).toBe(2 * 4096)
+  })
+
   test('with a sparse part that begins within a grain is refused', async () => {
     const sparse = await VmdkFile.make(MIB, [0])
     const folder = folderOf(`${HEAD}RW 1 FLAT "b" 0\nRW 2048 SPARSE "s"\n`, { b: seven, s: sparse.bytes })
