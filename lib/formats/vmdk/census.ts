@@ -47,9 +47,10 @@ export class Census {
     // Behind all that is in use there is one piece, however long the file says that it is.
     const parts = Math.ceil(used / this.part)
     const { tables } = this.tables.header
+    const { bytes } = Bitmap.empty(Math.min(WINDOW, parts))
     for (let first = 0; first === 0 || first < parts; first += WINDOW) {
       this.firstPart = first
-      this.used = Bitmap.empty(Math.min(WINDOW, parts - first))
+      this.used = new Bitmap(bytes.fill(0), Math.min(WINDOW, parts - first))
       for (const { sector, length } of this.tables.places) this.mark(sector * SECTOR, length * SECTOR)
       yield* this.walk((group) => {
         if (first === 0) this.checkCopies(group)

@@ -137,6 +137,16 @@ describe('a delta of ESX that others made', () => {
 })
 
 describe('repair of a delta of ESX', () => {
+  test.each([2 ** 40 - 512, 2 ** 60])('cuts off a hole behind it of any length: %d', async (length) => {
+    const folder = folderOf(delta())
+    const { store } = folder.image('disk-delta.vmdk')
+    const size = store.size()
+    void store.truncate(length)
+    expect((await repair(folder)).done.map(({ code }) => code)).toEqual(['ROOM_UNUSED'])
+    expect(store.size()).toBe(size)
+    expect(await firstBytes(folder)).toEqual(GRAINS.map((grain) => 1 + (grain % 255)))
+  })
+
   test.each<[string, (bytes: Buffer) => unknown, string, (number | undefined)[]]>([
     [
       'two grains in one place',

@@ -6,6 +6,7 @@ import { isVdiskError } from '../../../lib/errors.ts'
 import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
 import { promised } from '../../../lib/io/io.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
+import { refusal } from '../../support/refusal.ts'
 import { contentOf } from '../../support/stores.ts'
 import { VmdkFile } from '../../support/vmdk-file.ts'
 
@@ -62,6 +63,34 @@ describe('repair of a VMDK', () => {
   test('has nothing to do where nothing is wrong', async () => {
     const { report } = await mended(() => {})
     expect(report.count).toBe(0)
+  })
+
+  test('gives a grain that overlaps others in part a place of its own, with what it read', async () => {
+    let before = Buffer.alloc(0)
+    const { folder, report } = await mended((file) => {
+      // The grain of 8 sectors begins within the one of grain 0, and ends within that of grain 2.
+      const [first, last] = [file.entry(0), file.entry(2)].sort((a, b) => a - b) as [number, number]
+      file.setEntry(2, first + 8).setEntry(1, first + 3)
+      before = Buffer.from(file.bytes.subarray((first + 3) * 512, (first + 11) * 512))
+      expect(last - first).toBe(16)
+    })
+    expect(report.done.map(({ code }) => code)).toEqual(['GRAIN_SHARED', 'GRAIN_SHARED', 'GRAIN_SHARED'])
+    expect(report.doubtful).toMatchObject([{ offset: 0, length: 3 * GRAIN }])
+    const chain = new Chain([await promised(vmdk.open(folder.image('disk.vmdk'), 'read'))])
+    const bytes = Buffer.alloc(GRAIN)
+    await promised(chain.read(GRAIN, bytes))
+    expect(bytes.equals(before)).toBe(true)
+    // What the others have changes no more with it.
+    expect([...(await grainsOf(folder))].slice(0, 3)).toEqual([1, 1, 2])
+  })
+
+  test('writes no descriptor where the header says that one lies, and tables do', async () => {
+    const file = await VmdkFile.make(5 * MIB, [0, 1, 2])
+    file.patch({ descriptorOffset: file.tableAt(0) / 512, descriptorSize: 4 })
+    const folder = folderOf(file)
+    const error = await refusal(() => repair(folder))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { structure: 'descriptor', at: file.tableAt(0) } })
+    expect(Buffer.compare(contentOf(folder.image('disk.vmdk').store), file.bytes)).toBe(0)
   })
 
   test.each<[string, (file: VmdkFile) => unknown, string]>([

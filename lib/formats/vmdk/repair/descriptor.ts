@@ -2,15 +2,19 @@ import type { Image } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
 import { isVdiskError } from '../../../errors.ts'
 import { type Io, settle } from '../../../io/io.ts'
+import type { ByteStore } from '../../../io/store.ts'
+import { corrupt } from '../damage.ts'
 import { Descriptor } from '../descriptor.ts'
 import { type ExtentLine, encodedName, readLine } from '../descriptor-line.ts'
 import { DescriptorRoom } from '../descriptor-room.ts'
+import { GrainDirectory } from '../grain-directory.ts'
+import { GrainTables } from '../grain-tables.ts'
 import { SECTOR, SPARSE_MAGIC } from '../layout.ts'
 import { withoutUnreadableLink } from '../linkage.ts'
 import { newDescriptor } from '../new-descriptor.ts'
 import { extentName, lastPart, stemOf } from '../new-extent.ts'
 import { newContentId } from '../session.ts'
-import { readSparseHeader } from '../sparse-header.ts'
+import { readSparseHeader, type SparseHeader } from '../sparse-header.ts'
 
 /** The descriptor as it is after the repair. */
 export interface Mended {
@@ -44,9 +48,36 @@ export function* mendDescriptor(image: Image, report: RepairReport): Io<Mended> 
   const whole = found ?? (yield* regenerated(image, room, lines, report))
   const descriptor = completed(whole, lines, room, report)
   if (Buffer.compare(descriptor.encode(), room.text) !== 0 || room.isUnfinished) {
+    if (header?.descriptor) yield* assertOwnRoom(image, header, header.descriptor)
     yield* room.replace(descriptor.encode())
   }
   return { descriptor, isMonolithic }
+}
+
+/**
+ * A header that is damaged may lead anywhere: nothing is written where a table or a grain can lie.
+ *
+ * @throws VdiskError CORRUPT
+ */
+function* assertOwnRoom(
+  { name, store }: Image,
+  header: SparseHeader,
+  { at, length }: NonNullable<SparseHeader['descriptor']>,
+): Io<void> {
+  const isBeforeGrains = at >= header.length && at + length <= header.overhead
+  if (isBeforeGrains && (header.isStream || !(yield* tablesAt(store, header, at, length)))) return
+  const why = `its header says that the descriptor lies at ${at}, where tables or grains lie`
+  throw corrupt(name, why, { structure: 'descriptor', at, section: 'Hosted Sparse Extents' }, WITHOUT_DESCRIPTOR)
+}
+
+const WITHOUT_DESCRIPTOR = 'Nothing was changed. If there is another copy of the file, use the one that opens.'
+
+/** Whether tables lie in a range that is said to be the descriptor's. */
+function* tablesAt(store: ByteStore, header: SparseHeader, at: number, length: number): Io<boolean> {
+  const directory = yield* GrainDirectory.read(store.name, store, header)
+  const parts = { store, directory, header: { ...header, descriptor: undefined }, hasParent: false }
+  const { places } = new GrainTables(parts, { end: yield* settle(store.size()) })
+  return places.hit(at / SECTOR, length / SECTOR)
 }
 
 /** @returns undefined for a text that is damaged */
