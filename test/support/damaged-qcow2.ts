@@ -55,6 +55,12 @@ export const ENTRIES: readonly Damage[] = [
     reads: { 0: 0, 1: 0xa1 },
   },
   {
+    what: 'an L1 entry that names no table, and says that it is its alone',
+    image: () => new CraftedImage().l1(1, COPIED),
+    finds: [],
+    changes: [],
+  },
+  {
     what: 'an L2 entry with a low bit that no place has: what is left leads to counted data',
     image: () => new CraftedImage().l2(0, at(PLACE.data0) | COPIED | 512n),
     finds: ['L2_ENTRY_INVALID', 'LEAKED_CLUSTER'],

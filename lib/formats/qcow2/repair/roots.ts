@@ -27,19 +27,18 @@ export function* mendRoot(work: RepairWork, root: Root, onTwice: (at: number) =>
   for (let index = 0; index < l1.length; index++) {
     yield* pace.keep()
     const [high, low] = [l1.high(index), l1.low(index)]
-    if (high === 0 && low === 0) continue
     const at = l1.offset(index)
     const reserved = (high & L1_RESERVED_HIGH) !== 0 || (low & L1_RESERVED_LOW) !== 0
+    // No table; that it is the entry's alone says nothing then.
+    if (at === 0 && !reserved) continue
     const isMissing = l1.at + index * 8 + 8 > space.length
     if (isMissing) yield* dropRootEntry(work, root, index, 'lies past the end of the file')
-    else if (at === 0 && reserved) yield* dropRootEntry(work, root, index, 'has nothing but bits that it cannot have')
-    else if (at !== 0 && !work.isPlace(at))
-      yield* dropRootEntry(work, root, index, `leads to ${at}, where no table can be`)
-    else if (at !== 0 && places.holdsOther(at)) {
+    else if (at === 0) yield* dropRootEntry(work, root, index, 'has nothing but bits that it cannot have')
+    else if (!work.isPlace(at)) yield* dropRootEntry(work, root, index, `leads to ${at}, where no table can be`)
+    else if (places.holdsOther(at)) {
       yield* dropRootEntry(work, root, index, `leads to ${at}, where another table lies`)
     } else {
       if (reserved) yield* clearReserved(work, root, index)
-      if (at === 0) continue
       if (snapshot) places.addShared(at)
       else if (!places.addL2(at)) onTwice(at)
     }
