@@ -61,5 +61,6 @@ function damaged({ file, structure }: XmlLimits, why: string): VdiskError {
   return new VdiskError('CORRUPT', {
     message: `Cannot read the ${structure} of ${file}: ${why}`,
     where: { file, structure },
+    advice: 'If there is another copy of the file, use the one that opens.',
   })
 }

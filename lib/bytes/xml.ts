@@ -268,6 +268,8 @@ function textOf(nodes: readonly Parsed[]): string {
   return text
 }
 
+const PLAINLY = 'Let the program that made it write it again, in UTF-8 and without declarations of its own.'
+
 function refused(
   code: 'CORRUPT' | 'UNSUPPORTED' | 'LIMIT_EXCEEDED',
   { file, structure }: XmlLimits,
@@ -276,6 +278,6 @@ function refused(
   return new VdiskError(code, {
     message: `Cannot read ${file}: ${structure}: ${why}`,
     where: { file, structure },
-    advice: code === 'CORRUPT' ? 'If you have it, copy the file again.' : undefined,
+    advice: code === 'UNSUPPORTED' ? PLAINLY : 'If you have it, copy the file again.',
   })
 }

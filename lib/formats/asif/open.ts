@@ -45,10 +45,16 @@ function* chooseDirectory(image: Image, places: readonly number[], end: number):
   throw refusal('CORRUPT', image.name, 'neither of its directories lies in the file')
 }
 
+/** What a user can do next. */
+const ADVICE: Partial<Record<ErrorCode, string>> = {
+  NOT_THIS_FORMAT: 'To see what it is: vdisk inspect IMAGE --untrusted',
+  UNSUPPORTED: 'Convert it on a Mac to what vdisk reads: hdiutil convert IMAGE -format UDZO -o NEW',
+}
+
 function refusal(code: ErrorCode, file: string, why: string): VdiskError {
   return new VdiskError(code, {
     message: `Cannot open ${file}: ${why}`,
     where: { file, structure: 'header', at: 0, section: 'asif_header' },
-    advice: code === 'CORRUPT' ? 'If there is another copy of the file, use the one that opens.' : undefined,
+    advice: ADVICE[code] ?? 'If there is another copy of the file, use the one that opens.',
   })
 }

@@ -11,5 +11,9 @@ export function damaged(file: string, structure: string, why: string, at?: numbe
 
 /** The error of more than any image needs. */
 export function tooMany(file: string, structure: string, why: string): VdiskError {
-  return new VdiskError('LIMIT_EXCEEDED', { message: `Cannot open ${file}: ${why}`, where: { file, structure } })
+  return new VdiskError('LIMIT_EXCEEDED', {
+    message: `Cannot open ${file}: ${why}`,
+    where: { file, structure },
+    advice: 'Get the image again, or convert it on a Mac: hdiutil convert IMAGE -format UDZO -o NEW',
+  })
 }

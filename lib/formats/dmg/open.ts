@@ -36,11 +36,14 @@ export function* openParts(image: Image): Io<DmgParts> {
   return { image, trailer: found, end, tables, runs: sorted }
 }
 
+const CONVERTED = 'Convert it on a Mac to what vdisk reads: hdiutil convert IMAGE -format UDZO -o NEW'
+
 function readTrailer(file: string, bytes: Uint8Array): Trailer {
   if (!hasTrailer(bytes)) {
     throw new VdiskError('NOT_THIS_FORMAT', {
       message: `Cannot open ${file} as dmg: it does not end with a UDIF trailer`,
       where: { file },
+      advice: 'To see what it is: vdisk inspect IMAGE --untrusted',
     })
   }
   const found = trailer.decode(bytes)
@@ -48,6 +51,7 @@ function readTrailer(file: string, bytes: Uint8Array): Trailer {
     throw new VdiskError('UNSUPPORTED', {
       message: `Cannot open ${file}: it is of version ${found.version} of UDIF, and ${VERSION} is known`,
       where: { file, structure: 'trailer' },
+      advice: CONVERTED,
     })
   }
   if (found.segmentCount > 1) {
@@ -78,6 +82,7 @@ function assertSane(file: string, { kind, length, storedLength, offset }: Run): 
     throw new VdiskError('UNSUPPORTED', {
       message: `Cannot open ${file}: it has runs of kind 0x${kind.toString(16)}, which is not known`,
       where: { file, structure: 'run', offset, section: 'BLKXChunkEntry' },
+      advice: CONVERTED,
     })
   }
   if (isPacked && Math.max(length, storedLength) > LIMIT.runBytes) {

@@ -58,6 +58,14 @@ function* isEncrypted(image: Image): Io<boolean> {
   }
 }
 
+const OTHER_COPY = 'If there is another copy of the bundle, use the one that opens.'
+/** What a user can do next. */
+const ADVICE: Partial<Record<ErrorCode, string>> = {
+  NOT_THIS_FORMAT: 'To see what it is: vdisk inspect IMAGE --untrusted',
+  UNSUPPORTED: 'Decrypt it on a Mac: hdiutil convert IMAGE -format UDZO -o NEW',
+}
+
 function refusal(code: ErrorCode, file: string, why: string): VdiskError {
-  return new VdiskError(code, { message: `Cannot open ${file}: ${why}`, where: { file, structure: DESCRIPTION } })
+  const where = { file, structure: DESCRIPTION }
+  return new VdiskError(code, { message: `Cannot open ${file}: ${why}`, where, advice: ADVICE[code] ?? OTHER_COPY })
 }

@@ -72,10 +72,16 @@ function* readNodes(
   }
 }
 
+/** What a user can do next. */
+const ADVICE: Partial<Record<ErrorCode, string>> = {
+  NOT_THIS_FORMAT: 'To see what it is: vdisk inspect IMAGE --untrusted',
+  UNSUPPORTED: 'Convert it on a Mac to what vdisk reads: hdiutil convert IMAGE -format UDZO -o NEW',
+}
+
 function refusal(code: ErrorCode, file: string, why: string): VdiskError {
   return new VdiskError(code, {
     message: `Cannot open ${file}: ${why}`,
     where: { file, structure: 'header', section: 'HeaderNode' },
-    advice: code === 'CORRUPT' ? 'If there is another copy of the file, use the one that opens.' : undefined,
+    advice: ADVICE[code] ?? 'If there is another copy of the file, use the one that opens.',
   })
 }

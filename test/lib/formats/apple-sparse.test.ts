@@ -130,6 +130,7 @@ describe('sparseimage', () => {
     const error = await refusal(() => openDisk(written(image.file.bytes, 'a.sparseimage')))
     expect(error.code).toBe('UNSUPPORTED')
     expect(error.message).toContain('version 2')
+    expect(error.advice).toContain('on a Mac')
   })
 
   test('an older one tells its size only where it was told first', async () => {
@@ -149,8 +150,9 @@ describe('sparseimage', () => {
         if (width === 4) image.file.u32(at, Number(BigInt.asUintN(32, BigInt(value))))
         else image.file.u64(at, value)
         if (width === 4 && image.file.bytes.readUInt32BE(at) === 0) continue
-        const { code } = await refusal(() => openDisk(written(image.file.bytes, 'a')))
+        const { code, advice } = await refusal(() => openDisk(written(image.file.bytes, 'a')))
         expect(['CORRUPT', 'LIMIT_EXCEEDED']).toContain(code)
+        expect(advice).toContain('another copy')
       }
     }
     const [, image] = made(new Random(4))
@@ -218,6 +220,7 @@ describe('sparsebundle', () => {
     const error = await refusal(() => openDisk(folder))
     expect(error).toMatchObject({ code: 'UNSUPPORTED' })
     expect(error.message).toContain('encrypted')
+    expect(error.advice).toContain('Decrypt it on a Mac')
   })
 
   test('a token that is a link out of the folder is not followed', async () => {
@@ -234,7 +237,9 @@ describe('sparsebundle', () => {
     await expectReads(folder, disk, new Random(1))
     fs.writeFileSync(path.join(folder, 'Info.plist'), plist('<key>diskimage-bundle-type</key><string>other</string>'))
     const opened = openDisk(path.join(folder, 'Info.plist'), { format: 'sparsebundle' })
-    expect(await refusal(() => opened)).toMatchObject({ code: 'NOT_THIS_FORMAT', where: { structure: 'Info.plist' } })
+    const none = await refusal(() => opened)
+    expect(none).toMatchObject({ code: 'NOT_THIS_FORMAT', where: { structure: 'Info.plist' } })
+    expect(none.advice).toContain('vdisk inspect')
   })
 
   test.each([
@@ -260,8 +265,9 @@ describe('sparsebundle', () => {
     ['no size', plist('<key>diskimage-bundle-type</key><string>com.apple.diskimage.sparsebundle</string>')],
     ['more than a description', Buffer.concat([bundleDescription(BAND, BAND), Buffer.alloc(1 << 20, 32)])],
   ])('%s', async (_, description) => {
-    const { code } = await refusal(() => openDisk(bundle(new Uint8Array(BAND), [0], description)))
+    const { code, advice } = await refusal(() => openDisk(bundle(new Uint8Array(BAND), [0], description)))
     expect(['CORRUPT', 'LIMIT_EXCEEDED', 'UNSUPPORTED']).toContain(code)
+    expect(advice).toMatch(code === 'UNSUPPORTED' ? /write it again/ : /copy/)
   })
 })
 
@@ -399,6 +405,8 @@ describe('asif', () => {
         await opened.read(0, new Uint8Array(512))
       } catch (error) {
         expect(error).toMatchObject({ code: expect.stringMatching(/^(CORRUPT|LIMIT_EXCEEDED|UNSUPPORTED)$/) })
+        const { code, advice } = error as VdiskError
+        expect(advice).toContain(code === 'UNSUPPORTED' ? 'on a Mac' : 'another copy')
       }
     }
   })
@@ -408,7 +416,9 @@ describe('what is said to be one of these and is none', () => {
   test.each(['sparseimage', 'asif'])('%s: a file that is too short, and one that begins as another', async (format) => {
     for (const bytes of [new Uint8Array(100), new Uint8Array(1 << 16).fill(7)]) {
       const file = written(bytes, `disk.${format}`)
-      expect((await refusal(() => openDisk(file, { format }))).code).toBe('NOT_THIS_FORMAT')
+      const error = await refusal(() => openDisk(file, { format }))
+      expect(error.code).toBe('NOT_THIS_FORMAT')
+      expect(error.advice).toContain('vdisk inspect')
     }
   })
 })
