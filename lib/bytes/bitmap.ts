@@ -5,6 +5,10 @@ export interface BitRun {
   readonly set: boolean
 }
 
+/** Bits of a word less one, and as many as are worth to be looked at in words. */
+const WORD_MASK = 31
+const MANY = 1 << 12
+
 /**
  * A bit set over bytes it does not own, least significant bit first: sector bitmaps, dirty bitmaps, subclusters.
  *
@@ -53,13 +57,27 @@ export class Bitmap {
     let bit = start + 1
     while (bit < end) {
       if ((bit & 7) === 0) {
-        while (bit + 8 <= end && this.bytes[bit >>> 3] === uniform) bit += 8
+        while (bit + 8 <= end && this.bytes[bit >>> 3] === uniform) {
+          bit += 8
+          if ((bit & WORD_MASK) === 0 && end - bit >= MANY) bit = this.skipWords(bit, end, uniform)
+        }
         if (bit >= end) break
       }
       if (this.has(bit) !== set) return bit
       bit++
     }
     return end
+  }
+
+  /** The same for whole words of equal bits, where there may be many. @param bit of the first word */
+  private skipWords(bit: number, end: number, uniform: number): number {
+    const { buffer, byteOffset } = this.bytes
+    if (byteOffset % 4 !== 0) return bit
+    const words = new Int32Array(buffer, byteOffset + (bit >>> 3), Math.floor((end - bit) / 32))
+    const word = uniform === 0 ? 0 : -1
+    let equal = 0
+    while (equal < words.length && words[equal] === word) equal++
+    return bit + equal * 32
   }
 
   /** The runs of equal bits that cover start .. end-1, in order. */

@@ -1,6 +1,8 @@
 import { type ByteStore, pastEnd, readOnly, type Segment } from './store.ts'
 
 const PAGE = 65536
+/** Pages of a hole that are looked for one by one; from there on all that there are take less time. */
+const WALKED = 1024
 
 /** A store in memory, sparse: pages exist once written, so a disk of 64 TiB costs what it holds. For tests and small work. */
 export class MemoryStore implements ByteStore {
@@ -58,10 +60,17 @@ export class MemoryStore implements ByteStore {
   }
 
   segment(at: number): Segment {
-    const present = this.pages.has(Math.floor(at / PAGE))
-    let end = (Math.floor(at / PAGE) + 1) * PAGE
-    while (end < this.length && this.pages.has(end / PAGE) === present) end += PAGE
-    return { kind: present ? 'data' : 'hole', length: Math.min(end, this.length) - at }
+    const first = Math.floor(at / PAGE)
+    const present = this.pages.has(first)
+    let next = first + 1
+    while (next * PAGE < this.length && this.pages.has(next) === present) {
+      if (!present && next - first >= WALKED) {
+        next = this.nextPage(next)
+        break
+      }
+      next++
+    }
+    return { kind: present ? 'data' : 'hole', length: Math.min(next * PAGE, this.length) - at }
   }
 
   occupied(): number {
@@ -79,10 +88,32 @@ export class MemoryStore implements ByteStore {
     return all
   }
 
+  /** The first page that is there from one on; without an end if there is none. */
+  private nextPage(from: number): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const page of this.pages.keys()) if (page >= from && page < next) next = page
+    return next
+  }
+
   private clear(at: number, length: number): void {
+    if (length > PAGE * Math.max(WALKED, this.pages.size)) {
+      this.clearFar(at, length)
+      return
+    }
     for (const [page, within, , count] of pieces(at, length)) {
       if (count === PAGE) this.pages.delete(page)
       else this.pages.get(page)?.fill(0, within, within + count)
+    }
+  }
+
+  /** The same by the pages that are there: the range may be a hole of exabytes. */
+  private clearFar(at: number, length: number): void {
+    for (const [page, bytes] of this.pages) {
+      const from = Math.max(at - page * PAGE, 0)
+      const to = Math.min(at + length - page * PAGE, PAGE)
+      if (from >= to) continue
+      if (to - from === PAGE) this.pages.delete(page)
+      else bytes.fill(0, from, to)
     }
   }
 

@@ -45,6 +45,23 @@ describe.each(FUZZ_FORMATS)('damaged images: %s', (format) => {
   })
 })
 
+describe('files that say they are longer than any medium, almost all of them a hole', () => {
+  test.each(FUZZ_FORMATS)('%s', async (format) => {
+    const random = new Random(SEED)
+    for (const seed of await seedsOf(format)) {
+      for (const size of [2 ** 43, 2 ** 53 - 4096, 2 ** 60]) {
+        const chance = random.below(2 ** 31)
+        try {
+          await executeTwice(format, filesOf(seed, [{ do: 'resize', size }]), chance)
+        } catch (error) {
+          const which = `VDISK_TEST_SEED=${SEED} ${seed.name} of ${size} bytes, by the chance ${chance}`
+          throw new Error(`${String(error)}\n${which}`, { cause: error })
+        }
+      }
+    }
+  })
+})
+
 describe('what fuzzing has found', () => {
   const kept = keptFindings(path.join(import.meta.dirname, '..', '..'), FUZZ_FORMATS)
   test.each(kept.map((finding) => [finding.format, finding.name, finding] as const))(

@@ -14,8 +14,8 @@ export function unsupported(file: string, why: string, spot: Spot, advice?: stri
 }
 
 /** The error of a file whose claims are larger than anything real. */
-export function tooLarge(file: string, why: string, spot: Spot): VdiskError {
-  return complaint('LIMIT_EXCEEDED', { file, why, spot, advice: undefined })
+export function tooLarge(file: string, why: string, spot: Spot, advice?: string): VdiskError {
+  return complaint('LIMIT_EXCEEDED', { file, why, spot, advice })
 }
 
 /** `where` of an error about a Parallels file. */

@@ -1,12 +1,14 @@
 import type { Extent } from '../../contracts/extent.ts'
+import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Reservation } from '../../contracts/layer.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Bat, type Silence } from './bat.ts'
-import { corrupt, spotIn } from './damage.ts'
+import { corrupt, spotIn, tooLarge } from './damage.ts'
 import { Extension, extensionToKeep } from './extension.ts'
 import { Header } from './header.ts'
+import { LIMIT } from './layout.ts'
 import { resizeExpanding } from './resize.ts'
 import { surveyRoom } from './space.ts'
 import { Tracking } from './tracking.ts'
@@ -122,10 +124,20 @@ export function* openExpandingForWriting(
     const why = 'it cannot be written safely, because it is marked as empty, and its BAT is not'
     throw corrupt(file, why, { structure: 'header', at: 52, section: 'Header' }, 'Convert it: vdisk convert')
   }
-  if (extension && extension.transit.length > 0) space.keepAll()
+  if (extension && extension.transit.length > 0) keepAll(header, space)
   bat.space = space
   const tracking = yield* Tracking.of(header, extension)
   return new WritableExpandingPart(bat, extension, new Writer(bat, { space, tracking, extension }))
+}
+
+/** With features that are not known all of the file may be somebody's. @throws VdiskError LIMIT_EXCEEDED for a longer one */
+function keepAll({ file, clusterSize, dataAt }: Header, space: FileRoom): void {
+  if ((space.end - dataAt) / clusterSize > LIMIT.counted) {
+    const why = `it has ${space.end} bytes, too many to keep account of; features of it are not known, so any of them may be in use`
+    const advice = 'It can still be read and converted: vdisk convert IMAGE COPY --format parallels'
+    throw tooLarge(file, why, { structure: 'file', at: space.end }, advice)
+  }
+  space.keepAll()
 }
 
 /** A plain image: the bytes of the storage, in order. */

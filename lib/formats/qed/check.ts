@@ -1,4 +1,4 @@
-import { Bitmap } from '../../bytes/bitmap.ts'
+import { UnitSet } from '../../bytes/unit-set.ts'
 import type { CheckReport } from '../../contracts/check-report.ts'
 import { reasonOf } from '../../errors.ts'
 import { type Io, Pace } from '../../io/io.ts'
@@ -12,17 +12,17 @@ export function* checkQed(layer: QedLayer, report: CheckReport): Io<void> {
     const message = 'the file was not closed: clusters may be lost'
     report.add({ code: 'NOT_CLOSED', severity: 'warning', structure: 'header', at: 16, message })
   }
-  const used = Bitmap.empty(Math.ceil(end / clusterSize))
+  const clusters = Math.ceil(end / clusterSize)
+  const used = new UnitSet()
   const pace = new Pace()
   const take = (at: number, length: number, guest: { offset: number; length: number }): void => {
-    const [first, last] = [at / clusterSize, Math.min(used.length, Math.ceil((at + length) / clusterSize))]
-    if (used.has(first) || used.runEnd(first, last) < last) {
+    const [first, last] = [at / clusterSize, Math.min(clusters, Math.ceil((at + length) / clusterSize))]
+    if (used.take({ first, count: last - first })) {
       const message = `what the disk has at ${guest.offset} lies at ${at}, where something else lies too`
       report.add({ code: 'CLUSTERS_OVERLAP', severity: 'error', structure: 'table', at, guest, message })
     }
-    used.fill(first, last)
   }
-  used.fill(0, Math.min(used.length, headerSize))
+  used.take({ first: 0, count: Math.min(clusters, headerSize) })
   take(l1At, tableBytes, { offset: 0, length: 0 })
   for (let offset = 0; offset < size; offset += tableSpan) {
     report.advance(offset, size)
@@ -44,7 +44,7 @@ export function* checkQed(layer: QedLayer, report: CheckReport): Io<void> {
       if (isTable) break
     }
   }
-  const lost = used.length - used.count()
+  const lost = clusters - used.count
   if (lost === 0) return
   const message = `${lost} clusters of the file are named by no table`
   report.add({ code: 'CLUSTERS_LOST', severity: 'leak', structure: 'file', message })

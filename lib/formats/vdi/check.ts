@@ -1,5 +1,5 @@
-import { Bitmap } from '../../bytes/bitmap.ts'
 import { ZERO_GUID } from '../../bytes/guid.ts'
+import { UnitSet } from '../../bytes/unit-set.ts'
 import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -56,14 +56,12 @@ class Census {
   last = -1
   private readonly blocks: BlockMap
   private readonly report: CheckReport
-  private readonly used: Bitmap
+  private readonly used = new UnitSet()
   private count = 0
 
   constructor(blocks: BlockMap, report: CheckReport) {
-    const { header, space } = blocks
     this.blocks = blocks
     this.report = report
-    this.used = Bitmap.empty(Math.max(0, Math.ceil((space.end - header.fields.dataAt) / header.stride)))
   }
 
   take(view: DataView, first: number, count: number): void {
@@ -76,10 +74,9 @@ class Census {
         this.add('BLOCK_MISPLACED', first + i, complaint)
         continue
       }
-      if (this.used.has(entry))
+      if (this.used.take({ first: entry, count: 1 }))
         this.add('BLOCKS_OVERLAP', first + i, `names block ${entry} of the file, which another one has as well`)
       else this.count++
-      this.used.fill(entry, entry + 1)
       this.last = Math.max(this.last, entry)
       if (entry >= blocksAllocated)
         this.add(

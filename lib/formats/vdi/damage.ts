@@ -14,8 +14,8 @@ export function unsupported(file: string, why: string, spot: Spot, advice?: stri
 }
 
 /** The error of a file whose claims are larger than anything real. */
-export function tooLarge(file: string, why: string, spot: Spot): VdiskError {
-  return refusal('LIMIT_EXCEEDED', file, why, spot, undefined)
+export function tooLarge(file: string, why: string, spot: Spot, advice?: string): VdiskError {
+  return refusal('LIMIT_EXCEEDED', file, why, spot, advice)
 }
 
 export const SEE_DAMAGE = 'See how far the damage goes: vdisk check IMAGE'

@@ -1,10 +1,11 @@
 import type { UnitRun } from '../../bytes/unit-map.ts'
 import { type FileEnd, FileRoom } from '../../contracts/file-room.ts'
 import type { Image } from '../../contracts/image.ts'
+import type { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { Retirement } from '../../io/retirement.ts'
 import type { BlockMap } from './block-map.ts'
-import { corrupt, MEND } from './damage.ts'
+import { corrupt, MEND, tooLarge } from './damage.ts'
 import { ENTRY, ZERO } from './layout.ts'
 
 /** Entries between two looks at the clock. */
@@ -26,7 +27,8 @@ export class Space implements FileEnd {
 
   /**
    * @param damaged is told of blocks that share a place with another, or lie where they cannot
-   * @throws VdiskError CORRUPT for those where nobody is told: whoever writes there would destroy something
+   * @throws VdiskError CORRUPT for those where nobody is told: whoever writes there would destroy something; LIMIT_EXCEEDED
+   * for those too far out to keep account of
    */
   static *survey(map: BlockMap, { store, signal }: Image, damaged: Damaged = refuseOn(map)): Io<Space> {
     const { header } = map
@@ -119,10 +121,26 @@ export class Space implements FileEnd {
       if (entry >= ZERO) continue
       const misplaced = map.complaintAbout(first + i, entry)
       if (misplaced !== undefined) damaged(first + i, 'misplaced', misplaced)
+      else if (entry >= MOST_COUNTED) throw tooFar(map, first + i, entry)
       else if (!this.room.units.isFree({ first: entry, count: 1 })) damaged(first + i, 'shared', SHARED)
       else this.take(entry, 1)
     }
   }
+}
+
+/** Blocks of a file of which account is kept, one bit each: 32 MiB of memory for files of 256 TiB. */
+const MOST_COUNTED = 2 ** 28
+
+/** A sparse file can say that it is longer than any medium, and have a block there. */
+function tooFar(map: BlockMap, block: number, entry: number): VdiskError {
+  const spot = { structure: 'block map', index: block, at: map.entryPlace(block) }
+  const advice = 'It can still be read and converted: vdisk convert IMAGE COPY --format vdi'
+  return tooLarge(
+    map.file,
+    `the entry of block ${block} names block ${entry} of the file, too far to write it`,
+    spot,
+    advice,
+  )
 }
 
 interface Marking extends UnitRun {

@@ -3,7 +3,7 @@ import type { CheckReport, NewFinding } from '../../contracts/check-report.ts'
 import { isVdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { BatCensus, takesRoom } from './census.ts'
-import { HEADER_PLACES, PAYLOAD, REGION_TABLE_PLACES } from './layout.ts'
+import { HEADER_PLACES, LIMIT, PAYLOAD, REGION_TABLE_PLACES } from './layout.ts'
 import { complaintsAbout } from './linkage.ts'
 import type { VhdxParts } from './parts.ts'
 
@@ -18,7 +18,13 @@ export function* checkVhdx(parts: VhdxParts, report: CheckReport): Io<void> {
   checkHeaderSection(parts, report)
   checkMetadata(parts, report)
   const { bat, image } = parts
-  const fileEnd = yield* settle(bat.view.size())
+  const size = yield* settle(bat.view.size())
+  // A sparse file can say that it is longer than any medium: of what lies so far out no account is kept.
+  const fileEnd = Math.min(size, LIMIT.fileBytes)
+  if (fileEnd < size) {
+    const message = `the file has ${size} bytes, more than any VHDX needs: what lies behind ${fileEnd} counts as lost`
+    report.add({ code: 'FILE_TOO_LARGE', severity: 'error', structure: 'file', at: fileEnd, message })
+  }
   const census = new BatCensus(bat, report, fileEnd)
   yield* census.take()
   yield* checkLastBits(parts, report)

@@ -1,5 +1,6 @@
 import type { Image } from '../../contracts/image.ts'
 import { type ErrorCode, VdiskError, type Where } from '../../errors.ts'
+import { LIMIT } from './layout.ts'
 
 /** Whose file is read: its name for messages, and what salvage leaves out. */
 export type Reader = Pick<Image, 'name' | 'leaveOut'>
@@ -20,6 +21,18 @@ export function unsupported(file: string, why: string, spot: Spot, advice?: stri
 /** The error of a file whose claims are larger than anything real. */
 export function tooLarge(file: string, why: string, spot: Spot): VdiskError {
   return refusal('LIMIT_EXCEEDED', file, why, spot, undefined)
+}
+
+/**
+ * Whoever writes keeps account of all of a file, MiB by MiB, and a sparse one can say that it is longer than any medium.
+ *
+ * @throws VdiskError LIMIT_EXCEEDED
+ */
+export function refuseTooLong(file: string, size: number): void {
+  if (size <= LIMIT.fileBytes) return
+  const why = `it has ${size} bytes; files of more than ${LIMIT.fileBytes} are not written`
+  const advice = 'It can still be read and converted: vdisk convert IMAGE COPY --format vhdx'
+  throw refusal('LIMIT_EXCEEDED', file, why, { structure: 'file', at: LIMIT.fileBytes }, advice)
 }
 
 /** `where` of an error about a VHDX file. */

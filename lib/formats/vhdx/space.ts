@@ -5,7 +5,7 @@ import type { Image } from '../../contracts/image.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { Bat } from './bat.ts'
-import { corrupt } from './damage.ts'
+import { corrupt, refuseTooLong } from './damage.ts'
 import { BAT_ENTRY, BITMAP, LIMIT, MIB, PAYLOAD, placeOf, stateOf } from './layout.ts'
 
 /** Entries between two looks at the clock. */
@@ -25,10 +25,11 @@ interface Survey {
  * Finds out which parts of the file are in use: one bit for each MiB, so 8 MiB of memory for 64 TiB. [2.1]
  *
  * @throws VdiskError CORRUPT if two blocks share a place, or one lies where it cannot: whoever writes there would
- * destroy something
+ * destroy something; LIMIT_EXCEEDED for a file that is longer than any can be
  */
 export function* surveyRoom(bat: Bat, { store, signal }: Image): Io<FileRoom> {
   const size = yield* settle(store.size())
+  refuseTooLong(bat.file, size)
   const room = new FileRoom(store, { unit: MIB, end: size })
   for (const { at, length } of bat.regions.all) {
     const run = { first: Math.floor(at / MIB), count: Math.ceil((at + length) / MIB) - Math.floor(at / MIB) }

@@ -15,6 +15,9 @@ import {
   randomGuid,
 } from '../../../lib/bytes/guid.ts'
 import { formatSize, parseSize } from '../../../lib/bytes/size.ts'
+import { printSeed, randomTest } from '../../support/random.ts'
+
+printSeed()
 
 describe('CRC-32C', () => {
   // RFC 3720, B.4
@@ -126,6 +129,26 @@ describe('GUIDs', () => {
 })
 
 describe('a bitmap', () => {
+  randomTest('finds the end of runs that are long, wherever its bytes lie in others', (random) => {
+    const size = 40_000
+    const shift = random.below(8)
+    const bitmap = new Bitmap(new Uint8Array(size / 8 + shift).subarray(shift), size)
+    const naive = new Array<boolean>(size).fill(false)
+    for (let i = 0; i < 6; i++) {
+      const start = random.below(size)
+      const end = start + random.below(size - start)
+      const set = random.chance(0.5)
+      bitmap.fill(start, end, set)
+      naive.fill(set, start, end)
+    }
+    for (let i = 0; i < 60; i++) {
+      const start = random.below(size - 1)
+      const end = start + 1 + random.below(size - start - 1)
+      const different = naive.slice(start, end).indexOf(!naive[start])
+      expect(bitmap.runEnd(start, end)).toBe(different < 0 ? end : start + different)
+    }
+  })
+
   test('agrees with an array of booleans', () => {
     const change = fc.record({ start: fc.nat(300), length: fc.nat(90), set: fc.boolean() })
     fc.assert(

@@ -44,6 +44,29 @@ async function codes(store: ByteStore): Promise<string[]> {
   return report.findings.map(({ severity, code }) => `${severity} ${code}`)
 }
 
+describe('a file that says that it is longer than any medium', () => {
+  const FAR = 2 ** 28
+  const far = (entries: readonly number[]): MemoryStore => {
+    const store = vdiStore({ entries })
+    store.truncate(2 ** 52)
+    return store
+  }
+
+  test('is read and checked for what it holds', async () => {
+    const store = far([0, FAR + 7, FAR + 7])
+    expect(await firstBytes(await open(store))).toEqual([1, 0, 0])
+    const found = await codes(store)
+    expect(found.filter((code) => code === 'error BLOCKS_OVERLAP')).toHaveLength(1)
+  })
+
+  test('is not written where a block lies too far out to keep account of', async () => {
+    const error = await refusal(() => open(far([0, FAR]), 'write'))
+    expect(error).toMatchObject({ code: 'LIMIT_EXCEEDED', where: { file: 'a', structure: 'block map', index: 1 } })
+    expect(error.advice).toContain('vdisk convert')
+    await promised((await open(far([0, FAR - 1]), 'write')).close())
+  })
+})
+
 describe('a header that cannot be', () => {
   const u32 = (at: number, value: number) => (bytes: Buffer) => bytes.writeUInt32LE(value, at)
   const u64 = (at: number, value: bigint) => (bytes: Buffer) => bytes.writeBigUInt64LE(value, at)

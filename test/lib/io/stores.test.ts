@@ -38,6 +38,24 @@ storeContract('a slow store', async () => ({
   end: () => {},
 }))
 
+test('a store in memory is as quick with a hole of exabytes as with the pages around it', () => {
+  const store = new MemoryStore('memory')
+  const far = 2 ** 52
+  store.write(65_000, new Uint8Array(1000).fill(1))
+  store.write(far, Uint8Array.of(2))
+  expect(store.segment(0)).toEqual({ kind: 'data', length: 2 * 65_536 })
+  expect(store.segment(131_072)).toEqual({ kind: 'hole', length: far - 131_072 })
+  store.deallocate(65_500, far)
+  const bytes = new Uint8Array(1001)
+  store.read(65_000, bytes)
+  expect([bytes.indexOf(0), bytes.lastIndexOf(1), store.size()]).toEqual([500, 499, far + 1])
+  expect(store.segment(131_072)).toEqual({ kind: 'hole', length: far - 131_072 })
+  store.truncate(65_100)
+  store.grow(far)
+  store.read(65_000, bytes)
+  expect(bytes.indexOf(0)).toBe(100)
+})
+
 describe('a file of this machine', () => {
   const file = path.join(folder, 'named')
   const codeOf = (work: () => unknown): string | undefined => {

@@ -1,6 +1,7 @@
 import type { Image } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
 import { type Io, settle } from '../../../io/io.ts'
+import { refuseTooLong } from '../damage.ts'
 import { Regions } from '../regions.ts'
 import { mendBlocks } from './blocks.ts'
 import { mendEntries } from './entries.ts'
@@ -29,6 +30,7 @@ import { mendSignature } from './signature.ts'
  * @throws VdiskError
  */
 export function* repairVhdx(image: Image, report: RepairReport): Io<void> {
+  refuseTooLong(image.name, yield* settle(image.store.size()))
   const isDoubtful = report.scope === 'all' && (yield* mendAll(image, report))
   // Where content was lost, room that nobody names may hold it: who wants to look for it, finds it there.
   if (!isDoubtful) yield* giveBackRoom(image, report)

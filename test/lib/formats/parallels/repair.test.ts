@@ -5,6 +5,7 @@ import type { MemoryStore } from '../../../../lib/io/memory.ts'
 import {
   bitmapFeature,
   codesOf,
+  copyOf,
   imageOver,
   ParallelsFile,
   readOf,
@@ -127,6 +128,30 @@ describe('a cluster that has to lie elsewhere', () => {
     expect(report.doubtful).toMatchObject([{ offset: 4096, length: 4096 }])
     expect([...(await readOf(store)).subarray(4096, 8192)]).toEqual([...Buffer.alloc(4096).fill(8, 0, 1024)])
     await assertMended(store)
+  })
+
+  test('of more than is copied at a time comes back whole, over what lay there before', async () => {
+    const [cluster, there] = [4 << 20, (1 << 20) + 5000]
+    const shape = { clusterSectors: cluster / SECTOR, clusters: 2, stored: 2, bat: [1] }
+    const store = new ParallelsFile(shape).u32(64 + 4, FAR + 1).store()
+    // The file ends in the second of four pieces. What lies behind the first cluster is nobody's.
+    store.write((FAR + 1) * cluster, Buffer.alloc(there, 8))
+    expect(await codesOf(store)).toContain('CLUSTER_TOO_FAR')
+    await repaired(store)
+    const bytes = Buffer.from(await readOf(store))
+    expect(bytes.subarray(cluster).equals(Buffer.alloc(cluster).fill(8, 0, there))).toBe(true)
+    expect(bytes.subarray(0, cluster).equals(Buffer.alloc(cluster, 1))).toBe(true)
+    await assertMended(store)
+  })
+
+  test('is not looked for in a file of which all may be the room of features, and that is too long to keep account of', async () => {
+    const store = new ParallelsFile({ stored: 3, bat: [1] }).extension(2, [STRANGE]).store()
+    await writing(copyOf(store), (chain) => promised(chain.write(4096, Buffer.alloc(512, 5))))
+    store.grow(FAR * 4096 + 2 ** 30)
+    const error = await refusal(() => writing(store, async () => {}))
+    expect(error).toMatchObject({ code: 'LIMIT_EXCEEDED', where: { file: 'crafted', structure: 'file' } })
+    expect(error.advice).toContain('vdisk convert')
+    expect(await firstsOf(store)).toEqual([1, 0, 0, 0])
   })
 
   test('is refused where features may have all the room that is near', async () => {

@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../../lib/chain/chain.ts'
+import { RepairReport } from '../../../../lib/contracts/repair.ts'
 import { VdiskError } from '../../../../lib/errors.ts'
 import { vhdx } from '../../../../lib/formats/vhdx/driver.ts'
 import { promised } from '../../../../lib/io/io.ts'
 import { checkLayer } from '../../../contract/driver-contract.ts'
+import { refusal } from '../../../support/refusal.ts'
 import { contentOf, watchedStore } from '../../../support/stores.ts'
 import { KIB, MIB, VhdxFile } from '../../../support/vhdx-file.ts'
 
@@ -444,5 +446,21 @@ describe('the check', () => {
     const file = await VhdxFile.make(4 * MIB)
     file.store.truncate(64 * MIB)
     expect((await checkLayer(vhdx, await file.read())).findings).toEqual([])
+  })
+})
+
+describe('a file that says that it is longer than any VHDX', () => {
+  test.each([2 ** 47 + 1, 2 ** 60])('is read and checked, and neither written nor repaired: %d', async (length) => {
+    const file = await VhdxFile.make(4 * MIB)
+    file.store.truncate(length)
+    const layer = await file.read()
+    expect((await checkLayer(vhdx, layer)).findings.map(({ code }) => code)).toContain('FILE_TOO_LARGE')
+    const repair = vhdx.repair as NonNullable<typeof vhdx.repair>
+    for (const work of [() => file.write(), () => promised(repair(file.folder.image('a'), new RepairReport('all')))]) {
+      const error = await refusal(work)
+      expect(error).toMatchObject({ code: 'LIMIT_EXCEEDED', where: { file: 'a', structure: 'file', at: 2 ** 47 } })
+      expect(error.advice).toContain('vdisk convert')
+    }
+    expect(file.store.size()).toBe(length)
   })
 })
