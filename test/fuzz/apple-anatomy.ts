@@ -2,12 +2,34 @@ import type { ByteStore } from '../../lib/io/store.ts'
 import type { Random } from '../support/random.ts'
 import { type Anatomy, type Field, Numbers, type Part, sampled, setField } from './anatomy.ts'
 import type { Edit } from './edits.ts'
+import { markupIn } from './markup-anatomy.ts'
 
 /** Walks Apple's images as far as they make sense. It knows the formats by itself and believes everything. */
 
 const SECTOR = 512
 /** Bytes of a file in which tables are looked for. */
 const LOOKED_AT = 1 << 20
+/** What a property list cannot say, or should not. */
+const ODD_VALUES = [
+  '0',
+  '1',
+  '511',
+  '512',
+  '513',
+  '8192',
+  '-1',
+  '1e9',
+  '99999999999999999999',
+  '9007199254740992',
+  '0x10',
+  '',
+  '&lt;',
+  '&x;',
+  '<dict/>',
+  '<key>size</key>',
+  '<integer>512</integer>',
+  '<!-- -->',
+]
 const RUN_KINDS = [0, 1, 2, 0x7ffffffe, 0x80000004, 0x80000005, 0x80000006, 0x80000007, 0x80000008, 0xffffffff]
 
 class Found {
@@ -65,14 +87,53 @@ export function dmgAnatomy(store: ByteStore, random: Random): Anatomy {
         for (const at of [8, 16, 32]) found.field(run + at, 8)
       }
     }
-  } else {
-    found.part(numbers.u64(trailer + 216), Math.min(numbers.u64(trailer + 224), 1 << 16))
   }
+  const list = { at: numbers.u64(trailer + 216), length: numbers.u64(trailer + 224) }
+  const markup = fork > 0 ? undefined : markupIn(store, ODD_VALUES, list)
+  for (const part of markup?.parts ?? []) found.part(part.at, part.length)
   return found.anatomy(SECTOR, (by) => {
+    if (markup) return by.chance(0.5) ? markup.special(by) : listedRun(store, list, by)
     if (runs.length === 0) return []
     const field: Field = { at: by.pick(runs), width: 4, role: 'number' }
     return [setField(field, BigInt(by.pick(RUN_KINDS)), 'big')]
   })
+}
+
+/** A field of a table that stands in XML as base64, which keeps its length. */
+function listedRun(store: ByteStore, { at, length }: Part, random: Random): Edit[] {
+  const inside = Math.min(length, LOOKED_AT, (store.size() as number) - at)
+  if (inside <= 0) return []
+  const bytes = Buffer.alloc(inside)
+  void store.read(at, bytes)
+  const tables = [...bytes.toString('latin1').matchAll(/<data>\s*([0-9A-Za-z+/=]{200,})\s*<\/data>/g)]
+  const picked = random.pick(tables)
+  if (!picked) return []
+  const [all, text] = picked as unknown as readonly [string, string]
+  const table = Buffer.from(text, 'base64')
+  const run = 204 + 40 * random.below(Math.max(1, Math.floor((table.length - 204) / 40)))
+  const other = 204 + 40 * random.below(Math.max(1, Math.floor((table.length - 204) / 40)))
+  const [field, width] = random.pick([
+    [8, 8],
+    [16, 8],
+    [24, 8],
+    [64, 4],
+    [72, 4],
+    [200, 4],
+    [run, 4],
+    [run + 8, 8],
+    [run + 16, 8],
+    [run + 24, 8],
+    [run + 32, 8],
+  ] as const)
+  if (field + width > table.length || other + 40 > table.length) return []
+  if (width === 4) table.writeUInt32BE(random.pick([...RUN_KINDS, table.length, 1 << 20]) >>> 0, field)
+  else {
+    const now = table.readBigUInt64BE(field)
+    const values = [0n, 1n, now + 1n, now - 1n, now * 2n, table.readBigUInt64BE(other + 8), 1n << 44n, 1n << 53n, -1n]
+    table.writeBigUInt64BE(BigInt.asUintN(64, random.pick(values)), field)
+  }
+  const place = at + picked.index + all.indexOf(text)
+  return [{ do: 'put', at: place, hex: Buffer.from(table.toString('base64'), 'latin1').toString('hex') }]
 }
 
 function tablesIn(store: ByteStore, size: number): number[] {
@@ -137,15 +198,32 @@ export function asifAnatomy(store: ByteStore, random: Random): Anatomy {
 /** A property list: what can be wrong stands in its text. */
 export function bundleAnatomy(store: ByteStore): Anatomy {
   const found = new Found(store)
+  const markup = markupIn(store, ODD_VALUES)
+  for (const { at, length } of markup.parts) found.part(at, length)
+  return found.anatomy(8, (random) => markup.special(random))
+}
+
+/** A band is plain bytes: only how long it is can be wrong. */
+export function bandAnatomy(store: ByteStore): Anatomy {
+  const found = new Found(store)
   found.part(0, found.numbers.size)
-  return found.anatomy(8, (random) => {
-    const bytes = Buffer.alloc(Math.min(found.numbers.size, LOOKED_AT))
-    void store.read(0, bytes)
-    const numbers = [...bytes.toString('latin1').matchAll(/>(\d+)</g)]
-    if (numbers.length === 0) return []
-    const { index, 1: digits } = random.pick(numbers) as RegExpMatchArray & { 1: string }
-    const value = random.pick(['0', '1', '511', '512', '513', '8192', '-1', '1e9', '99999999999999999999', '0x10', ''])
-    const text = value.padEnd(digits.length, ' ').slice(0, digits.length)
-    return [{ do: 'put', at: (index ?? 0) + 1, hex: Buffer.from(text).toString('hex') }]
-  })
+  return found.anatomy(SECTOR, (random) => [
+    { do: 'resize', size: random.pick([0, 1, 511, 512, 8191, 8192, 8193, 1 << 20, 2 ** 41]) },
+  ])
+}
+
+/** What a bundle has where an encrypted one has its keys. */
+export function tokenAnatomy(store: ByteStore): Anatomy {
+  const found = new Found(store)
+  found.part(0, found.numbers.size)
+  return found.anatomy(1, (random) => [
+    {
+      do: 'put',
+      at: 0,
+      hex: Buffer.from('encrcdsa')
+        .subarray(0, random.pick([7, 8]))
+        .toString('hex'),
+    },
+    { do: 'resize', size: random.pick([0, 7, 8, 9, 2 ** 40]) },
+  ])
 }

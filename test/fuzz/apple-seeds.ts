@@ -6,7 +6,14 @@ import { CraftedDmg, packAdc, RUN } from '../support/crafted-dmg.ts'
 import { lzfseContent } from '../support/lzfse-content.ts'
 import { packableDisk } from '../support/packed-disks.ts'
 import { Random } from '../support/random.ts'
-import { asifAnatomy, bundleAnatomy, dmgAnatomy, sparseImageAnatomy } from './apple-anatomy.ts'
+import {
+  asifAnatomy,
+  bandAnatomy,
+  bundleAnatomy,
+  dmgAnatomy,
+  sparseImageAnatomy,
+  tokenAnatomy,
+} from './apple-anatomy.ts'
 import { type Frozen, freeze } from './overlay-store.ts'
 import { only, type Seed } from './seeds.ts'
 import { MAIN } from './subject.ts'
@@ -72,7 +79,13 @@ export function sparseBundleSeeds(): Seed[] {
   for (const band of ['0', '3', '9']) {
     files.set(`bands/${band}`, freeze(stored(packableDisk(new Random(3), band === '3' ? 5000 : 8192))))
   }
-  return [{ name: 'a bundle', format: 'sparsebundle', files, anatomy: bundleAnatomy }]
+  files.set('token', freeze(stored(Buffer.from('no token'))))
+  const seed = { format: 'sparsebundle' as const, files }
+  return [
+    { ...seed, name: 'a bundle', anatomy: bundleAnatomy },
+    { ...seed, name: 'a band of it', target: 'bands/3', anatomy: bandAnatomy },
+    { ...seed, name: 'its token', target: 'token', anatomy: tokenAnatomy },
+  ]
 }
 
 export function asifSeeds(): Seed[] {

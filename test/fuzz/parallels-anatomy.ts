@@ -1,7 +1,8 @@
 import type { ByteStore } from '../../lib/io/store.ts'
 import type { Random } from '../support/random.ts'
 import { type Anatomy, type Field, Numbers, type Part, sampled, setField } from './anatomy.ts'
-import { bytesOf, type Edit, type Sum } from './edits.ts'
+import type { Edit, Sum } from './edits.ts'
+import { markupIn } from './markup-anatomy.ts'
 
 const SECTOR = 512
 const BAT = 64
@@ -70,50 +71,11 @@ function special(
   return [setField({ at, width: 4, role: 'number' }, BigInt(Math.max(0, value)), 'little')]
 }
 
+/** What a descriptor cannot say, or should not. */
+const ODD = ['0', '1', '-1', '99999999999999', 'Plain', '&amp;', '&x;', '../x', '<x/>', '{}', 'DiskDescriptor.xml']
+
 /** A descriptor is text: what stands between its tags is exchanged, doubled, or taken away. */
 export function descriptorAnatomy(store: ByteStore): Anatomy {
-  const size = Math.min(store.size() as number, 1 << 16)
-  const text = Buffer.from(bytesOf(store, 0, size)).toString('latin1')
-  const values = [...text.matchAll(/>([^<>\s][^<>]*)</g)].map(({ index, 1: value }) => ({
-    at: index + 1,
-    length: (value as string).length,
-  }))
-  const lines: Part[] = []
-  for (let at = 0, end = text.indexOf('\n'); end !== -1; at = end + 1, end = text.indexOf('\n', at)) {
-    lines.push({ at, length: end + 1 - at })
-  }
-  return {
-    order: 'little',
-    unit: 1,
-    fields: [],
-    parts: [{ at: 0, length: size }, ...values, ...lines],
-    sums: [],
-    special(by) {
-      if (values.length === 0 || lines.length === 0) return []
-      const [from, to] = [by.pick(values), by.pick(values)]
-      if (by.chance(0.3)) {
-        const line = by.pick(lines)
-        return [{ do: 'copy', from: line.at, length: line.length, at: by.pick(lines).at }]
-      }
-      const wanted = by.chance(0.5) ? text.slice(from.at, from.at + from.length) : oddValue(by)
-      const cut = wanted.slice(0, to.length).padEnd(to.length, ' ')
-      return [{ do: 'put', at: to.at, hex: Buffer.from(cut, 'latin1').toString('hex') }]
-    },
-  }
-}
-
-function oddValue(random: Random): string {
-  return random.pick([
-    '0',
-    '1',
-    '-1',
-    '99999999999999',
-    'Plain',
-    '&amp;',
-    '&x;',
-    '../x',
-    '<x/>',
-    '{}',
-    'DiskDescriptor.xml',
-  ])
+  const { parts, special: damage } = markupIn(store, ODD)
+  return { order: 'little', unit: 1, fields: [], parts, sums: [], special: damage }
 }

@@ -19,6 +19,8 @@ interface Plan {
   readonly tables: readonly { readonly at: number; readonly count: number; readonly width: 4 | 8 }[]
   /** values that entries of the format have where they say something of their own */
   readonly marks: readonly bigint[]
+  /** what a piece holds that an entry leads to, in other ways than those of writers */
+  readonly pieces?: ((random: Random) => Uint8Array) | undefined
 }
 
 function anatomyOf(plan: Plan): (store: ByteStore, random: Random) => Anatomy {
@@ -47,6 +49,10 @@ function anatomyOf(plan: Plan): (store: ByteStore, random: Random) => Anatomy {
       special: (by) => {
         if (entries.length === 0) return []
         const target = by.pick(entries)
+        if (plan.pieces && by.chance(0.3)) {
+          const hex = Buffer.from(plan.pieces(by)).toString('hex')
+          return [{ do: 'put', at: Number(numbers.wide(target.at, target.width)), hex }]
+        }
         const other = by.pick(entries)
         const values = [
           numbers.wide(other.at, other.width),
@@ -102,6 +108,8 @@ const CLOOP: Plan = {
   headerLength: 136,
   tables: [{ at: 136, count: 9, width: 8 }],
   marks: [136n, 208n],
+  // Streams of more than a block, less, or none.
+  pieces: (random) => zlib.deflateSync(new Uint8Array(random.pick([0, 1, 8191, 8192, 8193, 1 << 20]))),
 }
 
 /** Images of the formats that are only read, put together by hand. */

@@ -2,6 +2,8 @@ import type { ByteStore } from '../../lib/io/store.ts'
 import type { Random } from '../support/random.ts'
 import { type Anatomy, type Field, Numbers, type Part, sampled, setField } from './anatomy.ts'
 import type { Edit } from './edits.ts'
+import { cowdAnatomy, seSparseAnatomy } from './vmdk-esx-anatomy.ts'
+import { streamAnatomy } from './vmdk-stream-anatomy.ts'
 
 const SECTOR = 512
 const DESCRIPTOR_BYTES = 20 * SECTOR
@@ -24,15 +26,28 @@ const LINES = [
   'NOACCESS 64 FLAT "parent" 0',
   'RW 64 VMFSRDM "image"',
   'RW 64 SESPARSE "image"',
+  'RW 8192 VMFSSPARSE "image-delta.vmdk"',
+  'RW 8192 SPARSE "image-delta.vmdk"',
+  'createType="vmfsSparse"',
   'nonsense',
   'ddb.vdisk.link = "{|22version|22:1}"',
   'ddb.longContentID = "0"',
   '# vdisk changes the descriptor: 1 1 1',
 ]
 
+/** Compressed grains, and markers between them: one of the two is a stream already, if a damaged one. */
+const STREAM_FLAGS = 0x30000
+
 /** Walks a VMDK file as far as it makes sense. It knows the format by itself and believes everything. */
 export function vmdkAnatomy(store: ByteStore, random: Random): Anatomy {
+  const numbers = new Numbers(store, 'little')
+  const magic = numbers.u32(0)
+  if (magic === 0x44574f43) return cowdAnatomy(store, random)
+  if (magic === 0xcafebabe) return seSparseAnatomy(store, random)
   const walk = new Walk(store, random)
+  if (magic === 0x564d444b && (numbers.u32(8) & STREAM_FLAGS) !== 0) {
+    return streamAnatomy(store, random, (by) => walk.line(by))
+  }
   walk.file()
   return {
     order: 'little',
@@ -85,7 +100,7 @@ class Walk {
     return [setField({ at: random.pick(entries), width: 4, role: 'number' }, BigInt(value), 'little')]
   }
 
-  private line(random: Random): Edit {
+  line(random: Random): Edit {
     const start = this.isSparse ? this.numbers.u64(28) * SECTOR : 0
     const text = Buffer.from(random.pick(LINES) + random.pick(['\n', '\n', '\r\n', '', '\0']), 'latin1')
     return {
