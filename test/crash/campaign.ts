@@ -6,8 +6,8 @@ import { CrashStates } from './crash-state.ts'
 import { mixed } from './fingerprint.ts'
 import { describeCrash, formatReproducer, type Reproducer } from './reproducer.ts'
 import type { Examined, Played, Scene } from './scene.ts'
-import { withSeededGuids } from './seeded-guids.ts'
 import { replay, shrink } from './shrink.ts'
+import { withoutChance } from './without-chance.ts'
 
 /** How much a campaign does. */
 export interface Effort {
@@ -225,12 +225,12 @@ export async function examineSeeded(
   { seed, crash }: Pick<Reproducer, 'seed' | 'crash'>,
   thorough: boolean,
 ): Promise<Examined> {
-  return await withSeededGuids(new Random(~seed), () => played.examine(folder, crash, thorough))
+  return await withoutChance(new Random(~seed), () => played.examine(folder, crash, thorough))
 }
 
 /** Plays operations in which all that is random is decided by the seed. */
 export async function playSeeded(scene: Scene, operations: readonly string[], seed: number): Promise<Played> {
-  return await withSeededGuids(new Random(seed), () => scene.play(operations))
+  return await withoutChance(new Random(seed), () => scene.play(operations))
 }
 
 /** So many of them, by chance, in their order. */

@@ -10,6 +10,7 @@ import { PAGE, PagedFile } from './paged-file.ts'
 import type { Played, Scene } from './scene.ts'
 import { answers, expectTold, type KnownMoment, questionOf } from './told.ts'
 import { pagesOf } from './truth.ts'
+import { begun } from './without-chance.ts'
 
 /** A plain file whose changes are recorded, with nothing else around it: so a state costs little. */
 export const CHANGE_MAP = 'tracking alone'
@@ -145,7 +146,9 @@ export async function changeMapScene(): Promise<Scene> {
     file.truncate(SIZE)
   }
   const store = folder.made(SIDECAR)
-  const trackId = runSync(ChangeMap.create(store, subjectOf(disk), { granularity: PAGE, required: false, at: 0 }))
+  const trackId = await begun(() =>
+    promised(ChangeMap.create(store, subjectOf(disk), { granularity: PAGE, required: false, at: 0 })),
+  )
   const moments = [{ token: { trackId, epoch: 0, size: SIZE }, at: 0, content }]
   return {
     name: CHANGE_MAP,

@@ -8,10 +8,11 @@ import { type Desk, doJob, FOLDER, inFolder, JOB_OPERATIONS, type Kind, type She
 import { PagedFile } from './paged-file.ts'
 import type { Played, Scene } from './scene.ts'
 import { Truth } from './truth.ts'
+import { begun } from './without-chance.ts'
 
 /** Files in a folder, a chain of two among them, worked on by whole jobs. */
 export async function jobScene(name: string, kind: Kind): Promise<Scene> {
-  const { folder, shelf } = await begin(kind)
+  const { folder, shelf } = await begun(() => begin(kind))
   return {
     name,
     sector: 512,
@@ -21,8 +22,8 @@ export async function jobScene(name: string, kind: Kind): Promise<Scene> {
   }
 }
 
-async function play(kind: Kind, begun: CrashFolder, shelf: Shelf, operations: readonly string[]): Promise<Played> {
-  const folder = new CrashFolder(begun.medium)
+async function play(kind: Kind, beginning: CrashFolder, shelf: Shelf, operations: readonly string[]): Promise<Played> {
+  const folder = new CrashFolder(beginning.medium)
   const truth = new Truth<Shelf>(folder, shelf)
   const desk: Desk = { kind, folder, truth, fill: 5 }
   const begins: number[] = []

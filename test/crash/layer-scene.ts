@@ -12,6 +12,7 @@ import { openChain } from './open-layer.ts'
 import { PagedFile } from './paged-file.ts'
 import type { Played, Scene } from './scene.ts'
 import { type Picture, pictureHash, Truth } from './truth.ts'
+import { begun } from './without-chance.ts'
 
 /** What a scene begins with. */
 export interface Beginning {
@@ -72,6 +73,10 @@ async function play(geometry: Geometry, beginning: Beginning, operations: readon
 
 /** An image with a little content, closed; and what it holds. */
 export async function begin(geometry: Geometry): Promise<Beginning> {
+  return await begun(() => made(geometry))
+}
+
+async function made(geometry: Geometry): Promise<Beginning> {
   const folder = new CrashFolder()
   const base = geometry.child ? makeBase(folder, geometry.size) : undefined
   if (geometry.craft) {

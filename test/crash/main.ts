@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { parentPort } from 'node:worker_threads'
 import { messageOf } from '../../lib/index.ts'
-import { add, describeFigures, type Effort, noFigures } from './campaign.ts'
+import { add, describeFigures, type Effort, type Figures, noFigures } from './campaign.ts'
 import { Crew, doTask, type Task } from './crew.ts'
 import { crossCheck, judgedByQemu } from './cross-check.ts'
 import { parseReproducer } from './reproducer.ts'
@@ -117,21 +117,31 @@ async function crash(crew: Crew, title: string, wanted: (scene: string) => boole
   const began = { cpu: process.cpuUsage(), time: performance.now() }
   for (const [i, name] of names.entries()) {
     const left = (Number(wishes.states) - total.distinct) / (names.length - i)
+    const before = process.cpuUsage()
     const { figures, failures } = await crew.crash(name, effortOf(wishes, Math.ceil(left)))
     for (const failure of failures) {
       console.error(failure)
       process.exitCode = 1
     }
     add(total, figures)
-    console.log(`${name}: ${describeFigures(figures)}`)
+    console.log(`${name}: ${describeFigures(figures)}; ${rateOf(figures, secondsOfCpu(before))} a second of CPU`)
   }
-  const { user, system } = process.cpuUsage(began.cpu)
-  const [cpu, seconds] = [(user + system) / 1e6, (performance.now() - began.time) / 1000]
-  const rate = (time: number): number => Math.round(total.states / time)
+  const [cpu, seconds] = [secondsOfCpu(began.cpu), (performance.now() - began.time) / 1000]
   console.log(
-    `${title}: ${describeFigures(total)}; ${rate(cpu)} states for each second of CPU, of which there were ${Math.round(cpu)}`,
+    `${title}: ${describeFigures(total)}; ${rateOf(total, cpu)} states for each second of CPU, of which there were ${Math.round(cpu)}`,
   )
-  console.log(`${title}: ${rate(seconds)} states for each of ${Math.round(seconds)} s, on ${wishes.workers} threads`)
+  console.log(
+    `${title}: ${rateOf(total, seconds)} states for each of ${Math.round(seconds)} s, on ${wishes.workers} threads`,
+  )
+}
+
+function secondsOfCpu(since: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(since)
+  return (user + system) / 1e6
+}
+
+function rateOf({ states }: Figures, seconds: number): number {
+  return Math.round(states / seconds)
 }
 
 function effortOf({ seed, crashes, length }: Wishes, states: number): Effort {

@@ -16,6 +16,7 @@ import {
   type TrackedKind,
 } from './tracking-operations.ts'
 import { pagesOf } from './truth.ts'
+import { begun } from './without-chance.ts'
 
 /** Disks whose changes are tracked. */
 export const TRACKED: readonly TrackedKind[] = [
@@ -27,20 +28,20 @@ export const TRACKED: readonly TrackedKind[] = [
 
 /** A disk with a little content, two tokens of it, and what can be done with it. */
 export async function trackingScene(kind: TrackedKind): Promise<Scene> {
-  const begun = await begin(kind)
+  const beginning = await begun(() => begin(kind))
   return {
     name: kind.name,
     sector: 512,
-    start: begun.folder.medium,
+    start: beginning.folder.medium,
     operations: TRACKED_OPERATIONS,
-    play: (operations) => play(begun, operations),
+    play: (operations) => play(beginning, operations),
   }
 }
 
-async function play(begun: TrackedDesk, operations: readonly string[]): Promise<Played> {
-  const { kind } = begun
-  const folder = new CrashFolder(begun.folder.medium)
-  const desk = { ...begun, folder, moments: [...begun.moments], homes: new Set(begun.homes) }
+async function play(beginning: TrackedDesk, operations: readonly string[]): Promise<Played> {
+  const { kind } = beginning
+  const folder = new CrashFolder(beginning.folder.medium)
+  const desk = { ...beginning, folder, moments: [...beginning.moments], homes: new Set(beginning.homes) }
   const touched = new Set(pagesOf(desk.content))
   const begins: number[] = []
   for (const name of operations) {
