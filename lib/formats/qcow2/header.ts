@@ -57,6 +57,13 @@ export class Header {
   readonly file: string
   readonly version: 2 | 3
   readonly clusterBits: number
+  readonly clusterSize: number
+  readonly extendedL2: boolean
+  readonly hasDataFile: boolean
+  /** bytes of one L2 entry */
+  readonly l2EntrySize: number
+  /** bytes of the disk that one L2 table describes */
+  readonly l2Span: number
   readonly refcountOrder: number
   readonly headerLength: number
   readonly cryptMethod: number
@@ -102,32 +109,16 @@ export class Header {
     this.additional = fields.additional
     this.extensions = []
     this.stored = new Uint8Array(0)
-  }
-
-  get clusterSize(): number {
-    return 2 ** this.clusterBits
-  }
-
-  get extendedL2(): boolean {
-    return this.has('extendedL2')
-  }
-
-  get hasDataFile(): boolean {
-    return this.has('externalData')
+    // Asked for at each entry that is read; what else is among the incompatible features may change.
+    this.clusterSize = 2 ** this.clusterBits
+    this.extendedL2 = this.has('extendedL2')
+    this.hasDataFile = this.has('externalData')
+    this.l2EntrySize = this.extendedL2 ? 16 : 8
+    this.l2Span = (this.clusterSize / this.l2EntrySize) * this.clusterSize
   }
 
   get rawDataFile(): boolean {
     return (this.autoclear & AUTOCLEAR.rawExternalData) !== 0n
-  }
-
-  /** bytes of one L2 entry */
-  get l2EntrySize(): number {
-    return this.extendedL2 ? 16 : 8
-  }
-
-  /** bytes of the disk that one L2 table describes */
-  get l2Span(): number {
-    return (this.clusterSize / this.l2EntrySize) * this.clusterSize
   }
 
   has(feature: keyof typeof INCOMPATIBLE): boolean {

@@ -203,18 +203,43 @@ export class Mapping {
 
   private standardExtent(page: Page, within: number, cluster: number, start: number, length: number): Extent {
     const { view } = page
-    const kind = this.standardKind(view.getUint32(within), view.getUint32(within + 4), cluster)
-    const at = offsetOf(view.getUint32(within), view.getUint32(within + 4))
-    let run = this.clusterSize - start
-    for (let next = within + 8, n = 1; run < length && next < page.bytes.length; next += 8, n++) {
-      const high = view.getUint32(next)
-      const low = view.getUint32(next + 4)
-      if (high & COMPRESSED || this.standardKind(high, low, cluster + n) !== kind) break
-      if (kind === 'data' && !this.follows(offsetOf(high, low), at + n * this.clusterSize)) break
-      run += this.clusterSize
+    const high = view.getUint32(within)
+    const low = view.getUint32(within + 4)
+    const kind = this.standardKind(high, low, cluster)
+    const most = Math.min((page.bytes.length - within) / 8, Math.ceil((start + length) / this.clusterSize))
+    if (kind !== 'data') {
+      const count = this.runOf(view, within, cluster, { kind, step: 0, most })
+      return { kind, length: Math.min(length, count * this.clusterSize - start) }
     }
-    run = Math.min(run, length)
-    return kind === 'data' ? this.dataExtent(at + start, cluster, start, run) : { kind, length: run }
+    const at = offsetOf(high, low)
+    const inRow = this.runOf(view, within, cluster, { kind, step: this.clusterSize, most })
+    const own = this.header.hasDataFile ? inRow - 1 : this.places.clearRun(at / this.clusterSize + 1, inRow - 1)
+    return this.dataExtent(at + start, cluster, start, Math.min(length, (1 + own) * this.clusterSize - start))
+  }
+
+  /**
+   * How many entries are of one kind, from the one at `within` on.
+   *
+   * @param step bytes from the place of each to that of the next; 0: wherever they lie
+   */
+  private runOf(
+    view: DataView,
+    within: number,
+    cluster: number,
+    { kind, step, most }: { readonly kind: Kind; readonly step: number; readonly most: number },
+  ): number {
+    const high = view.getUint32(within)
+    const low = view.getUint32(within + 4)
+    const at = offsetOf(high, low)
+    for (let n = 1; n < most; n++) {
+      const nextHigh = view.getUint32(within + n * 8)
+      const nextLow = view.getUint32(within + n * 8 + 4)
+      // What is the same but for its place is as sound as the first one.
+      if (nextHigh === high && nextLow === low + n * step) continue
+      if (nextHigh & COMPRESSED || this.standardKind(nextHigh, nextLow, cluster + n) !== kind) return n
+      if (step > 0 && offsetOf(nextHigh, nextLow) !== at + n * step) return n
+    }
+    return most
   }
 
   private standardKind(high: number, low: number, cluster: number): Kind {

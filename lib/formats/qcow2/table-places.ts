@@ -101,6 +101,26 @@ export class TablePlaces {
     return this.image?.holds(at) ?? false
   }
 
+  /** How many of `count` clusters, from number `first` on, lie before the first that holds a table. */
+  clearRun(first: number, count: number): number {
+    const sets = [this.blocks, this.l2Tables, this.sharedTables]
+    // Where tables are few, each of them is looked at instead of each cluster.
+    if (sets.reduce((sum, { size }) => sum + size, 0) >= count) {
+      let run = 0
+      while (run < count && !this.holds((first + run) * this.clusterSize)) run++
+      return run
+    }
+    const index = this.rangeBehind(first)
+    const [before, behind] = [this.ranges[index - 1], this.ranges[index]]
+    if (before && first < before.end) return 0
+    let end = Math.min(first + count, behind?.first ?? Number.POSITIVE_INFINITY)
+    for (const set of sets) {
+      if (set.size === 0) continue
+      for (const number of set.values()) if (number >= first && number < end) end = number
+    }
+    return this.image ? this.image.clearRun(first, end - first) : end - first
+  }
+
   /** Whether it holds a table of another kind than L2. */
   holdsOther(at: number): boolean {
     const number = Math.floor(at / this.clusterSize)
