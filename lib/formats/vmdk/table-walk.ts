@@ -26,8 +26,8 @@ export class TableWalk {
   private readonly store: ByteStore
   private readonly directory: GrainDirectory
   private readonly pace: Pace
-  private readonly own = new Uint8Array(STRIDE)
-  private readonly copy = new Uint8Array(STRIDE)
+  private readonly own: Uint8Array
+  private readonly copy: Uint8Array
   /** the table that comes next */
   next = 0
 
@@ -35,6 +35,10 @@ export class TableWalk {
     this.store = store
     this.directory = directory
     this.pace = pace
+    const { tables, tableBytes } = directory.header
+    const length = Math.min(STRIDE, tables * tableBytes)
+    this.own = new Uint8Array(length)
+    this.copy = new Uint8Array(directory.copy ? length : 0)
   }
 
   /** The next group; undefined at the end. What it holds is valid until the one after it is asked for. */
