@@ -93,10 +93,25 @@ export async function* copyDisk(from: Device, to: Device, options: CopyOptions =
 }
 
 /** One of the computations that copy side by side. */
-interface Lane {
+class Lane {
   /** its data is copied from file to file, where that can be */
   readonly handsOver: boolean
-  readonly buffer: Uint8Array
+  private readonly most: number
+  private buffer: Uint8Array | undefined
+
+  /** @param most bytes that it holds at a time */
+  constructor(handsOver: boolean, most: number) {
+    this.handsOver = handsOver
+    this.most = most
+  }
+
+  /** Its memory, for a portion of `length` bytes: a lane that gets none, or small ones, takes no more than it needs. */
+  bufferFor(length: number): Uint8Array {
+    if (this.buffer && this.buffer.length >= Math.min(length, this.most)) return this.buffer
+    const twice = 2 * (this.buffer?.length ?? 0)
+    this.buffer = Buffer.allocUnsafeSlow(Math.min(this.most, Math.max(length, twice, GLANCE)))
+    return this.buffer
+  }
 }
 
 /** Portions of data to copy, in order; ranges of zeros are dealt with on the way. */
@@ -183,13 +198,15 @@ class Copier {
     const room = Math.max(PIECE, packer ? this.to.granularity : 0)
     const most = Math.max(GLANCE, size)
     const lanes = (count: number, handsOver: boolean, bytes: number): Lane[] =>
-      Array.from({ length: count }, () => ({ handsOver, buffer: Buffer.allocUnsafeSlow(Math.min(bytes, most)) }))
+      Array.from({ length: count }, () => new Lane(handsOver, Math.min(bytes, most)))
     return this.handsOver
       ? [...lanes(HANDED_OVER, true, room), ...lanes(1, false, OWN_PIECE)]
       : lanes(packer?.inOrder ? 1 : BY_HAND, false, room)
   }
 
-  *copy(offset: number, length: number, { handsOver, buffer }: Lane): Io<void> {
+  *copy(offset: number, length: number, lane: Lane): Io<void> {
+    const { handsOver } = lane
+    const buffer = lane.bufferFor(length)
     for (let done = 0; done < length; ) {
       throwIfCancelled(this.options.signal)
       const at = offset + done
