@@ -1,3 +1,4 @@
+import { Scratch } from '../bytes/scratch.ts'
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { ParentLink } from '../contracts/identity.ts'
@@ -10,12 +11,15 @@ import { sampleContent } from './content-sample.ts'
 import type { Gate } from './gate.ts'
 import type { LayerPool } from './layer-pool.ts'
 import { adviceOnMismatch, identitiesOf, judgeLink, type Verdict } from './linkage.ts'
-import { chooseDriver, sampleOf } from './probe.ts'
+import { chooseDriver, SAMPLE_HEAD, sampleOf } from './probe.ts'
 import { withLinkRecord } from './recorded-layer.ts'
 import { findByIdentity } from './search.ts'
 import { unwrapped } from './wrapped.ts'
 
 export const DEFAULT_DEPTH = 64
+
+/** Memory for the samples of files that are opened one after the other. */
+const SCRATCH = new Scratch(SAMPLE_HEAD, 1)
 
 export interface OpenChainOptions {
   readonly drivers: readonly FormatDriver[]
@@ -111,17 +115,7 @@ export function* openLayer(
 ): Io<Layer> {
   const { access, pool } = options
   try {
-    let sample: Sample | undefined
-    const sampling = function* (): Io<Sample> {
-      sample ??= yield* sampleOf(image)
-      return sample
-    }
-    const inside = yield* unwrapped(image, { ...options, sampling })
-    const driver = yield* chooseDriver(inside, options.drivers, {
-      format: options.format,
-      forWriting: access === 'write',
-      sampling: inside === image ? sampling : undefined,
-    })
+    const { inside, driver } = yield* recognized(image, options)
     const open = function* (own: Image): Io<Layer> {
       const layer = yield* driver.open(own, access)
       try {
@@ -137,6 +131,34 @@ export function* openLayer(
   } catch (error) {
     yield* settle(image.store.close())
     throw error
+  }
+}
+
+/** The image inside what is around it, and the driver of its format. Probes keep nothing of the sample they look at. */
+function* recognized(
+  image: Image,
+  options: {
+    drivers: readonly FormatDriver[]
+    containers?: readonly Container[] | undefined
+    format?: string | undefined
+    access: Access
+  },
+): Io<{ inside: Image; driver: FormatDriver }> {
+  const { format, access, drivers } = options
+  let sample: Sample | undefined
+  let memory: Uint8Array | undefined
+  const sampling = function* (): Io<Sample> {
+    memory ??= SCRATCH.take()
+    sample ??= yield* sampleOf(image, memory)
+    return sample
+  }
+  try {
+    const inside = yield* unwrapped(image, { ...options, sampling })
+    const forWriting = access === 'write'
+    const again = inside === image ? sampling : undefined
+    return { inside, driver: yield* chooseDriver(inside, drivers, { format, forWriting, sampling: again }) }
+  } finally {
+    if (memory) SCRATCH.giveBack(memory)
   }
 }
 

@@ -3,7 +3,8 @@ import type { Image, Sample } from '../contracts/image.ts'
 import { VdiskError } from '../errors.ts'
 import { type Io, settle } from '../io/io.ts'
 
-const HEAD = 65536
+/** The most of the start of a file that a probe may look at. */
+export const SAMPLE_HEAD = 65536
 const TAIL = 512
 
 /**
@@ -51,10 +52,15 @@ export function driverNamed(name: string, drivers: readonly FormatDriver[], file
   })
 }
 
-/** What a probe may look at: the first 64 KiB, the last 512 bytes, the size. */
-export function* sampleOf(image: Image): Io<Sample> {
+/**
+ * What a probe may look at: the first 64 KiB, the last 512 bytes, the size.
+ *
+ * @param memory `SAMPLE_HEAD` bytes for the first ones; default: fresh ones
+ */
+export function* sampleOf(image: Image, memory?: Uint8Array): Io<Sample> {
   const size = yield* settle(image.store.size())
-  const head = new Uint8Array(Math.min(HEAD, size))
+  const length = Math.min(SAMPLE_HEAD, size)
+  const head = memory?.subarray(0, length) ?? new Uint8Array(length)
   const tail = new Uint8Array(Math.min(TAIL, size))
   yield* settle(image.store.read(0, head))
   yield* settle(image.store.read(size - tail.length, tail))

@@ -8,20 +8,27 @@ import { REGION, REGION_TABLE_PLACES, REGION_TABLE_SIZE, regionTableEntry, regio
 export type RegionEntry = ReturnType<typeof regionTableEntry.decode>
 
 const SIGNATURE = 'regi'
+const NOTHING = Buffer.alloc(REGION_TABLE_SIZE)
 /** Pieces in which two damaged copies are compared. */
 const SECTOR = 512
 /** Pieces that may differ for one whole table to be sought in two damaged ones: each doubles the work. */
 const MAX_DIFFERING = 8
 
-/** Both copies; undefined where the file ends before. */
-export function* readRegionTables(store: ByteStore): Io<(Uint8Array | undefined)[]> {
+/** Both copies; undefined where the file ends before. @param take gives memory for one */
+export function* readRegionTables(
+  store: ByteStore,
+  take = (): Uint8Array => new Uint8Array(REGION_TABLE_SIZE),
+): Io<(Uint8Array | undefined)[]> {
   const size = yield* settle(store.size())
   const tables: (Uint8Array | undefined)[] = []
   for (const at of REGION_TABLE_PLACES) {
-    // It is read as a whole: to make it zero first takes longer than that.
-    const table = new Uint8Array(Buffer.allocUnsafeSlow(REGION_TABLE_SIZE).buffer)
-    if (at + table.length <= size) yield* settle(store.read(at, table))
-    tables.push(at + table.length <= size ? table : undefined)
+    if (at + REGION_TABLE_SIZE > size) {
+      tables.push(undefined)
+      continue
+    }
+    const table = take()
+    yield* settle(store.read(at, table))
+    tables.push(table)
   }
   return tables
 }
@@ -58,6 +65,19 @@ export function joinTables(first: Uint8Array | undefined, second: Uint8Array | u
 /** The entries that a table claims, `count` at most. */
 export function entriesOf(table: Uint8Array, count: number): RegionEntry[] {
   return Array.from({ length: count }, (_, i) => regionTableEntry.decode(table.subarray(entryAt(i))))
+}
+
+/** A copy of a table as far as its entries reach, where nothing stands behind them; else of all of it. */
+export function withoutRest(table: Uint8Array): Uint8Array {
+  const end = Math.min(table.length, entryAt(regionTableHeader.decode(table).entryCount))
+  return table.slice(0, NOTHING.compare(table, end, table.length, end) === 0 ? end : table.length)
+}
+
+/** The 64 KiB of a table that was copied without its rest. */
+export function withRest(table: Uint8Array): Uint8Array {
+  const whole = new Uint8Array(REGION_TABLE_SIZE)
+  whole.set(table)
+  return whole
 }
 
 /** The 64 KiB of a new region table. */

@@ -1,9 +1,27 @@
+import { Scratch } from '../../bytes/scratch.ts'
 import type { Io } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { corrupt, leaveOut, type Reader, unsupported } from './damage.ts'
 import type { Headers } from './header.ts'
-import { HEADER_SECTION, LIMIT, MIB, REGION, REGION_TABLE_PLACES, regionTableHeader } from './layout.ts'
-import { entriesOf, isValidTable, joinTables, type RegionEntry, readRegionTables, withBat } from './region-table.ts'
+import {
+  HEADER_SECTION,
+  LIMIT,
+  MIB,
+  REGION,
+  REGION_TABLE_PLACES,
+  REGION_TABLE_SIZE,
+  regionTableHeader,
+} from './layout.ts'
+import {
+  entriesOf,
+  isValidTable,
+  joinTables,
+  type RegionEntry,
+  readRegionTables,
+  withBat,
+  withoutRest,
+  withRest,
+} from './region-table.ts'
 
 /** A part of the file that no block may lie in. Places are bytes. */
 export interface Region {
@@ -17,6 +35,9 @@ export interface Patch {
   readonly at: number
   readonly bytes: Uint8Array
 }
+
+/** Memory for both copies: to have it anew for each file that is opened would be most of the memory that opening takes. */
+const SCRATCH = new Scratch(REGION_TABLE_SIZE, REGION_TABLE_PLACES.length)
 
 /** What a copy of the region table turned out to be. */
 export type TableCopy = 'valid' | 'damaged' | 'differs'
@@ -36,12 +57,12 @@ export class Regions {
   readonly entries: readonly RegionEntry[]
   /** entries that were */
   readonly dropped: number
-  /** the 64 KiB that count */
-  readonly table: Uint8Array
+  /** the table that counts, without the zeros behind its entries */
+  private readonly shortened: Uint8Array
 
   private constructor(copies: readonly [TableCopy, TableCopy], table: Uint8Array, found: Found) {
     this.copies = copies
-    this.table = table
+    this.shortened = withoutRest(table)
     this.bat = found.bat
     this.metadata = found.metadata
     this.all = found.all
@@ -55,11 +76,26 @@ export class Regions {
    * @throws VdiskError CORRUPT, UNSUPPORTED for a required region that is not known
    */
   static *read(reader: Reader, store: ByteStore, headers: Headers): Io<Regions> {
-    const tables = yield* readRegionTables(store)
-    return Regions.of(reader, tables, wholeTable(reader, tables), headers)
+    const taken: Uint8Array[] = []
+    const take = (): Uint8Array => {
+      const piece = SCRATCH.take()
+      taken.push(piece)
+      return piece
+    }
+    try {
+      const tables = yield* readRegionTables(store, take)
+      return Regions.of(reader, tables, wholeTable(reader, tables), headers)
+    } finally {
+      for (const piece of taken) SCRATCH.giveBack(piece)
+    }
   }
 
-  /** What one of the copies says. */
+  /** The 64 KiB that count. */
+  get table(): Uint8Array {
+    return withRest(this.shortened)
+  }
+
+  /** What one of the copies says. Nothing of the tables is kept. */
   static of(reader: Reader, tables: readonly (Uint8Array | undefined)[], table: Uint8Array, headers: Headers): Regions {
     // The checksum of 64 KiB takes most of the time of opening: what equals a valid copy is valid.
     const isWhole = tables.includes(table)
