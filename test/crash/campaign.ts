@@ -18,7 +18,7 @@ export interface Effort {
   readonly perSequence: number
   /** crashes in the recovery of each crash state at most, for sequences */
   readonly perRecovery: number
-  /** ends after the sequence that brings the distinct states to this number */
+  /** ends after the sequence that brings the distinct states to this number; of all threads together */
   readonly states: number
   /** of all sequences, taken in turns by so many, those of one of them: counted from 0 */
   readonly part?: { readonly number: number; readonly of: number }
@@ -73,14 +73,14 @@ export function describeFigures({ sequences, states, distinct, double, lied }: F
  * the crashes in its last operation are tried, for those before it are those of a shorter one.
  *
  * @param figures of this campaign alone
- * @param contents gets the fingerprints of the distinct states
+ * @param contents gets the fingerprints of the distinct states; threads that work side by side have one together
  * @throws CrashFailure for the first that is wrong, made as small as it can be
  */
 export async function campaign(
   scene: Scene,
   effort: Effort,
   figures: Figures = noFigures(),
-  contents: NumberSet = new NumberSet(),
+  contents: Contents = new NumberSet(),
 ): Promise<Figures> {
   const { seed, length, part = { number: 0, of: 1 } } = effort
   const random = new Random(seed + part.number)
@@ -93,9 +93,9 @@ export async function campaign(
     for (const operations of sequences(scene.operations, length, new Random(seed))) {
       if (turn++ % part.of !== part.number) continue
       await crashSequence(scene, operations, effort, progress)
-      figures.distinct = contents.size
       if (contents.size >= effort.states) break
     }
+    figures.distinct = contents.size
     return figures
   } catch (error) {
     Error.stackTraceLimit = stackTraceLimit
@@ -121,10 +121,12 @@ function* sequences(operations: readonly string[], longest: number, random: Rand
   }
 }
 
+/** Fingerprints of what was met: each counts once. */
+export type Contents = Pick<NumberSet, 'add' | 'size'>
+
 interface Progress {
   readonly figures: Figures
-  /** fingerprints of what was met */
-  readonly contents: NumberSet
+  readonly contents: Contents
   /** the same, together with the times of files and what might have been there */
   readonly examined: NumberSet
   readonly random: Random

@@ -1,21 +1,22 @@
 import { Worker } from 'node:worker_threads'
-import { NumberSet } from '../../lib/bytes/number-set.ts'
 import { messageOf } from '../../lib/index.ts'
 import { add, campaign, type Effort, type Figures, noFigures } from './campaign.ts'
 import type { Scene } from './scene.ts'
 import { scenesOf } from './scenes.ts'
+import { SharedNumbers } from './shared-numbers.ts'
 
 /** A part of the sequences of a scene. */
 export interface Task {
   readonly scene: string
   readonly effort: Effort
+  /** of `SharedNumbers`: fingerprints of the distinct states that any thread has met */
+  readonly contents: SharedArrayBuffer
 }
 
 /** What came of it. */
 export interface Outcome {
+  /** of this part, but for the distinct states, which are those of all threads so far */
   readonly figures: Figures
-  /** fingerprints of the distinct states */
-  readonly contents: Float64Array
   /** what was found to be wrong, and how to have it again */
   readonly failure?: string
 }
@@ -36,18 +37,15 @@ export class Crew {
    */
   async crash(scene: string, effort: Effort): Promise<{ figures: Figures; failures: string[] }> {
     const of = this.workers.length
-    const states = Math.ceil(effort.states / of)
+    // A sequence under way is done to its end, so there may be some more.
+    const contents = SharedNumbers.for(2 * effort.states)
     const outcomes = await Promise.all(
       this.workers.map((worker, number) =>
-        answerOf(worker, { scene, effort: { ...effort, states, part: { number, of } } }),
+        answerOf(worker, { scene, effort: { ...effort, part: { number, of } }, contents: contents.memory }),
       ),
     )
     const figures = noFigures()
-    const contents = new NumberSet()
-    for (const outcome of outcomes) {
-      add(figures, outcome.figures)
-      for (const content of outcome.contents) contents.add(content)
-    }
+    for (const outcome of outcomes) add(figures, outcome.figures)
     return {
       figures: { ...figures, distinct: contents.size },
       failures: outcomes.flatMap(({ failure }) => failure ?? []),
@@ -71,15 +69,14 @@ function answerOf(worker: Worker, task: Task): Promise<Outcome> {
 }
 
 /** What a thread does. */
-export async function doTask({ scene: name, effort }: Task): Promise<Outcome> {
+export async function doTask({ scene: name, effort, contents }: Task): Promise<Outcome> {
   const [scene] = (await scenesOf((one) => one === name)) as [Scene]
   const figures = noFigures()
-  const contents = new NumberSet()
   let failure: string | undefined
   try {
-    await campaign(scene, effort, figures, contents)
+    await campaign(scene, effort, figures, new SharedNumbers(contents))
   } catch (error) {
     failure = messageOf(error)
   }
-  return { figures, contents: Float64Array.from(contents.values()), ...(failure === undefined ? {} : { failure }) }
+  return { figures, ...(failure === undefined ? {} : { failure }) }
 }

@@ -25,15 +25,24 @@ export function pageHash(place: number, page: Uint8Array | undefined): number {
   return joined(a ^ (a >>> 16), b ^ (b >>> 12))
 }
 
-const known = new WeakMap<PagedFile, number>()
-
-/** What the size and the content of a file decide. It must not change any more. */
+/** What the size and the content of a file decide. What it was forked from must not have changed since. */
 export function fileHash(file: PagedFile): number {
-  let hash = known.get(file)
-  if (hash !== undefined) return hash
-  hash = file.size
+  file.hash ??= file.below ? hashOfFork(file, file.below) : hashOfPages(file)
+  return summed(file.hash + file.size)
+}
+
+function hashOfPages(file: PagedFile): number {
+  let hash = 0
   for (let number = 0; number * PAGE < file.size; number++) hash = summed(hash + pageHash(number, file.page(number)))
-  known.set(file, hash)
+  return hash
+}
+
+function hashOfFork(file: PagedFile, below: PagedFile): number {
+  let hash = below.hash ?? (below.below ? hashOfFork(below, below.below) : hashOfPages(below))
+  below.hash = hash
+  for (const number of file.changed) {
+    hash = summed(hash + pageHash(number, file.page(number)) - pageHash(number, below.page(number)))
+  }
   return hash
 }
 

@@ -11,6 +11,7 @@ import {
   relink,
   VdiskError,
 } from '../../lib/index.ts'
+import type { Files } from '../../lib/io/files.ts'
 import { openAlone } from '../../lib/jobs/images.ts'
 import { patternFor } from '../model/history.ts'
 import type { CrashFolder } from './crash-folder.ts'
@@ -27,6 +28,7 @@ import {
   type Task,
 } from './job-operations.ts'
 import { PAGE, PagedFile } from './paged-file.ts'
+import type { Recollection } from './recollection.ts'
 import { type Mixture, strangeSector } from './truth.ts'
 
 export interface ShelfExpectation {
@@ -40,6 +42,8 @@ export interface ShelfExpectation {
   readonly names: ReadonlySet<string>
   /** the crash fell between the two halves of a clean close: a parent may count as written by somebody else */
   readonly closing: boolean
+  /** what disks were found to be after other crashes of the same operations */
+  readonly known: Recollection<Seen>
 }
 
 /**
@@ -48,9 +52,9 @@ export interface ShelfExpectation {
  * @returns length of the log after what was only read
  */
 export async function examineShelf(kind: Kind, folder: CrashFolder, expected: ShelfExpectation): Promise<number> {
-  const { possible, touched } = expected
+  const { possible } = expected
   if (!possible) {
-    const looks = new Looks(kind, folder, touched)
+    const looks = new Looks(kind, folder, expected)
     for (const name of expected.names) await tolerating(() => looks.at(name))
     return folder.log.length
   }
@@ -58,7 +62,7 @@ export async function examineShelf(kind: Kind, folder: CrashFolder, expected: Sh
   const read = folder.log.length
   const wrote = folder.log.some((entry) => entry.kind !== 'flush' && entry.kind !== 'mark')
   if (wrote && !expected.closing) throw new Error('reading wrote something')
-  if (expected.thorough || shelf.task) await goOn(kind, folder, shelf, touched)
+  if (expected.thorough || shelf.task) await goOn(kind, folder, shelf, expected)
   return read
 }
 
@@ -75,10 +79,11 @@ async function fitting(
   kind: Kind,
   folder: CrashFolder,
   possible: readonly Mixture<Shelf>[],
-  { touched, closing }: Pick<ShelfExpectation, 'touched' | 'closing'>,
+  expected: ShelfExpectation,
 ): Promise<Shelf> {
+  const { closing } = expected
   const reasons: string[] = []
-  const looks = new Looks(kind, folder, touched)
+  const looks = new Looks(kind, folder, expected)
   for (const mixture of possible.toReversed()) {
     const reason = await misfit(looks, folder, mixture)
     if (reason === undefined) return mixture[0]
@@ -87,7 +92,7 @@ async function fitting(
   // As the documentation of our linkage tells: nothing is lost, and the user says that the parent is the right one.
   if (closing && reasons.some((reason) => reason.includes('PARENT_MISMATCH'))) {
     await acceptParents(kind, folder, (possible[0] as Mixture<Shelf>)[0])
-    return await fitting(kind, folder, possible, { touched, closing: false })
+    return await fitting(kind, folder, possible, { ...expected, closing: false })
   }
   throw new Error(`what was found may not be: ${reasons.join('; or ')}`)
 }
@@ -117,33 +122,32 @@ async function misfit(looks: Looks, folder: CrashFolder, mixture: Mixture<Shelf>
 }
 
 /** What a disk was found to be; or why it cannot be opened. */
-type Seen = { readonly size: number; readonly pages: ReadonlyMap<number, Uint8Array> } | { readonly refusal: string }
+export type Seen =
+  | { readonly size: number; readonly pages: ReadonlyMap<number, Uint8Array> }
+  | { readonly refusal: string }
 
-/** What disks were found to be while nothing changes: each is opened once, however much it is compared with. */
+/** What disks are found to be: each is opened once while nothing that it reads changes, however much it is compared with. */
 class Looks {
   private readonly kind: Kind
   private readonly folder: CrashFolder
   private readonly touched: ReadonlySet<number>
-  private readonly known = new Map<string, Seen>()
+  private readonly known: Recollection<Seen>
 
-  constructor(kind: Kind, folder: CrashFolder, touched: ReadonlySet<number>) {
+  constructor(kind: Kind, folder: CrashFolder, { touched, known }: Pick<ShelfExpectation, 'touched' | 'known'>) {
     this.kind = kind
     this.folder = folder
     this.touched = touched
+    this.known = known
   }
 
   async at(name: string): Promise<Seen> {
-    const known = this.known.get(name)
-    if (known) return known
-    const seen = await this.look(name)
-    this.known.set(name, seen)
-    return seen
+    return await this.known.of(name, this.folder, (files) => this.look(name, files))
   }
 
-  private async look(name: string): Promise<Seen> {
+  private async look(name: string, files: Files): Promise<Seen> {
     let disk: Disk
     try {
-      disk = await openIn(this.folder, this.kind, name)
+      disk = await openIn(this.folder, this.kind, name, { files })
     } catch (error) {
       if (error instanceof VdiskError) return { refusal: `${error.code}: ${error.message}` }
       throw error
@@ -180,7 +184,7 @@ async function pagesOf(disk: Disk, touched: ReadonlySet<number>): Promise<Map<nu
 }
 
 /** What was begun is done to its end; then the disk is written, and no other may feel it. */
-async function goOn(kind: Kind, folder: CrashFolder, before: Shelf, touched: ReadonlySet<number>): Promise<void> {
+async function goOn(kind: Kind, folder: CrashFolder, before: Shelf, expected: ShelfExpectation): Promise<void> {
   const shelf = before.task ? await finishTask(kind, folder, before, before.task) : before
   const name = shelf.layers.at(-1) as string
   const source = patternFor(0, 600, 173)
@@ -188,14 +192,14 @@ async function goOn(kind: Kind, folder: CrashFolder, before: Shelf, touched: Rea
   {
     await using disk = await openIn(folder, kind, name, { writable: true })
     wanted.truncate(disk.size)
-    for (const [number, page] of await pagesOf(disk, touched)) wanted.write(number * PAGE, page)
+    for (const [number, page] of await pagesOf(disk, expected.touched)) wanted.write(number * PAGE, page)
     wanted.write(0, source)
     await disk.write(0, source)
   }
   // An image that was merged, and is to go, is built upon the one that is written now.
   const others = [...shelf.disks].filter(([one]) => shelf.layers.includes(one) || one.startsWith(OUT))
   const disks = new Map(others).set(name, wanted)
-  const reason = await misfit(new Looks(kind, folder, touched), folder, [{ ...shelf, disks }])
+  const reason = await misfit(new Looks(kind, folder, expected), folder, [{ ...shelf, disks }])
   if (reason !== undefined) throw new Error(`gone on with, ${reason}`)
   const { findings } = await finish(checkImage(name, { ...inFolder(folder), ...formatOf(kind, name) }))
   const errors = findings.filter(({ severity }) => severity === 'error')

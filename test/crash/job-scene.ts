@@ -3,9 +3,10 @@ import { patternFor } from '../model/history.ts'
 import { CrashFolder, type Entry } from './crash-folder.ts'
 import { pendingAt } from './crash-state.ts'
 import { fileHash, mixed, textHash } from './fingerprint.ts'
-import { examineShelf } from './job-examiner.ts'
+import { examineShelf, type Seen } from './job-examiner.ts'
 import { type Desk, doJob, FOLDER, inFolder, JOB_OPERATIONS, type Kind, type Shelf } from './job-operations.ts'
 import { PagedFile } from './paged-file.ts'
+import { Recollection } from './recollection.ts'
 import type { Played, Scene } from './scene.ts'
 import { Truth } from './truth.ts'
 import { begun } from './without-chance.ts'
@@ -33,6 +34,7 @@ async function play(kind: Kind, beginning: CrashFolder, shelf: Shelf, operations
     await doJob(desk, name)
   }
   const touched = truth.touched(({ disks }) => disks.values())
+  const known = new Recollection<Seen>()
   return {
     log: folder.log,
     begins,
@@ -47,6 +49,7 @@ async function play(kind: Kind, beginning: CrashFolder, shelf: Shelf, operations
       const recovered = await examineShelf(kind, crashed, {
         possible,
         touched,
+        known,
         thorough,
         names: new Set(truth.now.layers),
         closing: isClosing(folder.log, end),

@@ -22,10 +22,16 @@ export class PagedFile {
   /** pages that were changed since the fork; true: their bytes are nobody else's */
   private readonly own = new Map<number, boolean>()
   private length: number
+  /** what it was forked from */
+  readonly below: PagedFile | undefined
+  /** a number that its pages decide, for whoever works it out; undefined: they have changed since */
+  hash: number | undefined
   /** nanoseconds since 1970 of the last change */
   modified: bigint
 
   constructor(below?: PagedFile) {
+    this.below = below
+    this.hash = below?.hash
     this.pages = below?.pages ?? []
     this.isForked = below !== undefined
     this.length = below?.length ?? 0
@@ -121,6 +127,7 @@ export class PagedFile {
   }
 
   private ownPage(number: number): Uint8Array {
+    this.hash = undefined
     const present = this.pages[number]
     if (present !== undefined && this.own.get(number)) return present
     const page = copyOf(present ?? ZEROS)
@@ -130,6 +137,7 @@ export class PagedFile {
 
   /** @param isOwn nobody else has the bytes of the page */
   private replace(number: number, page: Uint8Array | undefined, isOwn: boolean): void {
+    this.hash = undefined
     if (this.isForked) {
       this.pages = this.pages.slice()
       this.isForked = false
