@@ -134,18 +134,20 @@ describe('a bitmap', () => {
     const shift = random.below(8)
     const bitmap = new Bitmap(new Uint8Array(size / 8 + shift).subarray(shift), size)
     const naive = new Array<boolean>(size).fill(false)
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < 40; i++) {
       const start = random.below(size)
-      const end = start + random.below(size - start)
+      const end = Math.min(size, start + random.pick([1, 9, 33, 2000, 9000]))
       const set = random.chance(0.5)
       bitmap.fill(start, end, set)
       naive.fill(set, start, end)
     }
-    for (let i = 0; i < 60; i++) {
-      const start = random.below(size - 1)
-      const end = start + 1 + random.below(size - start - 1)
-      const different = naive.slice(start, end).indexOf(!naive[start])
-      expect(bitmap.runEnd(start, end)).toBe(different < 0 ? end : start + different)
+    for (let start = 0; start < size; ) {
+      const different = naive.indexOf(!naive[start], start)
+      const wanted = different < 0 ? size : different
+      expect([start, bitmap.runEnd(start, size)]).toEqual([start, wanted])
+      const earlier = start + 1 + random.below(wanted - start)
+      expect([start, bitmap.runEnd(start, earlier)]).toEqual([start, earlier])
+      start = wanted
     }
   })
 

@@ -84,6 +84,19 @@ describe('repair of a VMDK', () => {
     expect([...(await grainsOf(folder))].slice(0, 3)).toEqual([1, 1, 2])
   })
 
+  test('leaves grains alone that lie side by side, on whatever borders', async () => {
+    const file = await VmdkFile.make(5 * MIB, [0, 1, 2])
+    const first = Math.min(...[0, 1, 2].map((grain) => file.entry(grain)))
+    const folder = folderOf(
+      file
+        .setEntry(0, first + 1)
+        .setEntry(1, first + 9)
+        .setEntry(2, 0),
+    )
+    expect((await repair(folder)).done).toEqual([])
+    expect(Buffer.compare(contentOf(folder.image('disk.vmdk').store), file.bytes)).toBe(0)
+  })
+
   test('writes no descriptor where the header says that one lies, and tables do', async () => {
     const file = await VmdkFile.make(5 * MIB, [0, 1, 2])
     file.patch({ descriptorOffset: file.tableAt(0) / 512, descriptorSize: 4 })

@@ -55,6 +55,23 @@ describe('a footer', () => {
     expect([await file.findings(), (await file.read()).size]).toEqual([[], SIZE])
   })
 
+  test('of a resize that was cut short before its copy says the new size, and a repair makes the copy say it', async () => {
+    const file = await VhdFile.make(SIZE)
+    await file.fill(0, patternFor(0, SIZE, 1))
+    const before = file.at(0, SECTOR)
+    const chain = new Chain([await file.write()])
+    await promised(chain.resize(SIZE + BLOCK))
+    await promised(chain.close())
+    file.put(0, before)
+    expect([await file.findings(), (await file.read()).size]).toEqual([['FOOTERS_DIFFER'], SIZE + BLOCK])
+    const report = await file.repair()
+    expect([report.done.map(({ code, at }) => [code, at]), report.doubtful]).toEqual([[['FOOTERS_DIFFER', 0]], []])
+    expect(await file.findings()).toEqual([])
+    const wanted = new Uint8Array(SIZE + BLOCK)
+    wanted.set(patternFor(0, SIZE, 1))
+    expect(Buffer.compare(await file.content(), wanted)).toBe(0)
+  })
+
   test('at the beginning makes a file one of the format if it is sound, and not of a fixed disk', async () => {
     const probe = async (subformat: string, spoil: (file: VhdFile) => void): Promise<string> => {
       const file = await VhdFile.make(SIZE, { subformat })
