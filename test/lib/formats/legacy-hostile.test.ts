@@ -78,6 +78,8 @@ describe('qcow', () => {
     ['an L1 table past the end', (f) => f.u64(40, 2 ** 40), 'CORRUPT'],
     ['an L1 table over the header', (f) => f.u64(40, 8), 'CORRUPT'],
     ['encryption', (f) => f.u32(36, 1), 'UNSUPPORTED'],
+    ['another format', (f) => f.u32(0, 7), 'CORRUPT'],
+    ['an L1 table between entries', (f) => f.u64(40, 52), 'CORRUPT'],
     ['a name of 64 KiB', (f) => f.u64(8, 48).u32(16, 65536), 'CORRUPT'],
     ['a name past the end', (f) => f.u64(8, 2 ** 33).u32(16, 8), 'CORRUPT'],
   ])
@@ -91,6 +93,14 @@ describe('qcow', () => {
     file.u64(L1_AT, 2 ** 41)
     expect((await refusal(() => reading(qcow, file.bytes, 0, 1))).code).toBe('CORRUPT')
     expect(await codes(qcow, file.bytes)).toEqual(['CLUSTER_MISPLACED'])
+    for (const place of [48, 2 ** 63]) {
+      const wrong = make().u64(L2_AT, place === 48 ? 40 : BigInt(place) | 5n)
+      expect((await refusal(() => reading(qcow, wrong.bytes, 0, 1))).code).toBe('CORRUPT')
+      expect((await reading(qcow, wrong.bytes, CLUSTER, 1))[0]).toBe(2)
+      expect(await codes(qcow, wrong.bytes)).toEqual(['CLUSTER_MISPLACED'])
+    }
+    const between = make().u64(L1_AT, L2_AT + 4)
+    expect((await refusal(() => reading(qcow, between.bytes, 0, 1))).message).toContain(`would lie at ${L2_AT + 4}`)
   })
 
   test('two clusters in one place, or one in a table, are found by the check', async () => {
@@ -137,6 +147,7 @@ describe('QED', () => {
 
   cases(qed, make, [
     ['clusters of 4095 bytes', (f) => f.u32(4, 4095), 'CORRUPT'],
+    ['another format', (f) => f.u32(0, 7), 'CORRUPT'],
     ['clusters of 2^31 bytes', (f) => f.u32(4, 2 ** 31), 'CORRUPT'],
     ['tables of no cluster', (f) => f.u32(8, 0), 'CORRUPT'],
     ['tables of 32 clusters', (f) => f.u32(8, 32), 'CORRUPT'],
@@ -165,6 +176,13 @@ describe('QED', () => {
       expect(await codes(qed, file.bytes)).toEqual(['CLUSTER_MISPLACED', 'CLUSTERS_LOST'])
     }
     const noTable = make().u64(KIB4, 77 * KIB4)
+    const inHeader = make().u64(2 * KIB4 + 8, 0)
+    inHeader
+      .u32(12, 2)
+      .u64(40, 2 * KIB4)
+      .u64(2 * KIB4, 3 * KIB4)
+      .u64(3 * KIB4, KIB4)
+    expect((await refusal(() => reading(qed, inHeader.bytes, 0, 1))).message).toContain('in the header')
     expect((await refusal(() => reading(qed, noTable.bytes, 0, 1))).code).toBe('CORRUPT')
     expect(await codes(qed, noTable.bytes)).toEqual(['CLUSTER_MISPLACED', 'CLUSTERS_LOST'])
   })
@@ -189,6 +207,7 @@ describe('Bochs', () => {
 
   cases(bochs, make, [
     ['an unknown version', (f) => f.u32(64, 0x30000), 'UNSUPPORTED'],
+    ['another format', (f) => f.text(0, 'Voch'), 'CORRUPT'],
     ['a type that is not known', (f) => f.text(48, 'Flatlog'), 'UNSUPPORTED'],
     ['extents of no bytes', (f) => f.u32(80, 0), 'CORRUPT'],
     ['extents of 4095 bytes', (f) => f.u32(80, 4095), 'CORRUPT'],
@@ -227,6 +246,10 @@ describe('Bochs', () => {
     expect((await reading(bochs, file.bytes, 8192, 512))[0]).toBe(3)
     expect(await codes(bochs, file.bytes)).toEqual(['EXTENT_MISPLACED'])
     expect(await codes(bochs, make().u32(512, 0).bytes)).toEqual(['EXTENTS_OVERLAP'])
+    const cut = make()
+    cut.bytes = cut.bytes.subarray(0, cut.bytes.length - 3600)
+    const error = await refusal(() => reading(bochs, cut.bytes, 6 * 512, 1024))
+    expect([error.code, error.message]).toEqual(['CORRUPT', expect.stringContaining('past the end of the file')])
   })
 })
 

@@ -84,6 +84,18 @@ describe('a UDIF image', () => {
     expect(Buffer.compare(await readAll(written(image)), image.content)).toBe(0)
   })
 
+  test('comments and runs of no sectors say nothing; what lies before the first run is zeros', async () => {
+    const image = new CraftedDmg().part('').run(RUN.plain, new Uint8Array(8 * SECTOR).fill(1))
+    image.run(RUN.plain, new Uint8Array(8 * SECTOR).fill(2))
+    const [first] = image.table(0).runs.splice(0, 1)
+    image.table(0).runs.unshift({ ...(first as NonNullable<typeof first>), kind: RUN.comment })
+    image.table(0).runs.unshift({ ...(first as NonNullable<typeof first>), sectorCount: 0 })
+    image.content.fill(0, 0, 8 * SECTOR)
+    const file = written(image.end())
+    expect(Buffer.compare(await readAll(file), image.content)).toBe(0)
+    expect((await inspectImage(file)).details).toEqual({ packing: 'none', parts: [] })
+  })
+
   test('is not written to', async () => {
     const file = written(sound())
     const before = fs.readFileSync(file)
@@ -257,6 +269,49 @@ describe('damage that a check tells', () => {
     expect(await refusal(() => openDisk(written(image)))).toMatchObject({ code: 'CORRUPT' })
   })
 
+  test.each<[string, (image: CraftedDmg) => void, string]>([
+    ['a plain run of which less is there', (image) => (image.table(1).run(0).storedLength -= 1), 'has only'],
+    ['runs beyond the disk', (image) => image.trailer.push({ at: 492, width: 8, value: 100 }), 'its disk has 51200'],
+    ['a table that does not begin as one', (image) => (image.table(1).signature = 'misch'), 'does not begin as one'],
+    [
+      'no list of tables at all',
+      (image) => image.trailer.push({ at: 216, width: 8, value: 0 }, { at: 224, width: 8, value: 0 }),
+      'no list of what lies where',
+    ],
+  ])('%s is refused', async (_, damage, why) => {
+    const image = sound()
+    damage(image)
+    const error = await refusal(() => openDisk(written(image)))
+    expect([error.code, error.message]).toEqual(['CORRUPT', expect.stringContaining(why)])
+  })
+
+  test('a table in a resource fork that lies outside of it, or is longer, is refused; other resources are passed over', async () => {
+    const image = sound()
+    image.asFork = true
+    const bytes = image.bytes()
+    const fork = image.data.length
+    const map = fork + bytes.readUInt32BE(fork + 4)
+    const changed = (at: number, value: number): string => {
+      const copy = Buffer.from(bytes)
+      copy.writeUInt32BE(value, at)
+      return written(copy)
+    }
+    for (const [at, value] of [
+      // The place of the first table in the fork's data, and its length.
+      [map + 28 + 10 + 4, 0xffffff],
+      [fork + 256, 0x7fffffff],
+    ] as const)
+      expect(await refusal(() => openDisk(changed(at, value)))).toMatchObject({
+        code: 'CORRUPT',
+        where: { structure: 'resource fork' },
+      })
+    // Its tables are of another type now: there are none.
+    await using none = await openDisk(changed(map + 30, 0x70696374))
+    const content = new Uint8Array(none.size).fill(1)
+    await none.read(0, content)
+    expect(content.every((byte) => byte === 0)).toBe(true)
+  })
+
   test('a run beyond its table is refused', async () => {
     const image = sound()
     image.table(0).sectorCount = 7
@@ -294,6 +349,13 @@ describe('damage that a check tells', () => {
     const image = sound()
     image.trailer.push({ at: 360, width: 4, value: 1 }, { at: 88, width: 4, value: 2 })
     expect(await codesOf(written(image))).toEqual(['DATA_CHECKSUM_WRONG', 'MASTER_CHECKSUM_WRONG'])
+  })
+
+  test('nothing of sums that are of no kind we know', async () => {
+    const image = sound()
+    for (const at of [80, 352]) image.trailer.push({ at, width: 4, value: 5 })
+    image.trailer.push({ at: 88, width: 4, value: 1 }, { at: 360, width: 4, value: 1 })
+    expect(await codesOf(written(image))).toEqual([])
   })
 
   test('a run past the end fails where it is read, and nowhere else', async () => {

@@ -77,6 +77,31 @@ describe('LZFSE', () => {
     expect(Buffer.compare(unpacked(unpackLzfse, block, content.length), content)).toBe(0)
   })
 
+  test.each([
+    ['bvx1', 'of tables that are not packed', 'bvx1', 769],
+    ['bvx2', 'of packed ones', 'bvx2', 31],
+  ])('a header (%s) %s that is cut off is damage', (_, __, magic, length) => {
+    const block = Buffer.alloc(length)
+    block.write(magic, 'latin1')
+    expect(() => unpacked(unpackLzfse, block, 10)).toThrow('it ends in the middle of an LZFSE header')
+  })
+
+  test('a header with numbers that no block has is damage; tables may be empty', () => {
+    const packed = Buffer.from(vector('text'))
+    const header = (change: (bytes: Buffer) => void): Buffer => {
+      const bytes = Buffer.from(packed)
+      change(bytes)
+      return bytes
+    }
+    // The number of literals is no multiple of four. [lzfse_encode_base.h, lzfse_compressed_block_header_v2]
+    const odd = header((bytes) => bytes.writeUInt8((bytes.readUInt8(8) & 0xfc) | 1, 8))
+    expect(() => readPackedHeader(odd)).toThrow('an LZFSE header cannot be')
+    for (const length of [31, packed.length + 1])
+      expect(() => readPackedHeader(header((bytes) => bytes.writeUInt32LE(length, 24)))).toThrow('is too long')
+    const bare = readPackedHeader(header((bytes) => bytes.writeUInt32LE(32, 24)))
+    expect(bare.counts.every((counts) => counts.every((count) => count === 0))).toBe(true)
+  })
+
   test('LZVN codes of every kind', () => {
     const stream = (payload: Uint8Array, raw: number): Uint8Array => {
       const head = Buffer.alloc(12)
