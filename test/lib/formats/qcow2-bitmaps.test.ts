@@ -1,8 +1,18 @@
+import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { Bitmap } from '../../../lib/bytes/bitmap.ts'
 import { Chain } from '../../../lib/chain/chain.ts'
 import type { BitmapEditor, InternalSnapshots } from '../../../lib/contracts/layer.ts'
 import { VdiskError } from '../../../lib/errors.ts'
+import {
+  addBitmap,
+  checkImage,
+  createDisk,
+  finish,
+  inspectImage,
+  removeBitmap,
+  resizeDisk,
+} from '../../../lib/index.ts'
 import { promised, runSync } from '../../../lib/io/io.ts'
 import type { MemoryStore } from '../../../lib/io/memory.ts'
 import {
@@ -17,6 +27,7 @@ import {
 import { findingsOf } from '../../support/hostile.ts'
 import { refusal } from '../../support/refusal.ts'
 import { contentOf, failingStore, watchedStore } from '../../support/stores.ts'
+import { scratchFolder } from '../../support/temp.ts'
 
 const IN_USE = 1
 const FLAGS_AT = 12
@@ -246,4 +257,17 @@ describe('a bitmap is not changed', () => {
     await promised(layer.close())
     expect(setBits(store)).toEqual([5])
   })
+})
+
+test('a disk of no bytes has bitmaps of no bits, which grow with it', async () => {
+  const file = path.join(scratchFolder(), 'disk.qcow2')
+  await (await createDisk(file, { format: 'qcow2', size: 0 })).close()
+  await addBitmap(file, 'nightly')
+  await addBitmap(file, 'other', { granularity: 4096 })
+  expect((await inspectImage(file)).bitmaps).toMatchObject([{ name: 'nightly' }, { name: 'other', granularity: 4096 }])
+  expect((await finish(checkImage(file))).findings).toEqual([])
+  await removeBitmap(file, 'other')
+  await resizeDisk(file, 1 << 20)
+  expect((await inspectImage(file)).bitmaps).toMatchObject([{ name: 'nightly', consistent: true }])
+  expect((await finish(checkImage(file))).findings).toEqual([])
 })
