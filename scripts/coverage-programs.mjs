@@ -5,7 +5,7 @@
 // they come with @vitest/coverage-v8. A process that is killed tells nothing.
 import fs from 'node:fs'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { mergeProcessCovs } from '@bcoe/v8-coverage'
 import astV8ToIstanbul from 'ast-v8-to-istanbul'
 import { parseAstAsync } from 'vitest/node'
@@ -22,7 +22,7 @@ const AT_ONCE = 20
  *
  * @param coverage istanbul's: by file, with branchMap and b
  * @param folder what V8 wrote
- * @param bundle the file that was run; its map lies beside it
+ * @param bundle the file that was run, or copies of it under the same name elsewhere; its map lies beside it
  */
 export async function countPrograms(coverage, folder, bundle) {
   const counted = mergeReports(folder, bundle)
@@ -57,14 +57,25 @@ function mergeReports(folder, bundle) {
   const names = fs.readdirSync(folder)
   for (let i = 0; i < names.length; i += AT_ONCE) {
     const reports = names.slice(i, i + AT_ONCE).flatMap((name) => {
-      const result = scriptsIn(path.join(folder, name)).filter(
-        ({ url }) => url.startsWith('file:') && fileURLToPath(url) === bundle,
-      )
-      return result.length > 0 ? [{ result }] : []
+      const found = scriptsIn(path.join(folder, name)).find(({ url, functions }) => isOf(bundle, url, functions))
+      return found ? [{ result: [{ ...found, url: pathToFileURL(bundle).href }] }] : []
     })
     if (reports.length > 0) merged = mergeProcessCovs(merged ? [merged, ...reports] : reports)
   }
   return merged?.result[0]
+}
+
+/** Whether a script is the bundle: a copy of it has its name and, in its outermost function, its length. */
+function isOf(bundle, url, [whole]) {
+  if (!url.startsWith('file:') || path.basename(fileURLToPath(url)) !== path.basename(bundle)) return false
+  return fileURLToPath(url) === bundle || whole?.ranges[0]?.endOffset === lengthOf(bundle)
+}
+
+const lengths = new Map()
+
+function lengthOf(bundle) {
+  if (!lengths.has(bundle)) lengths.set(bundle, fs.readFileSync(bundle, 'utf8').length)
+  return lengths.get(bundle)
 }
 
 function scriptsIn(file) {
