@@ -82,6 +82,13 @@ export class HostFile implements FileStore {
           : 'Images are read and written at any place; what comes through a pipe must be saved to a file first.',
       })
     }
+    if (stat.size > BigInt(Number.MAX_SAFE_INTEGER)) {
+      throw new VdiskError('LIMIT_EXCEEDED', {
+        message: `Cannot open ${name}: it has ${stat.size} bytes, and no place behind ${Number.MAX_SAFE_INTEGER} can be read`,
+        where: { file: name },
+        advice: 'No medium holds as much: it is almost all a hole. Copy what it holds to a shorter file.',
+      })
+    }
   }
 
   /** @throws VdiskError NOT_FOUND, REFUSED, IN_USE, READ_ONLY or IO */

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test, vi } from 'vitest'
 import { isVdiskError } from '../../../lib/errors.ts'
 import { HostFile } from '../../../lib/io/host-file.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
@@ -66,6 +66,31 @@ describe('a file of this machine', () => {
     }
     return undefined
   }
+
+  test('with places that no exact number names is refused, and closed', () => {
+    const long = path.join(folder, 'long')
+    fs.writeFileSync(long, 'x')
+    const { fstatSync } = fs
+    const told = vi.spyOn(fs, 'fstatSync').mockImplementation(((fd: number, options: { bigint: true }) => {
+      const stat = fstatSync(fd, options)
+      stat.size = 2n ** 62n
+      return stat
+    }) as typeof fs.fstatSync)
+    const closed = vi.spyOn(fs, 'closeSync')
+    try {
+      expect(() => HostFile.open(long)).toThrow(
+        expect.objectContaining({
+          code: 'LIMIT_EXCEEDED',
+          where: { file: long },
+          advice: expect.stringContaining('shorter file'),
+        }),
+      )
+      expect(closed).toHaveBeenCalledTimes(1)
+    } finally {
+      told.mockRestore()
+      closed.mockRestore()
+    }
+  })
 
   test('says why it cannot be opened', () => {
     fs.writeFileSync(file, 'x')
