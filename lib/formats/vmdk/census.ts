@@ -151,7 +151,7 @@ export class Census {
       if (complaint !== undefined) {
         if (this.firstPart === 0)
           this.note('GRAIN_MISPLACED', 'error', { ...spot, message: `the entry of grain ${grain} ${complaint}` })
-      } else if (this.mark(sector * SECTOR, used)) {
+      } else if (this.mark(sector * SECTOR, tables.header.grainBytes, used)) {
         const message = `grain ${grain} lies at sector ${sector}, where another one lies: a write to either changes both`
         this.note('GRAIN_SHARED', 'error', { ...spot, message })
       }
@@ -194,9 +194,14 @@ export class Census {
     this.note('ROOM_UNUSED', 'leak', { structure: 'file', at, message })
   }
 
-  /** Marks a range as in use, as far as it lies in the parts that are looked at. @returns whether some of it was so before */
-  private mark(at: number, length: number): boolean {
-    this.endOfUse = Math.max(this.endOfUse, Math.ceil((at + length) / SECTOR))
+  /**
+   * Marks a range as in use, as far as it lies in the parts that are looked at.
+   *
+   * @param used bytes of it that hold something: of a grain that the disk's end cuts the rest is its own all the same
+   * @returns whether some of it was in use before
+   */
+  private mark(at: number, length: number, used = length): boolean {
+    this.endOfUse = Math.max(this.endOfUse, Math.ceil((at + used) / SECTOR))
     const first = Math.max(0, Math.floor(at / this.part) - this.firstPart)
     const end = Math.min(this.used.length, Math.ceil((at + length) / this.part) - this.firstPart)
     if (end <= first) return false

@@ -137,6 +137,27 @@ describe('a delta of ESX that others made', () => {
 })
 
 describe('repair of a delta of ESX', () => {
+  test('separates a grain from the rest of one that the end of the disk cuts: it is needed when the disk grows', async () => {
+    const grain = 8 * SECTOR
+    const contents = [1, 0].map((number) => [number, Buffer.alloc(grain, 1 + number)] as const)
+    const bytes = cowdOf(13, new Map(contents), 8)
+    const cut = bytes.readUInt32LE(TABLE_AT + 4)
+    bytes.writeUInt32LE(cut + 5, TABLE_AT)
+    const folder = new MemoryFolder()
+    void folder.image('disk-delta.vmdk').store.write(0, bytes)
+    void folder.image('disk.vmdk').store.write(0, Buffer.from(deltaDescriptor('VMFSSPARSE', 13, 'disk-delta.vmdk')))
+    // What the moved entry left behind is nobody's.
+    expect(await findings(folder)).toEqual(['GRAIN_SHARED', 'ROOM_UNUSED'])
+    expect((await refusal(() => open(folder, 'write'))).code).toBe('CORRUPT')
+    expect((await repair(folder)).done.map(({ code }) => code)).toEqual(['GRAIN_SHARED', 'GRAIN_SHARED'])
+    expect(await findings(folder)).not.toContain('GRAIN_SHARED')
+    await promised((await open(folder, 'write')).close())
+    const disk = Buffer.alloc(13 * SECTOR)
+    await promised((await open(folder, 'read')).read(0, disk))
+    const wanted = Buffer.alloc(13 * SECTOR, 2).fill(1, 3 * SECTOR, grain)
+    expect(disk.equals(wanted)).toBe(true)
+  })
+
   test.each([2 ** 40 - 512, 2 ** 60])('cuts off a hole behind it of any length: %d', async (length) => {
     const folder = folderOf(delta())
     const { store } = folder.image('disk-delta.vmdk')

@@ -108,10 +108,10 @@ function* separate(patient: Patient, window: Window): Io<boolean> {
 }
 
 /** The bits of a grain in a window, from and to; none where it does not touch that. */
-function unitsOf(patient: Patient, { unit, first, seen }: Window, { grain, sector }: Grain): [number, number] {
+function unitsOf(patient: Patient, { unit, first, seen }: Window, { sector }: Grain): [number, number] {
   const at = sector * SECTOR
   const start = Math.max(0, Math.floor(at / unit) - first)
-  const end = Math.min(seen.length, Math.ceil((at + patient.tables.usedOf(grain)) / unit) - first)
+  const end = Math.min(seen.length, Math.ceil((at + patient.tables.header.grainBytes) / unit) - first)
   return [start, Math.max(start, end)]
 }
 
