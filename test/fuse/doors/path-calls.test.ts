@@ -104,6 +104,42 @@ describe('an open file', () => {
     expect(runSync(calls.write(handle, new Uint8Array(4096), 5000))).toBe(-28)
   })
 
+  test('that is a text which cannot be made fails where it is asked for, and is whole when it can', () => {
+    const { calls, tree } = makeCalls()
+    let fails = true
+    tree.addText('status.json', () => {
+      if (fails) throw new VdiskError('IO', { message: 'Cannot tell: a test says so' })
+      return just('whole')
+    })
+    expect(runSync(calls.stat('/status.json'))).toBe(-5)
+    expect(runSync(calls.open('/status.json', READING))).toBe(-5)
+    fails = false
+    expect(runSync(calls.stat('/status.json'))).toMatchObject({ size: 5 })
+  })
+
+  test('that is none is not there', () => {
+    const { calls } = makeCalls()
+    for (const answer of [
+      calls.read(99, new Uint8Array(10), 0),
+      calls.write(99, new Uint8Array(10), 0),
+      calls.settle(OPCODE.FSYNC, 99),
+      calls.release(99),
+    ])
+      expect(runSync(answer)).toBe(-2)
+  })
+
+  test('says what was written before a failure, and the failure when what is left comes again', () => {
+    const { calls, device, open } = makeCalls({ size: 3 * MIB })
+    const handle = open()
+    device.before = (call) => {
+      if (call.startsWith(`write ${MIB} `)) throw new VdiskError('IO', { message: 'Cannot write: a test says so' })
+      return undefined
+    }
+    expect(runSync(calls.write(handle, new Uint8Array(2 * MIB).fill(7), 0))).toBe(MIB)
+    expect(runSync(calls.write(handle, new Uint8Array(MIB).fill(7), MIB))).toBe(-5)
+    expect(device.bytes.subarray(0, MIB).every((byte) => byte === 7)).toBe(true)
+  })
+
   test('beyond 4 GiB is not the one below', () => {
     const { calls, device, open } = makeCalls()
     Object.defineProperty(device, 'size', { value: 2 ** 33 })

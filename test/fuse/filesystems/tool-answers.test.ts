@@ -3,7 +3,7 @@ import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { TableEntry } from '../../../fuse/doors/mount-table.ts'
 import type { ToolResult } from '../../../fuse/doors/tool.ts'
-import type { Attachment } from '../../../fuse/filesystems/attachments.ts'
+import { type Attachment, undo } from '../../../fuse/filesystems/attachments.ts'
 import { type MountRequest, mountFile } from '../../../fuse/filesystems/filesystem-drivers.ts'
 import { attachLoop, detachLoop } from '../../../fuse/filesystems/loop-device.ts'
 import type { FilesystemType } from '../../../lib/index.ts'
@@ -14,6 +14,7 @@ import { scratchFolder } from '../../support/temp.ts'
 const asked: string[] = []
 let answers: Partial<ToolResult>[] = []
 let mounted: Partial<TableEntry> | undefined
+let table: readonly TableEntry[] = []
 let root = true
 
 vi.mock('../../../fuse/doors/tool.ts', async (original) => ({
@@ -26,6 +27,7 @@ vi.mock('../../../fuse/doors/tool.ts', async (original) => ({
 vi.mock('../../../fuse/doors/mount-table.ts', async (original) => ({
   ...(await original<object>()),
   mountedAt: () => mounted,
+  readMountTable: () => table,
 }))
 vi.mock('../../../fuse/doors/mount.ts', async (original) => ({ ...(await original<object>()), isRoot: () => root }))
 
@@ -33,6 +35,7 @@ beforeEach(() => {
   asked.length = 0
   answers = []
   mounted = {}
+  table = []
   root = true
 })
 afterEach(() => {
@@ -243,5 +246,51 @@ describe('a file system', () => {
     mounted = undefined
     answers = [{ words: 'gone' }]
     expect((await refusal(() => mountFile(request('squashfs')))).advice).toContain('for fsck.')
+  })
+})
+
+describe('what lies on a disk', () => {
+  const entry = (mountpoint: string, more: Partial<TableEntry> = {}): TableEntry => ({
+    mountpoint,
+    type: 'ext4',
+    source: '/dev/loop7',
+    readOnly: false,
+    device: '7:7',
+    ...more,
+  })
+  const kernel = { kind: 'mount', at: '/mnt/at', type: 'ext4', source: '/dev/loop7' } as const
+  const program = { kind: 'fuse', at: '/mnt/at', type: 'ext4', driver: 'no-such-driver' } as const
+
+  test('is written back before it is unmounted, and what was lost is told', async () => {
+    table = [entry('/mnt/at')]
+    answers = [{ status: 1, words: 'sync: error syncing: Input/output error' }]
+    expect(await undo([kernel])).toEqual(['sync: error syncing: Input/output error'])
+    expect(asked).toEqual(['sync --file-system -- /mnt/at', 'umount -- /mnt/at'])
+  })
+
+  test('by a program that has ended is given up at once, and that is told', async () => {
+    table = [entry('/mnt/at', { type: 'fuse.no-such-driver', source: '/disk' })]
+    expect(await undo([program])).toEqual(['no-such-driver had ended before'])
+    expect(asked).toEqual(['umount -l -- /mnt/at'])
+    asked.length = 0
+    // What is given up lazily has nobody to ask.
+    expect(await undo([kernel], 'lazy')).toEqual([])
+    expect(asked).toEqual([])
+  })
+
+  test('stays where a program uses it, or something else lies above it', async () => {
+    table = [entry('/mnt/at')]
+    answers = [{}, { status: 32, words: 'target is busy' }]
+    const used = await refusal(() => undo([kernel]))
+    expect([used.code, used.advice]).toEqual(['IN_USE', expect.stringContaining('fuser -vm /mnt/at')])
+    table = [entry('/mnt/at'), entry('/mnt/at/inner', { source: 'other' })]
+    answers = [{}, { status: 32, words: 'target is busy' }]
+    expect((await refusal(() => undo([kernel]))).message).toContain('something is mounted at /mnt/at/inner')
+    table = [entry('/mnt/at'), entry('/mnt/at', { type: 'tmpfs', source: 'tmpfs' })]
+    const above = await refusal(() => undo([kernel]))
+    expect([above.code, above.message]).toEqual(['IN_USE', expect.stringContaining('above it, of type tmpfs')])
+    table = [entry('/mnt/at')]
+    answers = [{}, { status: 32, words: 'not permitted' }]
+    expect((await refusal(() => undo([kernel]))).code).toBe('REFUSED')
   })
 })

@@ -9,6 +9,8 @@ import {
   checkImage,
   checkpoint,
   checkpointOpen,
+  compareDisks,
+  convertDisk,
   createDisk,
   createInternalSnapshot,
   createLayer,
@@ -35,6 +37,7 @@ import {
 } from '../../../lib/index.ts'
 import type { FileStore, Files, OpenFileOptions } from '../../../lib/io/files.ts'
 import { hostFiles } from '../../../lib/io/host-files.ts'
+import { sys } from '../../../lib/io/sys.ts'
 import { sealed, superblock } from '../../../lib/tracking/layout.ts'
 import { refusal } from '../../support/refusal.ts'
 import { scratchFolder } from '../../support/temp.ts'
@@ -365,4 +368,45 @@ describe('a bitmap', () => {
     expect((await refusal(() => addBitmap(old, 'one'))).advice).toContain('compat=1.1')
     expect((await refusal(() => listBitmaps(vdi))).advice).toContain('vdisk track enable')
   })
+})
+
+describe('a conversion that is to be packed', () => {
+  test('makes a VMDK that is packed, and nothing of a format that cannot be', async () => {
+    const [base, vmdk, vhdx] = places('base.qcow2', 'disk.vmdk', 'disk.vhdx') as [string, string, string]
+    await make(base)
+    await write(base, MiB)
+    const disk = await openDisk(base)
+    try {
+      await finish(convertDisk(disk.chain, vmdk, { format: 'vmdk', compress: 'zlib' }))
+      expect((await inspectImage(vmdk)).details).toMatchObject({ subformat: 'streamOptimized' })
+      await using packed = await openDisk(vmdk)
+      expect((await finish(compareDisks(packed.chain, disk.chain, {}))).equal).toBe(true)
+      const error = await refusal(() => finish(convertDisk(disk.chain, vhdx, { format: 'vhdx', compress: 'zlib' })))
+      expect([error.code, error.where.file]).toEqual(['UNSUPPORTED', vhdx])
+      expect(fs.existsSync(vhdx)).toBe(false)
+    } finally {
+      await disk.close()
+    }
+  })
+})
+
+test('an image that is replaced is there until the new one is, whatever an earlier try has left beside it', async () => {
+  const [file] = places('disk.qcow2') as [string]
+  await make(file)
+  fs.writeFileSync(`${file}.partial`, 'left over')
+  const again = { format: 'qcow2', size: 8 * MiB, replace: true }
+  await (await createDisk(file, again)).close()
+  expect((await inspectImage(file)).size).toBe(8 * MiB)
+  expect(fs.readdirSync(path.dirname(file))).toEqual(['disk.qcow2'])
+  // Somebody who makes it at this moment is not disturbed.
+  fs.writeFileSync(`${file}.partial`, 'being made')
+  const before = fs.readFileSync(file)
+  const holder = hostFiles.open(`${file}.partial`, { write: true, lock: 'write' })
+  try {
+    if (sys()) expect((await refusal(() => createDisk(file, again))).code).toBe('IN_USE')
+    if (sys()) expect(fs.readFileSync(`${file}.partial`, 'utf8')).toBe('being made')
+    expect(fs.readFileSync(file).equals(before)).toBe(true)
+  } finally {
+    holder.close()
+  }
 })
