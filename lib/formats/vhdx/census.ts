@@ -143,6 +143,11 @@ export class BatCensus {
     } else if (place + used > this.fileEnd) {
       this.error('BLOCK_PAST_END', block, `block ${block} lies at ${place}, past the end of the file`)
     } else {
+      const behind = this.bat.regions.hit(place, this.geometry.blockSize)
+      if (behind) {
+        const end = `the end of block ${block}, behind that of the disk`
+        this.error('BLOCK_OVERLAPS_REGION', block, `${end}, lies where the ${behind.name} lies`)
+      }
       this.claim(place, this.geometry.blockSize)
     }
   }

@@ -40,12 +40,15 @@ export class BlockMender {
     yield* applyChanges(this.mending, this.bat, changes)
   }
 
-  private *mendBlock({ block, state, place, isShared, copy }: BlockTask): Io<void> {
+  private *mendBlock({ block, state, place, isShared, region, copy }: BlockTask): Io<void> {
     const { geometry } = this.bat
     const range = rangeOf(this.bat, block)
     yield* this.completeCut(block, place, range.length)
-    const shared = `block ${block} shared the place ${place} with another one`
-    const at = copy ? yield* this.room.copy(place, geometry.blockSize) : place
+    const shared =
+      region === undefined
+        ? `block ${block} shared the place ${place} with another one`
+        : `the end of block ${block}, behind that of the disk, lay where the ${region} lies`
+    const at = copy ? yield* this.room.copy(place, range.length, geometry.blockSize) : place
     if (isShared && !copy) this.tell('BLOCKS_SHARE_PLACE', block, `${shared}, and has it alone now`, range)
     const isOdd = state === PAYLOAD.partiallyPresent && !geometry.hasParent
     if (isOdd) yield* this.blankAbsent(block, at)
@@ -54,12 +57,12 @@ export class BlockMender {
       index: geometry.entryOf(block),
       state: isOdd ? PAYLOAD.fullyPresent : state,
       place: at,
-      code: isOdd ? 'PARTIAL_WITHOUT_PARENT' : 'BLOCKS_SHARE_PLACE',
+      code: isOdd ? 'PARTIAL_WITHOUT_PARENT' : region === undefined ? 'BLOCKS_SHARE_PLACE' : 'BLOCK_OVERLAPS_REGION',
       message: isOdd
         ? `block ${block}, which was present in part in a file without a parent, is present as a whole`
         : `${shared}: it has a copy of it at ${at} now`,
       changesContent: isOdd,
-      doubtful: [range],
+      doubtful: isShared || isOdd ? [range] : [],
     })
   }
 

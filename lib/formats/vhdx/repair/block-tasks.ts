@@ -3,7 +3,7 @@ import type { Bat } from '../bat.ts'
 import { BAT_ENTRY, BITMAP, MIB, PAYLOAD, placeOf, stateOf } from '../layout.ts'
 import { fillRange, isMarked, type RoomSurvey } from './room.ts'
 
-/** A block that shares its place, that the end of the file cuts, or that is present in part without a parent. */
+/** A block that shares its room, that the end of the file cuts, or that is present in part without a parent. */
 export interface BlockTask {
   readonly kind: 'block'
   readonly block: number
@@ -11,6 +11,8 @@ export interface BlockTask {
   /** bytes in the file */
   readonly place: number
   readonly isShared: boolean
+  /** the region that lies in the part of its room behind the end of the disk */
+  readonly region: string | undefined
   /** it must get a copy of what lies at its place */
   readonly copy: boolean
 }
@@ -75,12 +77,17 @@ export class TaskFinder {
     if (state < PAYLOAD.fullyPresent) return
     const isPartial = state === PAYLOAD.partiallyPresent
     const isOdd = isPartial && !geometry.hasParent
-    const isShared = isMarked(this.shared, place, geometry.blockSize)
+    const used = geometry.usedOf(block)
+    // What the disk has of a block lies in no region by now.
+    const region = this.bat.regions.hit(place, geometry.blockSize)?.name
+    const isShared = isMarked(this.shared, place, region === undefined ? geometry.blockSize : used)
     // What is to be made zero in a shared place must be a copy: the other block still reads there.
-    const copy = isShared && (isOdd || isMarked(this.taken, place, geometry.blockSize))
+    const must = isShared && (isOdd || isMarked(this.taken, place, geometry.blockSize))
+    const copy = must || region !== undefined
     if (!copy) fillRange(this.taken, place, geometry.blockSize)
-    const isCut = place + geometry.usedOf(block) > this.originalEnd
-    if (isShared || isCut || isOdd) this.tasks.push({ kind: 'block', block, state, place, isShared, copy })
+    const isCut = place + used > this.originalEnd
+    if (isShared || copy || isCut || isOdd)
+      this.tasks.push({ kind: 'block', block, state, place, isShared, region, copy })
     if (isPartial && geometry.hasParent) this.partial.push(block)
   }
 

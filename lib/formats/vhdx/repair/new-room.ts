@@ -42,10 +42,14 @@ export class NewRoom {
     return at
   }
 
-  /** Copies what there is of a range of the file to new room; zeros need not be written there. */
-  *copy(from: number, length: number): Io<number> {
+  /**
+   * Copies what there is of a range of the file to new room; zeros need not be written there.
+   *
+   * @param room bytes for it; what is more than `length` reads as zero
+   */
+  *copy(from: number, length: number, room = length): Io<number> {
     const { store, originalEnd, pace } = this.mending
-    const at = yield* this.take(length)
+    const at = yield* this.take(room)
     const there = Math.min(length, originalEnd - from)
     yield* readPieces({ store, at: from, length: there, pace }, function* (bytes, done) {
       if (bytes.some((byte) => byte !== 0)) yield* settle(store.write(at + done, bytes))

@@ -182,6 +182,32 @@ describe('blocks that share a place', () => {
     expect(sectors.at(-1)?.every((byte) => byte === 0)).toBe(true)
   })
 
+  test('one of them the log, where the disk has no more of the block, has a copy of what the disk has', async () => {
+    const size = 3 * MIB
+    const file = await VhdxFile.make(size, { block_size: '2M' })
+    const content = patternFor(0, size, 5)
+    const chain = new Chain([await file.write()])
+    await promised(chain.write(0, content))
+    await promised(chain.close())
+    const [before, oldLog] = [place(file.entry(1)), file.logAt]
+    const log = before + MIB
+    file.put(log, file.bytes(oldLog, file.logLength))
+    file.editHeaders((view) => view.setBigUint64(72, BigInt(log), true))
+    const [wrong] = (await findings(file)).filter((code) => code.startsWith('BLOCK'))
+    expect(wrong).toBe('BLOCK_OVERLAPS_REGION')
+    expect(await refusal(async () => await file.write())).toMatchObject({
+      code: 'CORRUPT',
+      where: { structure: 'BAT' },
+    })
+    const report = await expectMended(file, content)
+    const unused = [oldLog, before].map((room) => `ROOM_UNUSED ${room}`)
+    expect(linesOf(report)).toEqual([`BLOCK_OVERLAPS_REGION ${at(file, 1)}`, ...unused])
+    expect(place(file.entry(1))).toBeGreaterThan(log)
+    expect(file.bytes(place(file.entry(1)) + MIB, MIB).every((byte) => byte === 0)).toBe(true)
+    expect(Buffer.concat((await sectorsOf(await file.read())) as Uint8Array[]).equals(content)).toBe(true)
+    await promised(new Chain([await file.write()]).close())
+  })
+
   test('so many that copies would be far larger than the file are left alone: that is no accident', async () => {
     const file = await VhdxFile.make(4096 * MIB)
     file.store.truncate(file.store.size() + MIB)
