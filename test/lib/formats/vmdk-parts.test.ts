@@ -68,6 +68,15 @@ describe('a descriptor of its own', () => {
     ])
   })
 
+  test('with parts that name a file and are nothing of it is written: zeros, and none', async () => {
+    const folder = folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 ZERO "b"\nRW 0 FLAT "b" 1\n`, { b: seven })
+    expect(await findings(folder)).toEqual([])
+    const chain = new Chain([await open(folder)])
+    await promised(chain.write(SECTOR, Uint8Array.of(9)))
+    await promised(chain.close())
+    expect([...(await content(folder))].indexOf(9)).toBe(SECTOR)
+  })
+
   test('with one sparse file for two parts is not written, and for two that are only read is as good as others', async () => {
     const { bytes } = await VmdkFile.make(MIB, [0])
     const lines = (access: string): string => `${access} 2048 SPARSE "b"\n`.repeat(2)

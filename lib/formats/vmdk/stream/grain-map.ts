@@ -122,10 +122,9 @@ function complaintAbout(
   end: number,
 ): string | undefined {
   if (at + length > end) return `past its end at ${end}`
-  const overlaps = (start: number, bytes: number): boolean => at < start + bytes && start < at + length
-  if (overlaps(0, header.length)) return 'where its header lies'
   const { descriptor } = header
-  return descriptor && overlaps(descriptor.at, descriptor.length) ? 'where its descriptor lies' : undefined
+  const overlaps = descriptor && at < descriptor.at + descriptor.length && descriptor.at < at + length
+  return overlaps ? 'where its descriptor lies' : undefined
 }
 
 function neverWritten(): never {
