@@ -10,6 +10,7 @@ import { openExtent } from './extent-types.ts'
 import { MOST_EXTENTS, MOST_SPARSE, MOST_SPLIT, SECTOR } from './layout.ts'
 import { geometryOf } from './new-descriptor.ts'
 import { extentName, fillExtent, makeFile, stemOf, stemsFor } from './new-extent.ts'
+import { findSharedParts, wordsOf } from './shared-parts.ts'
 
 /**
  * Changes the disk's size, durably and in one step. That is the header of the one file, whose descriptor follows; or the
@@ -122,7 +123,11 @@ function* shrinkFiles(layer: VmdkEditor, size: number, parentSize: number): Io<v
   const gone = extents.splice(kept)
   if (size - last.start < last.length) yield* resizable(last).resize(size - last.start, parentSize)
   for (const extent of gone) yield* extent.close()
-  yield* removeFiles(layer, descriptor.extents.slice(kept))
+  const names = new Set(lines.map(({ file }) => descriptor.decode(file ?? '')))
+  yield* removeFiles(
+    layer,
+    descriptor.extents.slice(kept).filter(({ file }) => !names.has(descriptor.decode(file ?? ''))),
+  )
 }
 
 /** Files that nothing names any more, or not yet; those that are not called after the image are left to their owner. */
@@ -179,7 +184,7 @@ function pieceOf({ structure }: VmdkEditor): number {
 
 /** @throws VdiskError REFUSED if the disk cannot have `size` bytes */
 function refuseImpossibleSize(layer: VmdkEditor, size: number): void {
-  const { extents } = layer.structure
+  const { extents, isMonolithic } = layer.structure
   const last = extents.at(-1) as ExtentFile
   const isSparse = isWritableExtent(last) && last.showParent !== undefined
   if (size % SECTOR !== 0) throw refused(layer.name, size, `its sectors have ${SECTOR} bytes`)
@@ -188,11 +193,21 @@ function refuseImpossibleSize(layer: VmdkEditor, size: number): void {
   if (isSparse && Math.min(piece, size - last.start) > MOST_SPARSE) {
     throw refused(layer.name, size, `a sparse file of it would hold more than ${formatSize(MOST_SPARSE)}`)
   }
+  const shared = isMonolithic ? undefined : findSharedParts(grown(layer, size))
+  if (shared) throw refused(layer.name, size, wordsOf(shared))
   if (extents.length + (size - last.start) / piece > MOST_EXTENTS) {
     throw refused(layer.name, size, `it would consist of more than ${MOST_EXTENTS} files`)
   }
   if (size === 0 && !layer.structure.isMonolithic)
     throw refused(layer.name, size, 'a file without content is no part of a disk')
+}
+
+/** The descriptor with the last part as long as it would be; what comes behind that lies in files of its own. */
+function grown(layer: VmdkEditor, size: number): Descriptor {
+  const { descriptor, extents } = layer.structure
+  const last = extents.at(-1) as ExtentFile
+  const length = Math.max(last.length, Math.min(size - last.start, pieceOf(layer)))
+  return descriptor.withExtents([...descriptor.extents.slice(0, -1), lineFor(descriptor.extents.at(-1), length)])
 }
 
 function resizable(extent: ExtentFile | undefined): Required<Pick<WritableExtentFile, 'resize'>> {

@@ -3,7 +3,7 @@ import { Chain } from '../../../lib/chain/chain.ts'
 import type { WritableLayer } from '../../../lib/contracts/layer.ts'
 import { VdiskError } from '../../../lib/errors.ts'
 import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
-import { promised } from '../../../lib/io/io.ts'
+import { type Io, just, promised } from '../../../lib/io/io.ts'
 import type { MemoryStore } from '../../../lib/io/memory.ts'
 import { MemoryFolder } from '../../support/memory-image.ts'
 import { refusal } from '../../support/refusal.ts'
@@ -75,6 +75,33 @@ describe('a descriptor of its own', () => {
     await promised(chain.write(SECTOR, Uint8Array.of(9)))
     await promised(chain.close())
     expect([...(await content(folder))].indexOf(9)).toBe(SECTOR)
+  })
+
+  test('keeps a file of which it gives up one part and not the other', async () => {
+    const text = `${HEAD}RW 4 FLAT "disk-f001.vmdk" 0\nRW 4 FLAT "disk-f001.vmdk" 4\n`
+    const folder = folderOf(text, { 'disk-f001.vmdk': seven })
+    const removeNeighbour = (name: string): Io<void> => {
+      folder.files.delete(name)
+      return just(undefined)
+    }
+    const layer = (await promised(vmdk.open({ ...image(folder), removeNeighbour }, 'write'))) as WritableLayer
+    await promised(layer.resize(4 * SECTOR, 0))
+    await promised(layer.close())
+    expect([...folder.files.keys()].sort()).toEqual(['disk-f001.vmdk', 'disk.vmdk'])
+    expect(Buffer.compare(await content(folder), new Uint8Array(4 * SECTOR).fill(7))).toBe(0)
+  })
+
+  test('does not grow in its last part over another one in the same file', async () => {
+    const folder = folderOf(`${HEAD}RW 8 FLAT "b" 4\nRW 4 FLAT "b" 0\n`, { b: seven })
+    const layer = await open(folder)
+    const error = await refusal(() => promised(layer.resize(14 * SECTOR, 0)))
+    expect(error).toMatchObject({ code: 'REFUSED', where: { file: 'disk.vmdk' } })
+    expect([error.message.includes('in one place of "b"'), error.advice?.includes('vdisk convert')]).toEqual([
+      true,
+      true,
+    ])
+    await promised(layer.close())
+    expect(Buffer.compare(await content(folder), new Uint8Array(12 * SECTOR).fill(7))).toBe(0)
   })
 
   test('with one sparse file for two parts is not written, and for two that are only read is as good as others', async () => {
