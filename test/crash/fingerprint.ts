@@ -27,22 +27,17 @@ export function pageHash(place: number, page: Uint8Array | undefined): number {
 
 /** What the size and the content of a file decide. What it was forked from must not have changed since. */
 export function fileHash(file: PagedFile): number {
-  file.hash ??= file.below ? hashOfFork(file, file.below) : hashOfPages(file)
-  return summed(file.hash + file.size)
+  return summed(hashOfPages(file) + file.size)
 }
 
 function hashOfPages(file: PagedFile): number {
-  let hash = 0
-  for (let number = 0; number * PAGE < file.size; number++) hash = summed(hash + pageHash(number, file.page(number)))
-  return hash
-}
-
-function hashOfFork(file: PagedFile, below: PagedFile): number {
-  let hash = below.hash ?? (below.below ? hashOfFork(below, below.below) : hashOfPages(below))
-  below.hash = hash
+  if (file.hash !== undefined) return file.hash
+  const { below } = file
+  let hash = below ? hashOfPages(below) : 0
   for (const number of file.changed) {
-    hash = summed(hash + pageHash(number, file.page(number)) - pageHash(number, below.page(number)))
+    hash = summed(hash + pageHash(number, file.page(number)) - pageHash(number, below?.page(number)))
   }
+  file.hash = hash
   return hash
 }
 

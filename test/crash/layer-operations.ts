@@ -27,6 +27,9 @@ type Operation = (use: Use) => Promise<void>
 /** The most that one operation writes: large granules are changed at their borders. */
 const MOST = 2048
 
+/** Places of operations that change many. */
+const PIECES = 6
+
 /** All that can be done with one image, by name. What cannot be done as things stand does nothing. */
 const OPERATIONS: Record<string, Operation> = {
   write: (use) => {
@@ -36,6 +39,8 @@ const OPERATIONS: Record<string, Operation> = {
   overwrite: (use) => write(use, 0, Math.min(granule(use), MOST)),
   part: (use) => write(use, granule(use) + 100, 300),
   tail: (use) => write(use, topOf(use).size - 700, 600),
+  scatter,
+  sieve,
   erase: (use) => erase(use, 0, granule(use) + Math.min(granule(use) / 2, MOST)),
   reveal,
   flush,
@@ -68,6 +73,8 @@ export function operationsFor({ driver, child, options }: Geometry): string[] {
   if (driver.name === 'qcow2' && options.compat !== '0.10') {
     names.push('add bitmap', 'clear bitmap', 'remove bitmap')
   }
+  // It has no tables in which things could go wrong, and so many ways to get there: only data, in many pieces.
+  if (driver.name === 'raw') names.push('scatter', 'sieve')
   if (supports.compression.length > 0 && !options.data_file) names.push('pack')
   if (child) names.push('reveal', 'clear', 'relink', 'unlink')
   return names
@@ -106,6 +113,18 @@ async function erase(use: Use, wanted: number, wantedLength: number): Promise<vo
   const { offset, length } = within(use, wanted, wantedLength)
   use.truth.submit(changed(use.truth.now, (disk) => disk.punch(offset, length)))
   await promised(use.chain.erase(offset, length))
+}
+
+/** Small writes all over the disk, all of them on their way at once. */
+async function scatter(use: Use): Promise<void> {
+  const { size } = topOf(use)
+  for (let n = 0; n < PIECES; n++) await write(use, Math.floor((size * (2 * n + 1)) / (2 * PIECES)) - 300, 700)
+}
+
+/** The same with holes. */
+async function sieve(use: Use): Promise<void> {
+  const { size } = topOf(use)
+  for (let n = 0; n < PIECES; n += 2) await erase(use, Math.floor((size * (2 * n + 2)) / (2 * PIECES)) - 900, 1500)
 }
 
 /** Takes the first granule out of the layer, so that the base shows again. */

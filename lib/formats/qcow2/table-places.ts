@@ -25,6 +25,8 @@ export class TablePlaces {
   private readonly l2Tables = new NumberSet()
   /** L2 tables that only snapshots have */
   private readonly sharedTables = new NumberSet()
+  /** all of the last three: nearly every place that is looked up is none of them */
+  private readonly single = new NumberSet()
 
   constructor(clusterSize: number, image?: TablePlaces) {
     this.clusterSize = clusterSize
@@ -54,12 +56,14 @@ export class TablePlaces {
   addBlock(at: number): boolean {
     if (this.holds(at)) return false
     this.blocks.add(at / this.clusterSize)
+    this.single.add(at / this.clusterSize)
     return true
   }
 
   /** A refcount block is given up. */
   removeBlock(at: number): void {
     this.blocks.delete(at / this.clusterSize)
+    this.forget(at / this.clusterSize)
   }
 
   /** An L2 table of the disk. @returns false if another table lies there, or another entry has the same */
@@ -67,6 +71,7 @@ export class TablePlaces {
     const number = at / this.clusterSize
     if (this.holdsOther(at) || this.l2Tables.has(number)) return false
     this.l2Tables.add(number)
+    this.single.add(number)
     this.sharedTables.delete(number)
     return true
   }
@@ -74,38 +79,43 @@ export class TablePlaces {
   /** An L2 table that a snapshot has; one that is the disk's too needs no second note. */
   addShared(at: number): void {
     const number = at / this.clusterSize
-    if (!this.l2Tables.has(number)) this.sharedTables.add(number)
+    if (this.l2Tables.has(number)) return
+    this.sharedTables.add(number)
+    this.single.add(number)
   }
 
   /** The disk has this L2 table no more; a snapshot may. */
   share(at: number): void {
     this.l2Tables.delete(at / this.clusterSize)
     this.sharedTables.add(at / this.clusterSize)
+    this.single.add(at / this.clusterSize)
   }
 
   /** It has turned out that no L2 table lies here. */
   forgetL2(at: number): void {
     this.l2Tables.delete(at / this.clusterSize)
     this.sharedTables.delete(at / this.clusterSize)
+    this.forget(at / this.clusterSize)
   }
 
   /** Nothing refers to this cluster any more, so no snapshot has a table there. */
   freed(number: number): void {
-    if (this.sharedTables.size > 0) this.sharedTables.delete(number)
+    if (this.sharedTables.size === 0) return
+    this.sharedTables.delete(number)
+    this.forget(number)
   }
 
   /** Whether the cluster at `at` holds a table. */
   holds(at: number): boolean {
     const number = Math.floor(at / this.clusterSize)
-    if (this.l2Tables.has(number) || this.sharedTables.has(number) || this.holdsOther(at)) return true
+    if (this.single.has(number) || this.inRange(number)) return true
     return this.image?.holds(at) ?? false
   }
 
   /** How many of `count` clusters, from number `first` on, lie before the first that holds a table. */
   clearRun(first: number, count: number): number {
-    const sets = [this.blocks, this.l2Tables, this.sharedTables]
     // Where tables are few, each of them is looked at instead of each cluster.
-    if (sets.reduce((sum, { size }) => sum + size, 0) >= count) {
+    if (this.single.size >= count) {
       let run = 0
       while (run < count && !this.holds((first + run) * this.clusterSize)) run++
       return run
@@ -114,19 +124,26 @@ export class TablePlaces {
     const [before, behind] = [this.ranges[index - 1], this.ranges[index]]
     if (before && first < before.end) return 0
     let end = Math.min(first + count, behind?.first ?? Number.POSITIVE_INFINITY)
-    for (const set of sets) {
-      if (set.size === 0) continue
-      for (const number of set.values()) if (number >= first && number < end) end = number
-    }
+    for (const number of this.single.values()) if (number >= first && number < end) end = number
     return this.image ? this.image.clearRun(first, end - first) : end - first
   }
 
   /** Whether it holds a table of another kind than L2. */
   holdsOther(at: number): boolean {
     const number = Math.floor(at / this.clusterSize)
-    if (this.blocks.has(number)) return true
+    if (this.blocks.has(number) || this.inRange(number)) return true
+    return this.image?.holdsOther(at) ?? false
+  }
+
+  private inRange(number: number): boolean {
     const range = this.ranges[this.rangeBehind(number) - 1]
-    return (range !== undefined && number < range.end) || (this.image?.holdsOther(at) ?? false)
+    return range !== undefined && number < range.end
+  }
+
+  /** A cluster is one kind of table less. */
+  private forget(number: number): void {
+    if (this.blocks.has(number) || this.l2Tables.has(number) || this.sharedTables.has(number)) return
+    this.single.delete(number)
   }
 
   /** Index of the first range that begins behind cluster `number`. */

@@ -1,10 +1,13 @@
+import { roundDown, roundUp } from '../../bytes/align.ts'
+import { Scratch } from '../../bytes/scratch.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { LOG_SECTOR } from './layout.ts'
 
 /** Bytes of a log that are read at a time. */
 const PIECE = 128 << 10
-const ZEROS = new Uint8Array(LOG_SECTOR)
+const ZEROS = Buffer.alloc(LOG_SECTOR)
+const SCRATCH = new Scratch(PIECE, 1)
 
 /**
  * What a log holds, sector by sector. Of a log of many megabytes a few sectors are in use, as a rule: those that are zero
@@ -23,17 +26,28 @@ export class LogSectors {
   /** @param length a multiple of a sector; all of it lies in the store */
   static *read(store: ByteStore, at: number, length: number): Io<LogSectors> {
     const sectors = new Map<number, Uint8Array>()
-    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE, length))
-    for (let done = 0; done < length; ) {
-      const part = piece.subarray(0, Math.min(PIECE, length - done))
-      yield* settle(store.read(at + done, part))
-      for (let start = 0; start < part.length; start += LOG_SECTOR) {
-        if (part.compare(ZEROS, 0, LOG_SECTOR, start, start + LOG_SECTOR) === 0) continue
-        sectors.set(done + start, Uint8Array.from(part.subarray(start, start + LOG_SECTOR)))
+    const piece = SCRATCH.take()
+    try {
+      for (let done = 0; done < length; ) {
+        // Where nothing was ever logged there is a hole, in most files.
+        const segment = store.segment && (yield* settle(store.segment(at + done)))
+        const hole = segment?.kind === 'hole' ? roundDown(Math.min(segment.length, length - done), LOG_SECTOR) : 0
+        if (hole > 0) {
+          done += hole
+          continue
+        }
+        const part = piece.subarray(0, Math.min(PIECE, length - done, roundUp(segment?.length ?? PIECE, LOG_SECTOR)))
+        yield* settle(store.read(at + done, part))
+        for (let start = 0; start < part.length; start += LOG_SECTOR) {
+          const sector = part.subarray(start, start + LOG_SECTOR)
+          if (ZEROS.compare(sector) !== 0) sectors.set(done + start, Uint8Array.from(sector))
+        }
+        done += part.length
       }
-      done += part.length
+      return new LogSectors(length, sectors)
+    } finally {
+      SCRATCH.giveBack(piece)
     }
-    return new LogSectors(length, sectors)
   }
 
   /** The sector that begins there. Not to be changed. */

@@ -1,4 +1,4 @@
-import { describe, expect } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { TablePlaces } from '../../../lib/formats/qcow2/table-places.ts'
 import { type Random, randomTest } from '../../support/random.ts'
 
@@ -13,6 +13,8 @@ function scattered(random: Random, image?: TablePlaces): TablePlaces {
   for (let n = random.below(6); n > 0; n--) places.addBlock(at())
   for (let n = random.below(12); n > 0; n--) places.addL2(at())
   for (let n = random.below(4); n > 0; n--) places.addShared(at())
+  for (let n = random.below(4); n > 0; n--) places.removeBlock(at())
+  for (let n = random.below(4); n > 0; n--) places.forgetL2(at())
   return places
 }
 
@@ -27,4 +29,17 @@ describe('a run of clusters without tables', () => {
       expect(places.clearRun(first, count)).toBe(run)
     }
   })
+})
+
+test('a cluster that two kinds of table claim is one until the last of them is given up', () => {
+  const places = new TablePlaces(CLUSTER)
+  places.addBlock(4 * CLUSTER)
+  places.addShared(4 * CLUSTER)
+  places.addL2(6 * CLUSTER)
+  places.removeBlock(4 * CLUSTER)
+  places.share(6 * CLUSTER)
+  expect([4, 5, 6].map((number) => places.holds(number * CLUSTER))).toEqual([true, false, true])
+  places.freed(4)
+  places.forgetL2(6 * CLUSTER)
+  expect([4, 5, 6].map((number) => places.holds(number * CLUSTER))).toEqual([false, false, false])
 })
