@@ -114,17 +114,18 @@ export class TablePlaces {
 
   /** How many of `count` clusters, from number `first` on, lie before the first that holds a table. */
   clearRun(first: number, count: number): number {
-    // Where tables are few, each of them is looked at instead of each cluster.
-    if (this.single.size >= count) {
-      let run = 0
-      while (run < count && !this.holds((first + run) * this.clusterSize)) run++
-      return run
-    }
     const index = this.rangeBehind(first)
     const [before, behind] = [this.ranges[index - 1], this.ranges[index]]
     if (before && first < before.end) return 0
     let end = Math.min(first + count, behind?.first ?? Number.POSITIVE_INFINITY)
-    for (const number of this.single.values()) if (number >= first && number < end) end = number
+    // Where tables are few, each of them is looked at instead of each cluster.
+    if (this.single.size < count) {
+      for (const number of this.single.values()) if (number >= first && number < end) end = number
+    } else {
+      let number = first
+      while (number < end && !this.single.has(number)) number++
+      end = number
+    }
     return this.image ? this.image.clearRun(first, end - first) : end - first
   }
 
