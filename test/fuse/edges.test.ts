@@ -107,6 +107,26 @@ describe('the tree of a mount', () => {
     expect(root.children.size).toBe(0)
   })
 
+  test('shows no bytes of a partition that only holds others', () => {
+    const disk = new MemoryDevice(4 << 20)
+    const view = new DataView(disk.bytes.buffer)
+    // An extended partition of 1 MiB at 1 MiB, with one of 512 KiB in it.
+    for (const [table, type, start, length] of [
+      [0, 0x05, 2048, 2048],
+      [1 << 20, 0x83, 64, 1024],
+    ] as const) {
+      view.setUint8(table + 446 + 4, type)
+      view.setUint32(table + 446 + 8, start, true)
+      view.setUint32(table + 446 + 12, length, true)
+      view.setUint16(table + 510, 0x55aa)
+    }
+    const { partitions } = runSync(surveyPartitions(disk, 512))
+    expect(partitions.map(({ partition, device }) => [partition.number, device?.size])).toEqual([
+      [1, undefined],
+      [5, 512 << 10],
+    ])
+  })
+
   test('shows a disk whose partitions cannot be read without them, and why', () => {
     const disk = new MemoryDevice(1 << 20)
     disk.before = () => {

@@ -5,7 +5,7 @@ import { describeHolders } from '../../fuse/filesystems/holders.ts'
 import { assertOneImage, explainHolder } from '../../fuse/holding.ts'
 import { listMounts } from '../../fuse/mounts.ts'
 import { processStart } from '../../fuse/process-start.ts'
-import { type MountRecord, type RecordedImage, readRecord, writeRecord } from '../../fuse/records.ts'
+import { type MountRecord, type RecordedImage, readRecord, readRecords, writeRecord } from '../../fuse/records.ts'
 import { clearRemains } from '../../fuse/remains.ts'
 import { VdiskError } from '../../lib/index.ts'
 import { refusal } from '../support/refusal.ts'
@@ -104,7 +104,9 @@ describe('what a server has left', () => {
 
 test('a record that is none is none; nor is a folder of somebody else', async () => {
   writeRecord({ ...recordOf('/mnt/at'), images: 'none' as never })
+  recordOf('/mnt/other')
   expect(readRecord('/mnt/at')).toBeUndefined()
+  expect(readRecords().map(({ mountpoint }) => mountpoint)).toEqual(['/mnt/other'])
   vi.stubEnv('VDISK_RUNTIME_DIR', '/dev/null/deeper')
   expect(await refusal(async () => readRecord('/mnt/at'))).toMatchObject({
     code: 'IO',
