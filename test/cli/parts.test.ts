@@ -1,8 +1,15 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { command as info } from '../../cli/commands/info.ts'
 import { printContent } from '../../cli/disk-content.ts'
 import { errorContent, Output, printable } from '../../cli/output.ts'
 import { withUndo } from '../../cli/undo.ts'
 import { type DiskContent, VdiskError } from '../../lib/index.ts'
+
+let held: unknown
+vi.mock('../../fuse/control/control-client.ts', async (original) => ({
+  ...(await original<object>()),
+  askHolder: async () => held,
+}))
 
 afterEach(() => {
   vi.restoreAllMocks()
@@ -88,4 +95,83 @@ test('a verb that fails after it has changed something says how to take that bac
   })
   await expect(failing).rejects.toThrow('half way')
   expect(notes.join('')).toContain('what it has changed can be undone: vdisk undo a.qcow2')
+})
+
+describe('of an image that is mounted', () => {
+  const LAYER = {
+    name: '/x/a.qcow2',
+    format: 'qcow2',
+    size: 4 << 20,
+    occupied: undefined,
+    fileSize: 1 << 20,
+    granularity: 65_536,
+    identity: { value: 'id-1', current: false },
+    parent: {
+      references: [],
+      format: undefined,
+      expects: ['id-0', 'id-9'],
+      replaced: 'id-8',
+      merging: true,
+    },
+    wrapping: { container: 'ova', member: 'disk.vmdk' },
+    linkRecord: { file: '/x/a.qcow2.vdisk-link', state: 'stale' },
+    snapshots: [],
+    bitmaps: [],
+    merged: { into: 'base.qcow2', at: 0 },
+    leftOut: [{ message: 'a table' }],
+    inUse: false,
+    details: { lazyCounts: true, other: false, nothing: null, parts: ['a'], version: 3 },
+    depth: 0,
+    link: { level: 'mismatch', message: 'they differ', expected: undefined, found: undefined },
+    broken: { message: 'gone', advice: 'find it' },
+  }
+  const mounted = { mountpoint: '/mnt', disk: '/mnt/a.raw', pid: 7, mode: 'overlay' }
+  const said = async (image: string, chain: boolean): Promise<{ code: number; text: string }> => {
+    const { out, lines } = outputs()
+    const args = { image, chain, partitions: false, allow: [], map: [], maxDepth: 64, locking: 'on', verify: 'strict' }
+    const signal = new AbortController().signal
+    const code = (await info.run({ args, out, signal } as never)) as number
+    vi.restoreAllMocks()
+    return { code, text: lines.join('') }
+  }
+
+  test('its server tells all that there is to tell', async () => {
+    held = { mounted, layers: [LAYER] }
+    const { code, text } = await said('/x/a.qcow2', false)
+    expect(code).toBe(0)
+    for (const line of [
+      /^packed +ova, "disk\.vmdk"$/m,
+      /^identity +id-1 \(out of date: another program has written since\)$/m,
+      /^parent +\(not named\) \(format not named\)$/m,
+      /^expects +id-0 or id-9$/m,
+      /^accepted +in place of id-8$/m,
+      /^link record +a\.qcow2\.vdisk-link, beside the image: says nothing: it speaks of another link/m,
+      /^merging +a merge into the parent was begun/m,
+      /^merged +into base\.qcow2 on 1970-01-01 00:00:00: this file is history$/m,
+      /^lazy counts +yes$/m,
+      /^parts +\["a"\]$/m,
+      /^version +3$/m,
+      /^left out {2}a table$/m,
+      /^mounted {3}\/mnt\/a\.raw, overlay, by process 7$/m,
+    ])
+      expect(text).toMatch(line)
+    expect(text).not.toMatch(/^(on medium|other|nothing)/m)
+    // Under another name the top is meant.
+    expect((await said('/x/link.qcow2', false)).text).toMatch(/^image +\/x\/a\.qcow2$/m)
+  })
+
+  test('so with its chain, and what is broken fails', async () => {
+    const { broken: _, ...sound } = LAYER
+    held = { mounted, layers: [LAYER, { ...sound, name: '/x/b.qcow2', depth: 1, occupied: 512, wrapping: undefined }] }
+    const { code, text } = await said('/x/b.qcow2', true)
+    expect(code).toBe(1)
+    expect(text).toContain('1  /x/b.qcow2  qcow2, disk of 4 MiB, 512 B on medium')
+    expect(text).toContain('0  /x/a.qcow2  qcow2 in ova, "disk.vmdk", disk of 4 MiB')
+    expect(text).toContain('broken: gone\n      find it\n')
+    expect(text).toContain('merged into base.qcow2 on 1970')
+    held = { mounted, layers: [{ ...sound, link: { level: 'odd', message: 'm', expected: 'a', found: 'b' } }] }
+    expect((await said('/x/a.qcow2', true)).text).toContain('odd: m\n')
+    held = { mounted, layers: [{ ...sound, link: { ...LAYER.link, expected: 'id-0' } }] }
+    expect((await said('/x/a.qcow2', true)).text).toContain('it is without identity, expected id-0')
+  })
 })
