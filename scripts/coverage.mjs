@@ -39,7 +39,12 @@ const LEGACY_TESTS = ['test/lib/formats/legacy', 'test/interop/legacy-formats', 
 
 /** A file belongs to the first room that has it. */
 const ROOMS = [
-  { name: 'lib/bytes', files: /^lib\/bytes\//, goal: READS_STRANGERS, tests: ['test/lib/bytes'] },
+  {
+    name: 'lib/bytes',
+    files: /^lib\/bytes\//,
+    goal: READS_STRANGERS,
+    tests: ['test/lib/bytes', 'test/lib/containers', 'test/lib/formats/dmg'],
+  },
   format('qcow2', READS_STRANGERS, 'test/lib/formats/qcow2', 'test/interop/qcow2-'),
   format('vhdx', READS_STRANGERS, 'test/lib/formats/vhdx'),
   format('raw', READS_STRANGERS, 'test/lib/formats/raw'),
@@ -69,7 +74,12 @@ const ROOMS = [
     goal: REST,
     tests: ['test/lib/tracking', 'test/lib/jobs/tracking', 'test/crash/tracking', 'test/interop/qcow2-guard'],
   },
-  { name: 'lib/partitions', files: /^lib\/partitions\//, goal: READS_STRANGERS, tests: ['test/lib/partitions'] },
+  {
+    name: 'lib/partitions',
+    files: /^lib\/partitions\//,
+    goal: READS_STRANGERS,
+    tests: ['test/lib/partitions', 'test/lib/inspection'],
+  },
   {
     name: 'opening',
     files: /^lib\/chain\/(gate|open|linkage|probe)\.ts$/,
