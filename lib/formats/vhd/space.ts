@@ -10,6 +10,7 @@ import { badEntry, spotIn, TABLE_SECTION } from './damage.ts'
 import type { Footer } from './footer.ts'
 import type { FooterKeeper } from './footer-keeper.ts'
 import { ABSENT, ENTRY, LIMIT, SECTOR, type Structure } from './layout.ts'
+import { placeClearOf } from './structures.ts'
 
 /** Payload begins at whole pages of the host: holes are punched, and bytes shared, in these. */
 const PAGE = 4096
@@ -29,6 +30,7 @@ interface Survey {
   readonly holes: number[]
   /** room behind the structures, too short for a block */
   readonly gap: Room | undefined
+  readonly absent: readonly Structure[]
 }
 
 /**
@@ -52,6 +54,8 @@ export class Space {
   /** where there is room for a block, behind all of which something is in use; it may hold anything */
   private holes: number[]
   private gap: Room | undefined
+  /** named behind the end of the file, where nothing is */
+  private readonly absent: readonly Structure[]
   private readonly turns = new Turns()
 
   private constructor(file: string, table: BlockTable, footers: FooterKeeper, room: Survey) {
@@ -62,6 +66,7 @@ export class Space {
     this.used = room.used
     this.holes = room.holes
     this.gap = room.gap
+    this.absent = room.absent
   }
 
   /** @throws VdiskError CORRUPT if two blocks share a place, or one lies where it cannot: whoever writes there would destroy something */
@@ -105,6 +110,7 @@ export class Space {
       used,
       holes: holesBetween(table, sorted, structures),
       gap: gapBehind(structures, sorted[0] === undefined ? footers.limit : sorted[0] * SECTOR, stride),
+      absent: named.filter((one) => !structures.includes(one)),
     })
   }
 
@@ -216,7 +222,9 @@ export class Space {
 
   private *allocateNow(lead: number, payload: number): Io<number> {
     this.gap = undefined
-    const at = payload > 0 ? roundUp(this.used + lead, PAGE) - lead : roundUp(this.used, SECTOR)
+    const align = (offset: number): number =>
+      payload > 0 ? roundUp(offset + lead, PAGE) - lead : roundUp(offset, SECTOR)
+    const at = placeClearOf(this.absent, this.used, lead + payload, align)
     const end = at + lead + payload
     if (end + SECTOR > LIMIT.fileBytes) throw full(this.file)
     yield* this.footers.makeRoom(end, roundUp(Math.min(end + this.aheadOf(end), LIMIT.fileBytes - SECTOR), SECTOR))

@@ -15,6 +15,7 @@ const STRIDE = 1 << 13
  */
 export function* mendEntries(mending: Mending, { table, header, footer, batmap }: VhdParts): Io<void> {
   const structures = structuresOf(header, footer.fields.dataOffset, batmap)
+  const others = structures.filter(({ at }) => at !== table.shape.tableAt)
   const { entryCount } = table.shape
   for (let first = 0; first < entryCount; first += STRIDE) {
     const runs: Run[] = []
@@ -30,8 +31,11 @@ export function* mendEntries(mending: Mending, { table, header, footer, batmap }
         if (entry === ABSENT) continue
         const at = entry * SECTOR
         const end = at + table.bitmapSize + table.usedOf(block)
-        if (block >= table.blocks) add(block, STALE)
-        else if (structures.some((one) => at < one.at + one.length && end > one.at)) add(block, OVERLAPS)
+        if (block >= table.blocks) {
+          // What else is said to lie there may be what is true.
+          const place = table.entryPlace(block)
+          if (!others.some((one) => place < one.at + one.length && place + ENTRY > one.at)) add(block, STALE)
+        } else if (structures.some((one) => at < one.at + one.length && end > one.at)) add(block, OVERLAPS)
         else if (table.complaintAbout(block, entry)) add(block, PAST_END)
       }
     })

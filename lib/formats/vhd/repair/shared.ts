@@ -5,9 +5,10 @@ import type { BlockTable } from '../block-table.ts'
 import { spotIn, TABLE_SECTION } from '../damage.ts'
 import { readFooters } from '../footer.ts'
 import { FooterKeeper } from '../footer-keeper.ts'
-import { ABSENT, ENTRY, LIMIT, SECTOR } from '../layout.ts'
+import { ABSENT, ENTRY, LIMIT, SECTOR, type Structure } from '../layout.ts'
 import { usedEnd } from '../open.ts'
 import type { VhdParts } from '../parts.ts'
+import { placeClearOf, structuresOf } from '../structures.ts'
 import type { EntryChange, Mending } from './mending.ts'
 
 const PIECE = 1 << 20
@@ -32,7 +33,7 @@ export function* shareNoPlaces(mending: Mending, parts: VhdParts): Io<void> {
   const { table } = parts
   const shared = yield* sharedBlocks(mending, table)
   if (shared.length === 0) return
-  const room = new CopyRoom(mending, table, yield* usedEnd(mending.image, parts))
+  const room = new CopyRoom(mending, parts, yield* usedEnd(mending.image, parts))
   yield* room.open()
   for (let first = 0; first < shared.length; first += BATCH) {
     const changes: EntryChange[] = []
@@ -94,14 +95,16 @@ function settleOwners(owners: readonly { block: number; at: number }[], stride: 
 class CopyRoom {
   private readonly mending: Mending
   private readonly table: BlockTable
+  private readonly structures: readonly Structure[]
   private readonly begin: number
   private end: number
   private footers: FooterKeeper | undefined
   private most = 0
 
-  constructor(mending: Mending, table: BlockTable, begin: number) {
+  constructor(mending: Mending, { table, header, footer, batmap }: VhdParts, begin: number) {
     this.mending = mending
     this.table = table
+    this.structures = structuresOf(header, footer.fields.dataOffset, batmap)
     this.begin = begin
     this.end = begin
   }
@@ -117,7 +120,8 @@ class CopyRoom {
     const { table } = this
     const { store } = this.mending
     const length = table.bitmapSize + table.blockSize
-    const at = roundUp(this.end + table.bitmapSize, PAGE) - table.bitmapSize
+    const align = (offset: number): number => roundUp(offset + table.bitmapSize, PAGE) - table.bitmapSize
+    const at = placeClearOf(this.structures, this.end, length, align)
     if (at + length - this.begin > this.most || at + length + SECTOR > LIMIT.fileBytes) throw this.tooMuch()
     const footers = this.footers as FooterKeeper
     yield* footers.makeRoom(at + length, at + length)

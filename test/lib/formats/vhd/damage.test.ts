@@ -173,6 +173,50 @@ describe('an entry of the BAT that cannot be', () => {
   })
 })
 
+/** The header names so many bytes at a place as the data of a parent locator. ["Dynamic Disk Header Format"] */
+function nameLocator(file: VhdFile, at: number, length: number): void {
+  file.editHeader((header) => {
+    header.write('W2ku', 576)
+    header.writeUInt32BE(length, 576 + 8)
+    header.writeBigUInt64BE(BigInt(at), 576 + 16)
+  })
+}
+
+describe('a parent locator that is named', () => {
+  test('behind the end of the file has its place to itself when the file grows: no block comes to lie there', async () => {
+    const { file, content } = await written()
+    const locator = file.size + 2 * BLOCK
+    nameLocator(file, locator, 40)
+    const added = patternFor(4 * BLOCK, 2 * BLOCK, 2)
+    await file.fill(4 * BLOCK, added)
+    content.set(added, 4 * BLOCK)
+    expect(await file.findings()).toEqual([])
+    expect(file.entry(5) * SECTOR).toBeGreaterThan(locator)
+    await promised((await file.write()).close())
+    expect(Buffer.compare(await file.content(), content)).toBe(0)
+  })
+
+  test('behind the end of the file has its place to itself when blocks get copies', async () => {
+    const { file } = await written()
+    const locator = file.size + BLOCK
+    nameLocator(file, locator, 40)
+    for (const block of [2, 3, 4, 5]) file.setEntry(block, file.entry(0))
+    await expectMended(file)
+    expect(file.entry(5) * SECTOR).toBeGreaterThan(locator)
+  })
+
+  test('where a BAT goes on that says it is larger is not taken for entries', async () => {
+    const { file } = await written()
+    const locator = file.table + SECTOR
+    nameLocator(file, locator, 40)
+    const name = Buffer.alloc(40, 'a name')
+    file.put(locator, name)
+    file.editHeader((header) => header.writeUInt32BE(SECTOR / 4 + 10, 28))
+    await file.repair()
+    expect(file.at(locator, 40).equals(name)).toBe(true)
+  })
+})
+
 describe('room that is lost', () => {
   test('is none where it is a hole', async () => {
     const { file } = await written()
