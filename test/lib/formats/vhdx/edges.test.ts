@@ -280,7 +280,7 @@ describe('a log', () => {
 describe('what the medium cannot read is no damage', () => {
   test('of the log, in salvage too', async () => {
     const file = await VhdxFile.make(SIZE)
-    file.setLog(GUID, [])
+    file.setLog(GUID, [{ at: 0, bytes: new Uint8Array(4096).fill(1) }])
     unreadable(file, MIB, MIB)
     expect(await refusal(() => salvage(file))).toMatchObject({ code: 'IO' })
   })
