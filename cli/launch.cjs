@@ -4,6 +4,15 @@ const fs = require('node:fs')
 const Module = require('node:module')
 const vm = require('node:vm')
 
+try {
+  process.cwd()
+} catch {
+  process.stderr.write(
+    'vdisk: Cannot start: the folder that this shell is in is not there any more\n       Go to another one: cd\n',
+  )
+  process.exit(1)
+}
+
 // The bundle is made of ASCII alone, so that nothing has to be decoded.
 const filename = require.resolve('./vdisk.js')
 const cache = `${filename}.cache`

@@ -1,9 +1,10 @@
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { arrange, type Shape, usageLine } from '../../cli/command-line.ts'
 import { resembling } from '../../cli/resembling.ts'
-import { commandLineIn } from '../support/command-line.ts'
+import { commandLineIn, MAIN } from '../support/command-line.ts'
 import { tempFolder } from '../support/temp.ts'
 
 const folder = tempFolder('cli-usage')
@@ -188,4 +189,14 @@ test('odd names of files are names of files', () => {
   // A name that no image may hold is refused before anything is made.
   expect(vdisk('create', 'child2.qcow2', '-f', 'qcow2', '--parent', 'line\nend').code).toBe(1)
   expect(fs.existsSync(path.join(folder, 'child2.qcow2'))).toBe(false)
+})
+
+test.skipIf(process.platform === 'win32')('in a folder that is not there any more it says so, and what to do', () => {
+  const gone = path.join(folder, 'gone')
+  const script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$1" "$2" info x'
+  const { status, stdout, stderr } = spawnSync('sh', ['-c', script, gone, process.execPath, MAIN], { encoding: 'utf8' })
+  expect({ status, stdout }).toEqual({ status: 1, stdout: '' })
+  expect(stderr).toBe(
+    'vdisk: Cannot start: the folder that this shell is in is not there any more\n       Go to another one: cd\n',
+  )
 })
