@@ -241,8 +241,8 @@ class Filler {
     const { target, source } = this.options
     const offset = start * GRANULE
     const length = Math.min(end * GRANULE, source.device.size) - offset
-    if (bytes && fate === 'data') yield* this.write(offset, bytes.subarray(0, length))
-    else yield* target.erase(offset, length)
+    if (fate === 'zero') yield* target.erase(offset, length)
+    else yield* this.write(offset, (bytes as Uint8Array).subarray(0, length))
     this.written += length
     if (fate === 'data') this.spent += length
     if (this.written - this.hastened < HASTEN) return

@@ -98,6 +98,13 @@ export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<Kn
   }
 }
 
+interface HowToOpen {
+  readonly drivers: readonly FormatDriver[]
+  readonly containers?: readonly Container[] | undefined
+  readonly format?: string | undefined
+  readonly access: Access
+}
+
 /**
  * Opens one file as a layer, without its parents.
  *
@@ -105,13 +112,7 @@ export function* openKnownLayers(image: Image, options: OpenChainOptions): Io<Kn
  */
 export function* openLayer(
   image: Image,
-  options: {
-    drivers: readonly FormatDriver[]
-    containers?: readonly Container[] | undefined
-    format?: string | undefined
-    access: Access
-    pool?: { readonly layers: LayerPool; readonly user: string } | undefined
-  },
+  options: HowToOpen & { pool?: { readonly layers: LayerPool; readonly user: string } | undefined },
 ): Io<Layer> {
   const { access, pool } = options
   try {
@@ -135,15 +136,7 @@ export function* openLayer(
 }
 
 /** The image inside what is around it, and the driver of its format. Probes keep nothing of the sample they look at. */
-function* recognized(
-  image: Image,
-  options: {
-    drivers: readonly FormatDriver[]
-    containers?: readonly Container[] | undefined
-    format?: string | undefined
-    access: Access
-  },
-): Io<{ inside: Image; driver: FormatDriver }> {
+function* recognized(image: Image, options: HowToOpen): Io<{ inside: Image; driver: FormatDriver }> {
   const { format, access, drivers } = options
   let sample: Sample | undefined
   let memory: Uint8Array | undefined

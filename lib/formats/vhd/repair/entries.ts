@@ -15,7 +15,7 @@ const STRIDE = 1 << 13
  */
 export function* mendEntries(mending: Mending, { table, header, footer, batmap }: VhdParts): Io<void> {
   const structures = structuresOf(header, footer.fields.dataOffset, batmap)
-  const others = structures.filter(({ at }) => at !== table.shape.tableAt)
+  const others = structures.filter(({ name }) => name !== 'BAT')
   const { entryCount } = table.shape
   for (let first = 0; first < entryCount; first += STRIDE) {
     const runs: Run[] = []
