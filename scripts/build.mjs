@@ -69,16 +69,20 @@ export async function build({ measured = false } = {}) {
   const cli = path.join(root, 'dist', 'cli')
   fs.rmSync(cli, { recursive: true, force: true })
   const { build: bundle } = await import('esbuild')
-  await bundle({
+  const common = {
     absWorkingDir: root,
-    entryPoints: ['cli/main.ts'],
-    outfile: path.join(cli, measured ? 'main.js' : 'vdisk.js'),
-    sourcemap: measured ? 'external' : false,
     bundle: true,
-    format: 'cjs',
     platform: 'node',
     target: 'node20',
     external: ['koffi', '@bokuweb/zstd-wasm', 'fuse-native'],
+    sourcemap: measured ? 'external' : false,
+    logLevel: 'warning',
+  }
+  await bundle({
+    ...common,
+    entryPoints: ['cli/main.ts'],
+    outfile: path.join(cli, measured ? 'main.js' : 'vdisk.js'),
+    format: 'cjs',
     // Code that V8 has kept compiled does not find its way to import() again, in Node 20 and 22: packages are required.
     supported: { 'dynamic-import': false },
     define: { __VDISK_VERSION__: JSON.stringify(version), 'import.meta.url': '__bundle' },
@@ -90,27 +94,20 @@ export async function build({ measured = false } = {}) {
     legalComments: 'none',
     // What starts the bundle reads it without decoding (cli/launch.cjs).
     charset: 'ascii',
-    logLevel: 'warning',
   })
   // Bundled code is CommonJS: V8 can keep that compiled, and Node has less to do before it runs.
   fs.writeFileSync(path.join(cli, 'package.json'), '{ "type": "commonjs" }\n')
   if (measured) {
     // So that what mounts do can be led back to the sources, too.
     await bundle({
-      absWorkingDir: root,
+      ...common,
       entryPoints: ['fuse/daemon-main.ts'],
       outfile: path.join(root, 'dist', 'fuse', 'daemon-main.js'),
       allowOverwrite: true,
-      sourcemap: 'external',
-      bundle: true,
       format: 'esm',
-      platform: 'node',
-      target: 'node20',
-      external: ['koffi', '@bokuweb/zstd-wasm', 'fuse-native'],
       banner: {
         js: 'import { createRequire as __requires } from "node:module"; const require = __requires(import.meta.url);',
       },
-      logLevel: 'warning',
     })
     return
   }
