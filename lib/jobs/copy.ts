@@ -21,8 +21,8 @@ const HANDED_OVER = 4
 const OWN_PIECE = 1 << 20
 /** Zeros are made in stretches of this length, so that a cancelled job ends soon. */
 const STRETCH = 1 << 30
-/** Bytes after which the medium is told to begin with what it has: the flush at the end finds less to do. */
-const HASTEN = 64 << 20
+/** Bytes after which the medium is told to begin with what it has: it works while we copy, and the flush finds little to do. */
+const HASTEN = 16 << 20
 /** Zeros are looked for in blocks of this size, as in qemu-img. */
 const BLOCK = 4096
 /** Before data is handed over, a glance at the start of each step tells whether it may be zero. */
