@@ -31,7 +31,7 @@ const ALLOWED: readonly (readonly [RegExp, readonly RegExp[]])[] = [
   ],
   [/^lib\/backup\//, [/^lib\/(jobs|chain|tracking|contracts|io|bytes)\//, /^lib\/errors\.ts$/]],
   [/^lib\/(index|disk)\.ts$/, [/^lib\//]],
-  [/^fuse\//, [/^fuse\//, /^lib\/index\.ts$/, /^lib\/bytes\/struct\.ts$/, /^lib\/io\/sys\.ts$/]],
+  [/^fuse\//, [/^fuse\//, /^lib\/index\.ts$/, /^lib\/bytes\/(pool|struct)\.ts$/, /^lib\/io\/sys\.ts$/]],
   [/^cli\//, [/^lib\/index\.ts$/, /^fuse\/(daemon|control\/control-client)\.ts$/]],
 ]
 

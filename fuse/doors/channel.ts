@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { breathe, messageOf, promised, run, VdiskError } from '../../lib/index.ts'
 import { ERRNO, type Sys, sys } from '../../lib/io/sys.ts'
-import { type Frame, FramePool } from '../protocol/frame.ts'
+import { type Frame, framePool } from '../protocol/frame.ts'
 import { REQUEST_ROOM } from '../protocol/protocol.ts'
 import type { Session } from '../protocol/session.ts'
 import { Arrivals } from './arrivals.ts'
@@ -35,8 +35,8 @@ export class Channel {
   private readonly fd: number
   private readonly session: Session
   private readonly log: (message: string) => void
-  private readonly requests = new FramePool(REQUEST_ROOM, KEPT)
-  private readonly shortRequests = new FramePool(SHORT, MAX_IN_FLIGHT)
+  private readonly requests = framePool(REQUEST_ROOM, KEPT)
+  private readonly shortRequests = framePool(SHORT, MAX_IN_FLIGHT)
   private readonly onRoom: (() => void)[] = []
   private inFlight = 0
   /** requests that came or were done after a wait; how many `turn` has seen, and when, by `performance.now()` */
@@ -114,7 +114,7 @@ export class Channel {
         lingered = false
         continue
       }
-      this.requests.give(request)
+      this.requests.giveBack(request)
       if (count === -ERRNO.EAGAIN) {
         // What waits for the medium is told by the event loop.
         if (lingered || this.inFlight > 0) return 'empty'
@@ -138,7 +138,7 @@ export class Channel {
         this.answer(request, count)
         continue
       }
-      this.requests.give(request)
+      this.requests.giveBack(request)
       if (count === -ERRNO.ENODEV) return
       this.assertTransient(-count)
     }
@@ -165,14 +165,14 @@ export class Channel {
   private moveShort(received: Frame, length: number): Frame {
     const request = this.shortRequests.take()
     request.bytes.set(received.part(0, length))
-    this.requests.give(received)
+    this.requests.giveBack(received)
     return request
   }
 
   /** Only here are buffers given back: nobody has a view of them any more. */
   private finish(request: Frame, reply: Frame | undefined): void {
     const pool = request.bytes.length === SHORT ? this.shortRequests : this.requests
-    pool.give(request)
+    pool.giveBack(request)
     if (!reply) return
     this.send(reply)
     this.session.recycle(reply)

@@ -1,6 +1,6 @@
 import type { Struct, StructValue } from '../../lib/bytes/struct.ts'
 import type { Io } from '../../lib/index.ts'
-import { type Frame, FramePool } from '../protocol/frame.ts'
+import { type Frame, framePool } from '../protocol/frame.ts'
 import * as messages from '../protocol/messages.ts'
 import * as wire from '../protocol/protocol.ts'
 import type { Session } from '../protocol/session.ts'
@@ -83,7 +83,7 @@ export class PathCalls {
   private readonly tree: Tree
   private readonly session: Session
   private readonly options: PathCallsOptions
-  private readonly requests = new FramePool(wire.REQUEST_ROOM, KEPT)
+  private readonly requests = framePool(wire.REQUEST_ROOM, KEPT)
   private readonly opened = new Map<number, OpenFile>()
   private lastHandle = 0
 
@@ -299,7 +299,7 @@ export class PathCalls {
     request.length = REQUEST_HEADER + fill(request)
     wire.encodeRequestHeader(request.view, opcode, request.length, node.id)
     const reply = yield* this.session.handle(request)
-    this.requests.give(request)
+    this.requests.giveBack(request)
     if (!reply) return 0
     const error = wire.errorOf(reply.view)
     const taken = error === 0 ? take(reply) : error

@@ -1,3 +1,5 @@
+import { Pool } from '../../lib/bytes/pool.ts'
+
 /** A message of the protocol in a buffer that is used again: a request as it came, or a reply as it leaves. */
 export class Frame {
   readonly bytes: Uint8Array
@@ -18,28 +20,11 @@ export class Frame {
 }
 
 /**
- * Frames of one size, last in first out: what was used just now is still in the processor's cache.
+ * Frames with room for `room` bytes, of which `kept` idle ones are held.
  *
- * A frame belongs to one request from `take` until `give`. Giving it back too early would let a stranger's bytes into
+ * A frame belongs to one request from `take` until `giveBack`. Giving it back too early would let a stranger's bytes into
  * an answer or onto the disk, so it is given back in one place only: when its request has been answered.
  */
-export class FramePool {
-  /** bytes in each frame */
-  readonly room: number
-  private readonly keep: number
-  private readonly free: Frame[] = []
-
-  /** @param keep how many idle frames are held; more are left to the garbage collector */
-  constructor(room: number, keep: number) {
-    this.room = room
-    this.keep = keep
-  }
-
-  take(): Frame {
-    return this.free.pop() ?? new Frame(this.room)
-  }
-
-  give(frame: Frame): void {
-    if (this.free.length < this.keep) this.free.push(frame)
-  }
+export function framePool(room: number, kept: number): Pool<Frame> {
+  return new Pool(() => new Frame(room), kept)
 }

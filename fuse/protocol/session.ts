@@ -5,7 +5,7 @@ import { attributesOf, type Ownership, validSecondsOf } from './attributes.ts'
 import { entryValues, listFolder } from './directory.ts'
 import { allocate, copyRange, flushContent, seek } from './disk-requests.ts'
 import { errnoOf } from './errno.ts'
-import { type Frame, FramePool } from './frame.ts'
+import { type Frame, framePool } from './frame.ts'
 import { greet, isSpoken } from './greeting.ts'
 import { Handles } from './handles.ts'
 import * as messages from './messages.ts'
@@ -51,8 +51,8 @@ export class Session {
   private readonly tree: Tree
   private readonly owner: Ownership
   private readonly log: (message: string) => void
-  private readonly small = new FramePool(SMALL_REPLY, 32)
-  private readonly large = new FramePool(LARGE_REPLY, 16)
+  private readonly small = framePool(SMALL_REPLY, 32)
+  private readonly large = framePool(LARGE_REPLY, 16)
   private readonly handles = new Handles()
 
   constructor(tree: Tree, options: SessionOptions) {
@@ -94,8 +94,8 @@ export class Session {
 
   /** Takes a reply back: its bytes have left. */
   recycle(reply: Frame): void {
-    if (reply.bytes.length === LARGE_REPLY) this.large.give(reply)
-    else this.small.give(reply)
+    if (reply.bytes.length === LARGE_REPLY) this.large.giveBack(reply)
+    else this.small.giveBack(reply)
   }
 
   /** Everything written through this mount is durable. */

@@ -1,4 +1,4 @@
-import { Scratch } from '../bytes/scratch.ts'
+import { memoryPool } from '../bytes/pool.ts'
 import type { Container } from '../contracts/container.ts'
 import type { Access, FormatDriver } from '../contracts/driver.ts'
 import type { ParentLink } from '../contracts/identity.ts'
@@ -19,7 +19,7 @@ import { unwrapped } from './wrapped.ts'
 export const DEFAULT_DEPTH = 64
 
 /** Memory for the samples of files that are opened one after the other. */
-const SCRATCH = new Scratch(SAMPLE_HEAD, 1)
+const SCRATCH = memoryPool(SAMPLE_HEAD, 1)
 
 export interface OpenChainOptions {
   readonly drivers: readonly FormatDriver[]

@@ -1,5 +1,5 @@
 import { roundDown, roundUp } from '../../bytes/align.ts'
-import { Scratch } from '../../bytes/scratch.ts'
+import { memoryPool } from '../../bytes/pool.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { LOG_SECTOR } from './layout.ts'
@@ -7,7 +7,7 @@ import { LOG_SECTOR } from './layout.ts'
 /** Bytes of a log that are read at a time. */
 const PIECE = 128 << 10
 const ZEROS = Buffer.alloc(LOG_SECTOR)
-const SCRATCH = new Scratch(PIECE, 1)
+const SCRATCH = memoryPool(PIECE, 1)
 
 /**
  * What a log holds, sector by sector. Of a log of many megabytes a few sectors are in use, as a rule: those that are zero

@@ -1,4 +1,4 @@
-import { Scratch } from '../../bytes/scratch.ts'
+import { memoryPool } from '../../bytes/pool.ts'
 import type { Io } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { corrupt, leaveOut, type Reader, unsupported } from './damage.ts'
@@ -37,7 +37,7 @@ export interface Patch {
 }
 
 /** Memory for both copies: to have it anew for each file that is opened would be most of the memory that opening takes. */
-const SCRATCH = new Scratch(REGION_TABLE_SIZE, REGION_TABLE_PLACES.length)
+const SCRATCH = memoryPool(REGION_TABLE_SIZE, REGION_TABLE_PLACES.length)
 
 /** What a copy of the region table turned out to be. */
 export type TableCopy = 'valid' | 'damaged' | 'differs'
