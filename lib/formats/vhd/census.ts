@@ -32,9 +32,9 @@ export class Census {
     this.stride = table.bitmapSize + table.blockSize
   }
 
-  *take(): Io<void> {
+  /** @param entryCount how many entries are looked at */
+  *take(entryCount = this.table.shape.entryCount): Io<void> {
     const { table } = this
-    const { entryCount } = table.shape
     const places = new Uint32Array(entryCount)
     let found = 0
     yield* this.walk(entryCount, (block, entry) => {

@@ -10,6 +10,7 @@ import { bytesOf } from './disk-geometry.ts'
 import { FixedVhdLayer } from './fixed-layer.ts'
 import { type Footer, type FooterCopy, type Footers, findFooters, readFooters } from './footer.ts'
 import type { VhdLayer } from './layer.ts'
+import { overreachOf, wordsFor } from './overreach.ts'
 import type { VhdParts } from './parts.ts'
 import { structuresOf } from './structures.ts'
 
@@ -115,14 +116,25 @@ function checkParent({ footer, header, names }: VhdParts, report: CheckReport): 
 }
 
 function* checkBlocks(
-  { table, header, footer, batmap, image }: VhdParts,
+  parts: VhdParts,
   { tail, fileSize }: Pick<Footers, 'tail' | 'fileSize'>,
   report: CheckReport,
 ): Io<void> {
   const end = tail?.at ?? fileSize
-  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
-  const census = new Census(table, structures, report)
-  yield* census.take()
+  const { table, footer, image } = parts
+  const overreach = yield* overreachOf(parts)
+  if (overreach) {
+    report.add({
+      code: 'BAT_TOO_LARGE',
+      severity: 'error',
+      structure: 'dynamic disk header',
+      at: footer.fields.dataOffset,
+      message: `${wordsFor(parts, overreach)}. Mend it before anything is written to it: vdisk check IMAGE --repair`,
+    })
+  }
+  const census = new Census(table, structuresOf(parts), report)
+  // Of such a header nobody knows what of the rest are entries.
+  yield* census.take(overreach ? table.blocks : table.shape.entryCount)
   for (const { at, length } of yield* lostRoom(image.store, census, end)) {
     const message = `${length} bytes at ${at} belong to nothing`
     report.add({ code: 'ROOM_UNUSED', severity: 'leak', structure: 'file', at, message })

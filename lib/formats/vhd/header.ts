@@ -1,4 +1,4 @@
-import { isPowerOfTwo } from '../../bytes/align.ts'
+import { ceilDiv, isPowerOfTwo } from '../../bytes/align.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { believe, corrupt, HEADER_SECTION, type Reader, tooLarge, unsupported } from './damage.ts'
@@ -92,7 +92,8 @@ export function* readHeader(
   if (entryCount * blockSize < currentSize) {
     throw corrupt(name, `its BAT has ${entryCount} entries, too few for a disk of ${currentSize} bytes`, spot)
   }
-  const end = tableOffset + tableLength(entryCount)
+  // Whether there is room for more entries than that is found out where all structures are known.
+  const end = tableOffset + tableLength(ceilDiv(currentSize, blockSize))
   const isOverHeader = tableOffset < at + dynamicHeader.size && end > at
   if (tableOffset < SECTOR || tableOffset % SECTOR !== 0 || end > limit || isOverHeader) {
     throw corrupt(name, `its BAT would lie at ${tableOffset}, where it cannot be`, spot)

@@ -10,6 +10,7 @@ import { readHeader } from './header.ts'
 import { VhdLayer, WritableVhdLayer } from './layer.ts'
 import { ABSENT, ENTRY, SECTOR } from './layout.ts'
 import { parentNames } from './locators.ts'
+import { overreachOf, refusalOf, structureInTheWay } from './overreach.ts'
 import type { VhdParts } from './parts.ts'
 import { Space } from './space.ts'
 import { structuresOf } from './structures.ts'
@@ -29,21 +30,22 @@ export function* openForWriting(image: Image): Io<WritableLayer> {
 
 /** What of the file is in use. @throws VdiskError CORRUPT if that is not certain */
 export function* surveyOf(image: Image, parts: VhdParts): Io<Space> {
-  const { header, footer, batmap, table, footers } = parts
-  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
-  return yield* Space.survey(image, table, new FooterKeeper(image.store, footers), structures)
+  const { table, footers } = parts
+  const overreach = yield* overreachOf(parts)
+  if (overreach) throw refusalOf(parts, overreach)
+  return yield* Space.survey(image, table, new FooterKeeper(image.store, footers), structuresOf(parts))
 }
 
 /** Bytes: behind everything that anything in a file names that may be damaged, as far as the file reaches. */
-export function* usedEnd({ store }: Image, { header, footer, batmap, table }: VhdParts): Io<number> {
+export function* usedEnd({ store }: Image, parts: VhdParts): Io<number> {
+  const { table } = parts
   const fileSize = yield* settle(store.size())
-  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
   const stride = table.bitmapSize + table.blockSize
   let end = 0
   const reach = (at: number, length: number): void => {
     if (at < fileSize) end = Math.max(end, at + length)
   }
-  for (const { at, length } of structures) reach(at, length)
+  for (const { at, length } of structuresOf(parts)) reach(at, length)
   yield* table.walk(0, table.shape.entryCount, (view, _index, count) => {
     for (let i = 0; i < count; i++) {
       const entry = view.getUint32(i * ENTRY)
@@ -69,5 +71,12 @@ export function* openParts(image: Image, footers: Footers): Io<VhdParts> {
   })
   const names = footer.isDifferencing ? yield* parentNames(store, header, fileSize) : []
   const batmap = yield* Batmap.read(store, tableOffset, entryCount, fileSize)
-  return { image, footers, table, footer, header, names, batmap }
+  const parts = { image, footers, table, footer, header, names, batmap }
+  // What contradicts the header must be readable all the same: the disk needs none of those entries.
+  const overreach = structureInTheWay(parts) && (yield* overreachOf(parts))
+  if (overreach) {
+    table.shape.entryCount = overreach.fits
+    table.forgetAll()
+  }
+  return parts
 }

@@ -1,20 +1,31 @@
 import { roundUp } from '../../bytes/align.ts'
-import type { Batmap } from './batmap.ts'
-import type { DynamicHeader, LocatorFields } from './header.ts'
+import type { LocatorFields } from './header.ts'
 import { dynamicHeader, LIMIT, SECTOR, type Structure, tableLength } from './layout.ts'
+import type { VhdParts } from './parts.ts'
 
-/** All that lies in a file besides blocks, but for the footer at its end. */
-export function structuresOf(header: DynamicHeader, headerAt: number, batmap: Batmap | undefined): Structure[] {
-  const { tableOffset, entryCount } = header.fields
+/** All that lies in a file besides blocks, in whole sectors, but for the footer at its end. */
+export function structuresOf(parts: Pick<VhdParts, 'header' | 'footer' | 'batmap' | 'table'>): Structure[] {
+  const { tableAt, entryCount } = parts.table.shape
+  return [
+    { name: 'BAT', at: tableAt, length: tableLength(entryCount) },
+    ...strangersToTable(parts).map((one) => ({ ...one, length: roundUp(one.length, SECTOR) })),
+  ]
+}
+
+/** The same without the BAT, to the byte. */
+export function strangersToTable({
+  header,
+  footer,
+  batmap,
+}: Pick<VhdParts, 'header' | 'footer' | 'batmap'>): Structure[] {
   return [
     { name: "footer's copy", at: 0, length: SECTOR },
-    { name: 'header', at: headerAt, length: dynamicHeader.size },
-    { name: 'BAT', at: tableOffset, length: tableLength(entryCount) },
+    { name: 'header', at: footer.fields.dataOffset, length: dynamicHeader.size },
     ...(batmap?.structures ?? []),
-    ...header.locators.filter(isPlaced).map((locator) => ({
+    ...header.locators.filter(isPlaced).map(({ dataOffset, dataLength }) => ({
       name: 'parent locator',
-      at: locator.dataOffset,
-      length: roundUp(locator.dataLength, SECTOR),
+      at: dataOffset,
+      length: dataLength,
     })),
   ]
 }

@@ -13,9 +13,9 @@ const STRIDE = 1 << 13
  * A block that lies where no block can be is lost: it reads as zero from then on, or as the parent, and is named. Entries
  * behind the last block say nothing from then on.
  */
-export function* mendEntries(mending: Mending, { table, header, footer, batmap }: VhdParts): Io<void> {
-  const structures = structuresOf(header, footer.fields.dataOffset, batmap)
-  const others = structures.filter(({ name }) => name !== 'BAT')
+export function* mendEntries(mending: Mending, parts: VhdParts): Io<void> {
+  const { table } = parts
+  const structures = structuresOf(parts)
   const { entryCount } = table.shape
   for (let first = 0; first < entryCount; first += STRIDE) {
     const runs: Run[] = []
@@ -31,11 +31,8 @@ export function* mendEntries(mending: Mending, { table, header, footer, batmap }
         if (entry === ABSENT) continue
         const at = entry * SECTOR
         const end = at + table.bitmapSize + table.usedOf(block)
-        if (block >= table.blocks) {
-          // What else is said to lie there may be what is true.
-          const place = table.entryPlace(block)
-          if (!others.some((one) => place < one.at + one.length && place + ENTRY > one.at)) add(block, STALE)
-        } else if (structures.some((one) => at < one.at + one.length && end > one.at)) add(block, OVERLAPS)
+        if (block >= table.blocks) add(block, STALE)
+        else if (structures.some((one) => at < one.at + one.length && end > one.at)) add(block, OVERLAPS)
         else if (table.complaintAbout(block, entry)) add(block, PAST_END)
       }
     })

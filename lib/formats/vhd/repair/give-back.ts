@@ -18,8 +18,7 @@ export function* giveBackRoom(mending: Mending): Io<void> {
   const parts = yield* openParts(strict, yield* readFooters(strict, store))
   const space = yield* surveyOf(strict, parts)
   const { tail, fileSize } = yield* findFooters(store)
-  const structures = structuresOf(parts.header, parts.footer.fields.dataOffset, parts.batmap)
-  const census = new Census(parts.table, structures, new CheckReport())
+  const census = new Census(parts.table, structuresOf(parts), new CheckReport())
   yield* census.take()
   const rooms = yield* lostRoom(store, census, tail?.at ?? fileSize)
   for (const { at, length } of rooms) {

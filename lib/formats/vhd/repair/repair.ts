@@ -2,6 +2,7 @@ import type { Image } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
 import type { Io } from '../../../io/io.ts'
 import { openParts } from '../open.ts'
+import { mendCount } from './count.ts'
 import { mendEntries } from './entries.ts'
 import { mendFixed } from './fixed.ts'
 import { mendFooters } from './footers.ts'
@@ -13,7 +14,7 @@ import { shareNoPlaces } from './shared.ts'
 /**
  * Mends a VHD file, from what is found first to what is found by it:
  *
- *   footers → header → entries of the BAT → places that blocks share → batmap → room
+ *   footers → header → its count of entries → entries of the BAT → places that blocks share → batmap → room
  *
  * Each change is one sector, written when what it depends on is durable; so a crash leaves a file that is mended up to some
  * step, and mending it once more does the rest. A file without damage is not written to.
@@ -31,8 +32,9 @@ export function* repairVhd(image: Image, report: RepairReport): Io<void> {
     return
   }
   yield* mendHeader(mending, footers)
-  const parts = yield* openParts(mending.image, footers)
+  let parts = yield* openParts(mending.image, footers)
   if (report.scope === 'all') {
+    if (yield* mendCount(mending, parts)) parts = yield* openParts(mending.image, footers)
     yield* mendEntries(mending, parts)
     yield* shareNoPlaces(mending, parts)
     yield* mending.clearBatmap(parts)

@@ -101,10 +101,10 @@ class CopyRoom {
   private footers: FooterKeeper | undefined
   private most = 0
 
-  constructor(mending: Mending, { table, header, footer, batmap }: VhdParts, begin: number) {
+  constructor(mending: Mending, parts: VhdParts, begin: number) {
     this.mending = mending
-    this.table = table
-    this.structures = structuresOf(header, footer.fields.dataOffset, batmap)
+    this.table = parts.table
+    this.structures = structuresOf(parts)
     this.begin = begin
     this.end = begin
   }
