@@ -95,7 +95,8 @@ export function* readSparseHeader(reader: Reader, store: ByteStore): Io<SparseHe
   // Before anything is looked for by what it says.
   refuseDamage(name, fields, 0)
   const found = yield* findDirectory(store, fields.overhead * SECTOR, fields)
-  return judgeHeader(name, { ...fields, directoryOffset: BigInt((found ?? 0) / SECTOR) }, 0)
+  const directoryOffset = found === undefined ? DIRECTORY_AT_END : BigInt(found / SECTOR)
+  return judgeHeader(name, { ...fields, directoryOffset }, 0)
 }
 
 /** Changes fields of the header, in its one sector; what is not named stays, and for what it does not say it has no field. */

@@ -168,13 +168,16 @@ describe('a stream whose header is damaged', () => {
     ['a table over its descriptor', (made: MadeStream) => made.bytes.writeUInt32LE(18, made.directoryAt), 'descriptor'],
     ['its directory in its descriptor', (made: MadeStream) => put(made.bytes, made.footerAt + 56, 2n), 'descriptor'],
     ['a table past its end', (made: MadeStream) => made.bytes.writeUInt32LE(1 << 20, made.directoryAt), 'past its end'],
+    ['its directory nowhere', (made: MadeStream) => put(made.bytes, made.footerAt + 56, 0n), 'its header lies'],
   ])('so that it has %s is refused', async (_, damage, words) => {
     const made = stream([0, TABLE])
     damage(made)
-    const error = await refusal(() => promised(vmdk.open(image(folderOf(made.bytes)), 'read')))
-    expect(error).toMatchObject({ code: 'CORRUPT', where: { structure: 'grain directory' } })
-    expect(error.message).toContain(words)
-    expect(error.advice).toContain('--salvage')
+    for (const access of ['read', 'write'] as const) {
+      const error = await refusal(() => promised(vmdk.open(image(folderOf(made.bytes)), access)))
+      expect(error).toMatchObject({ code: 'CORRUPT', where: { structure: 'grain directory' } })
+      expect(error.message).toContain(words)
+      expect(error.advice).toContain('--salvage')
+    }
   })
 
   test('so that its descriptor lies among grains is not repaired: grains would be lost', async () => {
@@ -193,6 +196,16 @@ describe('a stream whose header is damaged', () => {
 function withoutEnd({ bytes, directoryAt }: MadeStream): Uint8Array {
   return bytes.subarray(0, directoryAt - SECTOR)
 }
+
+describe('salvage of a stream', () => {
+  test('whose footer names no directory goes by the marks between grains', async () => {
+    const made = streamOf({ capacity: CAPACITY, grains: filled([0, 1, TABLE]) })
+    made.bytes.writeBigUInt64LE(0n, made.footerAt + 56)
+    const { content, damage } = await salvaged(made.bytes, [0, 1, TABLE])
+    expect(content).toEqual([1, 2, (TABLE % 255) + 1])
+    expect(damage.map(({ where }) => where.structure)).toEqual(['grain directory'])
+  })
+})
 
 describe('salvage of a stream without its end', () => {
   test('finds grains that lie behind a table which should have them', async () => {

@@ -121,6 +121,7 @@ function complaintAbout(
   { at, length }: { readonly at: number; readonly length: number },
   end: number,
 ): string | undefined {
+  if (at === 0) return 'where its header lies'
   if (at + length > end) return `past its end at ${end}`
   const { descriptor } = header
   const overlaps = descriptor && at < descriptor.at + descriptor.length && descriptor.at < at + length

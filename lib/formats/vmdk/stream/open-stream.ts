@@ -3,6 +3,7 @@ import { type Io, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
 import { corrupt, leaveOut } from '../damage.ts'
 import type { ExtentFile, ExtentOpening } from '../extent-file.ts'
+import { DIRECTORY_AT_END } from '../layout.ts'
 import type { SparseHeader } from '../sparse-header.ts'
 import { GrainMap } from './grain-map.ts'
 import { overheadComplaint } from './overhead.ts'
@@ -34,7 +35,8 @@ const MADE_ANEW = 'It holds no grain yet: make it anew.'
 
 /** Without a directory that can be believed salvage goes by the marks between the grains. */
 function* openGrains({ image }: ExtentOpening, store: ByteStore, header: SparseHeader): Io<GrainMap> {
-  if (header.directoryAt === 0) return yield* rebuildGrains(image, store, header)
+  // It was told already that there is none.
+  if (header.fields.directoryOffset === DIRECTORY_AT_END) return yield* rebuildGrains(image, store, header)
   try {
     return yield* GrainMap.open(store, header)
   } catch (error) {
