@@ -137,7 +137,9 @@ const ROOMS = [
 /** Types; and what starts the bundle from compiled code, which a bundle that is measured does without. */
 const NOT_COUNTED = ['**/*.d.ts', 'cli/launch.cjs']
 
-async function main(names) {
+/** @param called names of rooms; a format's without its folder will do */
+async function main(called) {
+  const names = called.map((name) => ROOMS.find((room) => room.name === `lib/formats/${name}`)?.name ?? name)
   const unknown = names.filter((name) => !ROOMS.some((room) => room.name === name))
   if (unknown.length > 0)
     throw new Error(`no such room: ${unknown.join(', ')}; there are ${ROOMS.map((room) => room.name).join(', ')}`)

@@ -1,6 +1,7 @@
 import zlib from 'node:zlib'
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
+import { chooseDriver } from '../../../lib/chain/probe.ts'
 import { CheckReport } from '../../../lib/contracts/check-report.ts'
 import type { FormatDriver } from '../../../lib/contracts/driver.ts'
 import { bochs } from '../../../lib/formats/bochs/driver.ts'
@@ -48,6 +49,15 @@ function cases(driver: FormatDriver, make: () => CraftedFile, table: readonly Ca
     const file = make()
     edit(file)
     expect((await refusal(() => opened(driver, file.bytes))).code).toBe(code)
+  })
+
+  test('is known by its first bytes; a file that ends among them is nothing that is known', async () => {
+    const { bytes } = make()
+    const choose = (image: Uint8Array): Promise<FormatDriver> =>
+      promised(chooseDriver(imageOf(image), [bochs, cloop, qcow, qed], { forWriting: false }))
+    expect((await choose(bytes)).name).toBe(driver.name)
+    for (const length of [0, 1, 3])
+      expect((await refusal(() => choose(bytes.subarray(0, length)))).code).toBe('NOT_THIS_FORMAT')
   })
 
   test('cut off at any place of its first 4 KiB, it is refused or read as far as it goes', async () => {
@@ -108,6 +118,31 @@ describe('qcow', () => {
     file.bytes.copyWithin(L2_AT + 8 * 2, L2_AT, L2_AT + 8)
     expect(await codes(qcow, file.bytes)).toEqual(['CLUSTERS_OVERLAP'])
     expect(await codes(qcow, make().u64(L2_AT, L2_AT).bytes)).toEqual(['CLUSTERS_OVERLAP'])
+  })
+
+  test('two parts of the disk with one L2 table are found by the check, which names all that the table maps', async () => {
+    const file = make()
+      .u64(24, 2 ** 21 + 3 * CLUSTER)
+      .u64(L1_AT + 8, L2_AT)
+    const report = new CheckReport()
+    await promised(qcow.check(await promised(qcow.open(imageOf(file.bytes), 'read')), report))
+    expect(report.findings).toMatchObject([
+      { code: 'CLUSTERS_OVERLAP', structure: 'L2 table', at: L2_AT, guest: { offset: 2 ** 21, length: 3 * CLUSTER } },
+      { code: 'CLUSTERS_OVERLAP', structure: 'cluster', guest: { offset: 2 ** 21, length: CLUSTER } },
+    ])
+  })
+
+  test('an L1 table may lie anywhere; a cluster that lies in it is found by the check', async () => {
+    const file = make()
+    const end = Math.ceil(file.bytes.length / CLUSTER) * CLUSTER
+    file
+      .resize(end + CLUSTER)
+      .u64(40, end)
+      .u64(end, L2_AT)
+    expect((await reading(qcow, file.bytes, CLUSTER, 1))[0]).toBe(2)
+    expect(await codes(qcow, file.bytes)).toEqual([])
+    file.u64(L2_AT, end)
+    expect(await codes(qcow, file.bytes)).toEqual(['CLUSTERS_OVERLAP'])
   })
 
   test('a stream that makes more than a cluster, or less, is damage', async () => {
@@ -185,6 +220,14 @@ describe('QED', () => {
     expect((await refusal(() => reading(qed, inHeader.bytes, 0, 1))).message).toContain('in the header')
     expect((await refusal(() => reading(qed, noTable.bytes, 0, 1))).code).toBe('CORRUPT')
     expect(await codes(qed, noTable.bytes)).toEqual(['CLUSTER_MISPLACED', 'CLUSTERS_LOST'])
+  })
+
+  test('where there is no L2 table the disk holds nothing: one extent says so, and the check finds nothing', async () => {
+    const span = 512 * KIB4
+    const chain = await opened(qed, make().u64(48, 3 * span).bytes)
+    expect(await promised(chain.map(span, 2 * span))).toMatchObject({ kind: 'zero', length: 2 * span })
+    expect(await promised(chain.map(5 * KIB4, 3 * span - 5 * KIB4))).toMatchObject({ length: 3 * span - 5 * KIB4 })
+    expect(await codes(qed, make().u64(48, 3 * span).bytes)).toEqual([])
   })
 
   test('clusters that share a place, or lie in a table, and the need of a check are found', async () => {

@@ -185,6 +185,7 @@ export const emulatorRules: readonly Rule[] = [
     },
     { title: 'a table past the end', file: cloop((f) => f.u32(132, 2 ** 20)), finds: ['TRUNCATED'] },
     { title: 'a header that is cut off', file: cloop((f) => f.resize(130)), finds: ['TRUNCATED'] },
+    { title: 'another version', file: cloop((f) => f.text(11, 'V3.0')), finds: ['UNKNOWN_VERSION'] },
   ]),
   {
     title: 'a format that is not allowed unless it is named',
