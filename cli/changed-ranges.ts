@@ -3,6 +3,7 @@ import { type Answer, formatSize } from '../lib/index.ts'
 import type { Call } from './command.ts'
 import { errorContent, type Output, printable, SCHEMA_VERSION } from './output.ts'
 import { RangeText } from './range-text.ts'
+import { standardOutput } from './streams.ts'
 
 /**
  * What changed in a disk, printed as it is told: it may be hundreds of millions of ranges, of which none is kept. So a document
@@ -83,5 +84,5 @@ export class ChangedRanges {
 
 /** @returns when the bytes may be written over */
 async function write(bytes: string | Uint8Array): Promise<void> {
-  await new Promise<void>((resolve) => process.stdout.write(bytes, () => resolve()))
+  await new Promise<void>((resolve) => standardOutput().write(bytes, () => resolve()))
 }

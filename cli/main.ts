@@ -5,6 +5,7 @@ import { arrange, type Declared, positionsOf, type Shape, usageLine } from './co
 import { FOREIGN_VERBS } from './foreign-words.ts'
 import { Output } from './output.ts'
 import { resembling } from './resembling.ts'
+import { onStreamError, standardError, standardOutput } from './streams.ts'
 import { UsageError } from './usage-error.ts'
 
 /** Verbs, what they are for, and where they are: in the order in which people meet them. */
@@ -139,8 +140,9 @@ function asksFor(argv: readonly string[], ...words: string[]): boolean {
 }
 
 async function printHelp(head: string, parser: Argv, exits = COMMON_EXITS): Promise<number> {
-  const options = await parser.usage('').getHelp()
-  process.stdout.write(`${head}\n\n${inReadingOrder(options)}\n\nExit codes: ${exits}.\n`)
+  const width = Math.min(120, standardOutput().columns ?? 100)
+  const options = await parser.usage('').wrap(width).getHelp()
+  standardOutput().write(`${head}\n\n${inReadingOrder(options)}\n\nExit codes: ${exits}.\n`)
   return EXIT.ok
 }
 
@@ -164,7 +166,7 @@ function inReadingOrder(help: string): string {
 }
 
 function printVersion(): number {
-  process.stdout.write(`${VERSION}\n`)
+  standardOutput().write(`${VERSION}\n`)
   return EXIT.ok
 }
 
@@ -207,7 +209,6 @@ function commonOptions(parser: Argv): Argv {
     .version(VERSION)
     .locale('en')
     .help(false)
-    .wrap(Math.min(120, process.stdout.columns ?? 100))
     .exitProcess(false)
     .fail((message, error) => {
       throw error ?? new UsageError(`Cannot understand the command line: ${message}`, HELP)
@@ -253,7 +254,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     // A terminal, npm and a script may each pass on the same Ctrl-C; only a second one of the user means "at once".
     if (interrupt.signal.aborted && now - interruptedAt > 500) {
       // The progress bar hides the cursor.
-      if (process.stderr.isTTY) process.stderr.write('\u001b[?25h\n')
+      if (standardError().isTTY) standardError().write('\u001b[?25h\n')
       process.exit(EXIT.interrupted)
     }
     if (!interrupt.signal.aborted) interruptedAt = now
@@ -261,14 +262,12 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   })
 }
 
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    // A reader that has seen enough (head, less) is no error.
-    if (error.code === 'EPIPE') process.exit(EXIT.ok)
-    if (stream === process.stdout) new Output(outputOptions({}, [])).error(error)
-    process.exit(EXIT.failed)
-  })
-}
+onStreamError((stream, error) => {
+  // A reader that has seen enough (head, less) is no error.
+  if (error.code === 'EPIPE') process.exit(EXIT.ok)
+  if (stream.fd === 1) new Output(outputOptions({}, [])).error(error)
+  process.exit(EXIT.failed)
+})
 
 process.on('uncaughtException', (error) => {
   new Output(outputOptions({}, process.argv)).error(error)

@@ -1,5 +1,6 @@
 import type { MultiBar, SingleBar } from 'cli-progress'
 import { finish, formatSize, type Job, messageOf, type Progress, VdiskError, type Where } from '../lib/index.ts'
+import { standardError, standardOutput } from './streams.ts'
 
 /** Version of every JSON document that is printed; it rises when a field changes its meaning. */
 export const SCHEMA_VERSION = 1
@@ -39,30 +40,30 @@ export class Output {
 
   /** A line of the result, for people. */
   line(text = ''): void {
-    if (!this.json) process.stdout.write(`${text}\n`)
+    if (!this.json) standardOutput().write(`${text}\n`)
   }
 
   /** The one document of a result, for programs. */
   document(content: object): void {
     if (this.json)
-      process.stdout.write(`${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...content }, undefined, 2)}\n`)
+      standardOutput().write(`${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...content }, undefined, 2)}\n`)
   }
 
   /** Something worth knowing that is no result. */
   note(text: string): void {
-    if (!this.options.quiet) process.stderr.write(`${this.paint('yellow', 'note:', process.stderr)} ${text}\n`)
+    if (!this.options.quiet) standardError().write(`${this.paint('yellow', 'note:', standardError())} ${text}\n`)
   }
 
   /** An error in the three parts that help: what, where to look, what to do next. */
   error(error: unknown): void {
     const content = errorContent(error)
     if (!this.begun) this.document({ error: content })
-    process.stderr.write(`${this.paint('red', 'vdisk:', process.stderr)} ${printable(content.message)}\n`)
-    if (content.advice) process.stderr.write(`       ${printable(content.advice)}\n`)
-    if (process.env.VDISK_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+    standardError().write(`${this.paint('red', 'vdisk:', standardError())} ${printable(content.message)}\n`)
+    if (content.advice) standardError().write(`       ${printable(content.advice)}\n`)
+    if (process.env.VDISK_DEBUG && error instanceof Error) standardError().write(`${error.stack}\n`)
   }
 
-  paint(style: Style, text: string, stream: { isTTY?: boolean } = process.stdout): string {
+  paint(style: Style, text: string, stream: { isTTY?: boolean } = standardOutput()): string {
     if (!this.options.color || !stream.isTTY) return text
     const [open, close] = STYLES[style]
     return `\u001b[${open}m${text}\u001b[${close}m`
@@ -78,9 +79,9 @@ export class Output {
   /** Runs a job and shows how far it is. */
   async follow<R>(job: Job<R>): Promise<R> {
     if (this.options.progress === 'json') {
-      return await finish(job, (progress) => process.stderr.write(`${JSON.stringify(progress)}\n`))
+      return await finish(job, (progress) => standardError().write(`${JSON.stringify(progress)}\n`))
     }
-    const shows = this.options.progress === 'auto' && process.stderr.isTTY && !this.options.quiet
+    const shows = this.options.progress === 'auto' && standardError().isTTY && !this.options.quiet
     if (!shows) return await finish(job)
     const bar = await newBar()
     try {
@@ -143,7 +144,7 @@ async function newBar(): Promise<{ show(progress: Progress): void; stop(): void 
   }
   const bar = new progressLibrary.SingleBar({
     format: '{phase} {bar} {percentage}%  {doneText} of {totalText}  {eta_formatted} left',
-    stream: process.stderr,
+    stream: standardError(),
     hideCursor: true,
     clearOnComplete: true,
     etaBuffer: 50,

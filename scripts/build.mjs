@@ -85,7 +85,12 @@ export async function build({ measured = false } = {}) {
     format: 'cjs',
     // Code that V8 has kept compiled does not find its way to import() again, in Node 20 and 22: packages are required.
     supported: { 'dynamic-import': false },
-    define: { __VDISK_VERSION__: JSON.stringify(version), 'import.meta.url': '__bundle' },
+    define: {
+      __VDISK_VERSION__: JSON.stringify(version),
+      'import.meta.url': '__bundle',
+      // yargs looks for the width of the terminal when it is loaded, which makes a stream of it; it is told the width with each help.
+      'process.stdout.columns': 'undefined',
+    },
     banner: { js: 'const __bundle = require("node:url").pathToFileURL(__filename).href;' },
     // Names stay: errors show them, and the program of a thread is a function taken as text.
     minifyWhitespace: !measured,

@@ -4,6 +4,7 @@ import { formatSize, type MapExtent, mapDisk, type OpenOptions, openDisk } from 
 import { readOptions, toOpenOptions } from '../arguments.ts'
 import { defineCommand, EXIT } from '../command.ts'
 import { errorContent, printable, SCHEMA_VERSION } from '../output.ts'
+import { standardOutput } from '../streams.ts'
 
 export const command = defineCommand({
   usage: '<image>',
@@ -100,5 +101,5 @@ function layerText(extent: { depth: number | undefined; file: string | undefined
 
 /** Waits where the reader is slower than the walk. */
 async function write(text: string): Promise<void> {
-  if (!process.stdout.write(text)) await new Promise((resolve) => process.stdout.once('drain', resolve))
+  if (!standardOutput().write(text)) await new Promise((resolve) => standardOutput().once('drain', resolve))
 }

@@ -71,13 +71,13 @@ export class LinkRecord {
     this.link = link
   }
 
-  /** @param own what the image itself says of its parent, by `bindingOf`; undefined: it is no child */
-  static *read(file: SideFile, own: string | undefined): Io<LinkRecord> {
+  /** The record of an image of some format. @param own what the image itself says of its parent; undefined: it is no child */
+  static *read(file: SideFile, format: string, own: ParentLink | undefined): Io<LinkRecord> {
     const text = yield* textOf(file)
     if (text === undefined) return new LinkRecord('none')
     const lines = linesOf(text)
     if (lines.length === 0) return new LinkRecord('damaged')
-    const line = own === undefined ? undefined : lineFor(lines, own)
+    const line = own && lineFor(lines, bindingOf(format, own))
     return line ? new LinkRecord('holds', line.link) : new LinkRecord('stale')
   }
 }

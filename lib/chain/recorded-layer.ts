@@ -18,7 +18,7 @@ export interface RecordBeside {
 export function* withLinkRecord(layer: Layer, image: Image): Io<Layer> {
   const file = image.linkRecord
   if (!file) return layer
-  const record = yield* LinkRecord.read(file, layer.parent && bindingOf(layer.format, layer.parent))
+  const record = yield* LinkRecord.read(file, layer.format, layer.parent)
   if (isWritable(layer)) return layer.parent ? new WritableRecordedLayer(layer, file, record) : layer
   return record.state === 'none' ? layer : new RecordedLayer(layer, file, record)
 }

@@ -61,12 +61,12 @@ type Fields = ReturnType<typeof layout.decode>
 export class Linkage {
   private readonly fields: Fields
   private mergedInto: string
-  private next: number
+  /** drawn when it is first asked for: who only reads needs none */
+  private drawn: number | undefined
 
   private constructor(fields: Fields, mergedInto: string) {
     this.fields = fields
     this.mergedInto = mergedInto
-    this.next = generationAfter(fields.generation)
   }
 
   /** A new disk. */
@@ -118,10 +118,15 @@ export class Linkage {
     return { kind: 'generation', value: `${this.fields.uuid}/${this.next}`, current: true }
   }
 
+  private get next(): number {
+    this.drawn ??= generationAfter(this.fields.generation)
+    return this.drawn
+  }
+
   /** Another state of the disk begins. */
   advance(header: Header): void {
     this.fields.generation = this.next
-    this.next = generationAfter(this.next)
+    this.drawn = undefined
     if (header.version === 3) header.autoclear |= AUTOCLEAR.linkage
   }
 
