@@ -337,6 +337,29 @@ describe('a header that says that the BAT has more entries than there is room fo
     expect(Buffer.compare(await file.content(), content)).toBe(0)
   })
 
+  test('and reaches over all that the file holds: what lies first counts', async () => {
+    const { file, content } = await spacious(64 * KIB)
+    nameLocator(file, TABLE + 3 * SECTOR, 40)
+    claim(file, file.size / 4)
+    await expectTold(file, `reach into the parent locator at ${TABLE + 3 * SECTOR}`, content)
+    await expectMended(file)
+    expect(claimed(file)).toBe((3 * SECTOR) / 4)
+    expect(Buffer.compare(await file.content(), content)).toBe(0)
+  })
+
+  test('is not what is wrong where a block would reach past the end of the file', async () => {
+    const file = await VhdFile.make(SIZE)
+    const footer = file.size - SECTOR
+    file.put(file.size + SECTOR, file.at(footer, SECTOR))
+    file.put(footer, new Uint8Array(2 * SECTOR).fill(0xff))
+    const spare = (footer + 2 * SECTOR - TABLE) / 4
+    claim(file, spare)
+    file.setEntry(1, TABLE / SECTOR + 1)
+    expect(await file.findings()).toEqual(['BLOCK_OVERLAPS_STRUCTURE'])
+    expect(await expectMended(file)).toEqual([`BLOCK_OVERLAPS_STRUCTURE ${BLOCK}+${BLOCK}`])
+    expect([claimed(file), file.entry(1)]).toEqual([spare, ABSENT])
+  })
+
   test('but for blocks: reads of those fail, the others are read; a repair keeps them, and names them', async () => {
     const { file, content } = await written()
     const first = file.entry(0) * SECTOR
