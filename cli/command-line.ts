@@ -136,7 +136,9 @@ class Reader {
   }
 
   private long(word: string, next: string | undefined): number {
-    const [, text = '', value] = /^--([^=]*)(?:=([\s\S]*))?$/.exec(word) ?? []
+    const equals = word.indexOf('=')
+    const text = equals === -1 ? word.slice(2) : word.slice(2, equals)
+    const value = equals === -1 ? undefined : word.slice(equals + 1)
     const negated = text.startsWith('no-') ? this.nameOf(text.slice(3)) : undefined
     if (negated !== undefined && this.isBoolean(negated) && value === undefined) return this.take(negated, 'false', 1)
     const name = this.nameOf(text)

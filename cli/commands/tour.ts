@@ -3,7 +3,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
-import { listMounts, startDaemon, unmountAt } from '../../fuse/daemon.ts'
+import { startDaemon, unmountAt } from '../../fuse/daemon.ts'
 import {
   checkImage,
   compareDisks,
@@ -32,14 +32,12 @@ export const command = defineCommand({
   examples: [['vdisk tour', 'takes a few seconds, leaves nothing behind']],
   options: (yargs) => yargs,
   async run({ out }) {
-    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-tour-'))
+    const tour = new Tour(out, fs.mkdtempSync(path.join(os.tmpdir(), 'vdisk-tour-')))
     try {
-      await new Tour(out, folder).run()
+      await tour.run()
       return EXIT.ok
     } finally {
-      if (listMounts().some(({ mountpoint }) => mountpoint.startsWith(fs.realpathSync(folder))))
-        await unmountAt(path.join(folder, 'disk'))
-      fs.rmSync(folder, { recursive: true, force: true })
+      await tour.clearAway()
     }
   },
 })
@@ -48,6 +46,7 @@ class Tour {
   private readonly out: Output
   private readonly folder: string
   private readonly steps: { title: string; result: unknown }[] = []
+  private mounted: string | undefined
 
   constructor(out: Output, folder: string) {
     this.out = out
@@ -67,6 +66,12 @@ class Tour {
     this.out.document({ tour: this.steps })
     this.out.line()
     this.out.line('That was all. Now your own files: vdisk info IMAGE --chain, vdisk --help')
+  }
+
+  /** Leaves nothing behind. */
+  async clearAway(): Promise<void> {
+    if (this.mounted !== undefined) await unmountAt(this.mounted)
+    fs.rmSync(this.folder, { recursive: true, force: true })
   }
 
   private async whatItIs(): Promise<void> {
@@ -136,6 +141,7 @@ class Tour {
     fs.mkdirSync(mountpoint)
     try {
       await startDaemon({ images: [image], mountpoint })
+      this.mounted = mountpoint
       const disk = path.join(mountpoint, 'tuesday.raw')
       this.say(`${path.relative(this.folder, disk)} is the disk: ${formatSize(fs.statSync(disk).size)}`)
       const file = fs.openSync(disk, 'r+')
@@ -143,6 +149,7 @@ class Tour {
       fs.fsyncSync(file)
       fs.closeSync(file)
       await unmountAt(mountpoint)
+      this.mounted = undefined
       this.say(`Written into it, unmounted: "${NOTE.toString().trim()}"`)
       this.done({ mounted: true })
     } catch (error) {

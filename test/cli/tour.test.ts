@@ -1,13 +1,19 @@
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { createDisk } from '../../lib/index.ts'
-import { commandLineIn } from '../support/command-line.ts'
+import { commandLineIn, MAIN } from '../support/command-line.ts'
 import { isRunning, until, whyNoMounts } from '../support/mounts.ts'
 import { scratchFolder } from '../support/temp.ts'
 
 /** The tool in a folder that is all there is for it: what it leaves is there. */
-function alone(): { folder: string; vdisk: ReturnType<typeof commandLineIn>; left: () => string[] } {
+function alone(more: NodeJS.ProcessEnv = {}): {
+  folder: string
+  vdisk: ReturnType<typeof commandLineIn>
+  left: () => string[]
+  env: NodeJS.ProcessEnv
+} {
   const folder = scratchFolder()
   const [work, temporary, run] = ['work', 'tmp', 'run'].map((name) => path.join(folder, name)) as [
     string,
@@ -15,8 +21,14 @@ function alone(): { folder: string; vdisk: ReturnType<typeof commandLineIn>; lef
     string,
   ]
   for (const each of [work, temporary, run]) fs.mkdirSync(each)
-  const env = { ...process.env, TMPDIR: temporary, VDISK_RUNTIME_DIR: run, XDG_STATE_HOME: path.join(folder, 'state') }
-  return { folder: work, vdisk: commandLineIn(work, { env }), left: () => fs.readdirSync(temporary) }
+  const env = {
+    ...process.env,
+    TMPDIR: temporary,
+    VDISK_RUNTIME_DIR: run,
+    XDG_STATE_HOME: path.join(folder, 'state'),
+    ...more,
+  }
+  return { folder: work, vdisk: commandLineIn(work, { env }), left: () => fs.readdirSync(temporary), env }
 }
 
 describe('the tour', () => {
@@ -36,6 +48,32 @@ describe('the tour', () => {
     ])
       expect(out).toContain(said)
     expect(out).not.toContain('NOT')
+    expect(left()).toEqual([])
+  })
+
+  test('where nothing can be mounted it says why, writes through the library, and leaves nothing behind', () => {
+    const { vdisk, left } = alone({ VDISK_RUNTIME_DIR: '/dev/null/deeper' })
+    const { code, out } = vdisk('tour')
+    expect(code).toBe(0)
+    for (const said of [
+      'Not here: Cannot make the folder /dev/null/deeper/vdisk',
+      'Name another place in VDISK_RUNTIME_DIR.',
+      'Written through the library instead.',
+      'It reads back from the image.',
+      'That was all.',
+    ])
+      expect(out).toContain(said)
+    expect(left()).toEqual([])
+  })
+
+  test('without its images it says that the installation lacks them, and leaves nothing behind', () => {
+    const { folder, left, env } = alone()
+    fs.cpSync(path.dirname(MAIN), folder, { recursive: true })
+    const { status, stderr } = spawnSync(process.execPath, [path.join(folder, 'main.js'), 'tour'], {
+      env,
+      encoding: 'utf8',
+    })
+    expect([status, stderr]).toEqual([1, expect.stringContaining('The images of the tour are missing')])
     expect(left()).toEqual([])
   })
 

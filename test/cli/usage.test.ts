@@ -4,6 +4,7 @@ import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { arrange, type Shape, usageLine } from '../../cli/command-line.ts'
 import { resembling } from '../../cli/resembling.ts'
+import type { VdiskError } from '../../lib/index.ts'
 import { commandLineIn, MAIN } from '../support/command-line.ts'
 import { tempFolder } from '../support/temp.ts'
 
@@ -96,6 +97,37 @@ describe('words of a command line', () => {
     expect(usageLine(many)).toBe('vdisk resize IMAGE... SIZE [options]')
   })
 
+  test('say all that is missing at once, and no more than is known of it', () => {
+    const words = (more: Partial<Shape>, ...given: string[]): string => {
+      try {
+        return arrange(given, { ...shape, ...more }).join(' ')
+      } catch (error) {
+        return `${(error as Error).message} ${(error as VdiskError).advice}`
+      }
+    }
+    expect(words({ demanded: ['format', 'depth'] }, 'a', '1')).toContain(
+      '--format and --depth are missing Usage: vdisk',
+    )
+    // Only the name of the file that is to be made tells the format, where it is one of those.
+    expect(words({}, 'a', '1', 'disk.qcow2')).toContain('it could be: --format qcow2. Usage: vdisk')
+    expect(words({}, 'a', '1', 'disk.aqcow2')).toContain('it could be: --format qcow2. ')
+    expect(words({}, 'a', '1', 'disk.img')).toContain('--format is missing Usage: vdisk')
+    expect(words({ demanded: ['depth'] }, 'a', '1', 'disk.qcow2')).toContain('--depth is missing Usage: vdisk')
+  })
+
+  test('that take a value may have an equals sign in it, or be given with one', () => {
+    expect(read('a', '1', '--format=raw', '--allow', 'x=y', '--allow=p=q')).toEqual(
+      expect.arrayContaining(['--allow=x=y', '--allow=p=q']),
+    )
+    expect(read('a', '1', '-f=raw', '--force=false', '--quiet=true')).toEqual(
+      expect.arrayContaining(['--format=raw', '--no-force', '--quiet']),
+    )
+    expect(fault('a', '1', '--no-force=true')).toBe('there is no option --no-force')
+    expect(fault('a', '1', '--no-format')).toBe('there is no option --no-format')
+    expect(fault('a', '1', '-qx')).toBe('there is no option -x')
+    expect(fault('a', '1', '-xq')).toBe('there is no option -xq')
+  })
+
   test('a complaint about an option comes before one about what is missing', () => {
     expect(fault('--frce')).toBe('there is no option --frce')
   })
@@ -120,6 +152,14 @@ describe('wrong usage', () => {
   test.each([
     ['without an argument', ['info'], 'IMAGE is missing', 'Usage: vdisk info IMAGE [options]'],
     ['with a wrong verb', ['chekc', 'x'], 'no such verb', 'Did you mean: vdisk check?'],
+    ['with a verb of nobody', ['xyzzy'], 'no such verb', 'See all verbs'],
+    ['with an action that is none', ['snapshot', 'lst', 'x'], 'ACTION cannot be "lst"', 'Did you mean list?'],
+    [
+      'with an action of nobody',
+      ['snapshot', 'xyzzy', 'x'],
+      'cannot be "xyzzy"',
+      'one of: create, list, revert, delete',
+    ],
     ['with a verb of qemu-img', ['commit', 'x'], 'no such verb', 'Here that is: vdisk merge.'],
     ['with the options first', ['--chain', 'x'], 'the verb comes first', 'vdisk --help'],
     ['with an option of qemu-img', ['info', '--backing-chain', 'x'], 'no option', 'Here that is --chain.'],
@@ -149,6 +189,16 @@ describe('wrong usage', () => {
     expect(vdisk('check').code).toBe(1)
     expect(vdisk('check', 'x', '--fo').code).toBe(1)
     expect(vdisk('check', 'x', '-f', 'nonsense').code).toBe(1)
+  })
+
+  test('behind -- there are no options, not even those for help and version', () => {
+    for (const word of ['--help', '-h', '--version']) {
+      expect(vdisk('info', '--', word)).toMatchObject({
+        code: 1,
+        out: '',
+        err: expect.stringContaining(`Cannot open ${word}`),
+      })
+    }
   })
 
   test('help and version are where people look for them', () => {

@@ -224,6 +224,12 @@ describe('a failure', () => {
       })
       expect(status).toBe(1)
       expect(stderr).toContain('ENOSPC')
+      const mute = spawnSync(process.execPath, [MAIN, 'info', 'missing.qcow2', '--json'], {
+        stdio: ['ignore', 'pipe', full],
+        cwd: folder,
+        encoding: 'utf8',
+      })
+      expect([mute.status, JSON.parse(mute.stdout).error.code]).toEqual([1, 'NOT_FOUND'])
     } finally {
       fs.closeSync(full)
     }
