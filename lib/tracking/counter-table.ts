@@ -1,5 +1,6 @@
 import { roundUp } from '../bytes/align.ts'
 import { crc32 } from '../bytes/crc32.ts'
+import { littleEndian, littleEndianWords } from '../bytes/words.ts'
 import { type Awaitable, type Io, Pace, settle } from '../io/io.ts'
 import type { ByteStore } from '../io/store.ts'
 import { COUNTERS, counterHeader, isHole, PAGE, PAGE_HEADER, PLACE, sealed } from './layout.ts'
@@ -189,20 +190,10 @@ function decode(number: number, bytes: Uint8Array, suspect: number): { page: Cou
   view.setUint32(0, 0)
   if (crc32(bytes) === checksum && view.getUint32(4) === number) {
     const highest = view.getUint32(8)
-    const counters = littleEndian(bytes.subarray(PAGE_HEADER))
-    return {
-      page: { number, counters: new Uint32Array(counters.buffer, counters.byteOffset, COUNTERS), highest },
-      whole: true,
-    }
+    const counters = littleEndianWords(bytes.subarray(PAGE_HEADER))
+    return { page: { number, counters, highest }, whole: true }
   }
   const isEmpty = checksum === 0 && isHole(bytes)
   const value = isEmpty ? 0 : suspect
   return { page: { number, counters: new Uint32Array(COUNTERS).fill(value), highest: value }, whole: isEmpty }
-}
-
-const IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1
-
-/** Turns the bytes of numbers between this machine's order and little-endian, in place. */
-function littleEndian(bytes: Uint8Array): Uint8Array {
-  return IS_LITTLE_ENDIAN ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).swap32()
 }

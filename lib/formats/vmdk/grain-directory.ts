@@ -1,3 +1,4 @@
+import { littleEndianWords } from '../../bytes/words.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { corrupt } from './damage.ts'
@@ -58,11 +59,11 @@ export class GrainDirectory {
     return this.checked(this.copy?.[table])
   }
 
-  /** Sectors of all tables, and of those copies that are no table of their own. */
+  /** Sectors of all tables that there are, and of those copies that are no table of their own. */
   get sectors(): Uint32Array[] {
-    const copies = this.copy?.map((sector, table) => (this.own?.[table] === sector ? 0 : sector))
-    const known = [this.own, copies].flatMap((one) => one ?? [])
-    return known.map((sectors) => sectors.map((sector) => (sector === IMPOSSIBLE ? 0 : sector)))
+    const { own, copy } = this
+    const parts = own ? [named(own, () => true)] : []
+    return copy ? [...parts, named(copy, (sector, table) => own?.[table] !== sector)] : parts
   }
 
   /** From now on a table lies there, and its copy. Sectors of the file, which has a directory: else it is not written. */
@@ -94,9 +95,24 @@ function* readEntries(store: ByteStore, header: SparseHeader, at: number, end: n
   if (at === 0 || at + tables * ENTRY > end) return undefined
   const bytes = new Uint8Array(tables * ENTRY)
   yield* settle(store.read(at, bytes))
-  const view = new DataView(bytes.buffer)
-  return Uint32Array.from({ length: tables }, (_, index) => {
-    const sector = view.getUint32(index * ENTRY, true)
-    return sector !== 0 && sector * SECTOR + tableBytes > end ? IMPOSSIBLE : sector
-  })
+  // The directory of a huge disk is large: it is in memory once.
+  const entries = littleEndianWords(bytes)
+  for (let table = 0; table < tables; table++) {
+    if ((entries[table] as number) * SECTOR + tableBytes > end && entries[table] !== 0) entries[table] = IMPOSSIBLE
+  }
+  return entries
+}
+
+/** Entries that name a table, without those that need not count. It takes the memory of these, not that of all. */
+function named(entries: Uint32Array, counts: (sector: number, table: number) => boolean): Uint32Array {
+  const isOne = (sector: number, table: number): boolean =>
+    sector !== 0 && sector !== IMPOSSIBLE && counts(sector, table)
+  let count = 0
+  for (let table = 0; table < entries.length; table++) if (isOne(entries[table] as number, table)) count++
+  const sectors = new Uint32Array(count)
+  let next = 0
+  for (let table = 0; next < count; table++) {
+    if (isOne(entries[table] as number, table)) sectors[next++] = entries[table] as number
+  }
+  return sectors
 }

@@ -62,7 +62,8 @@ export const MARKER = { endOfStream: 0, grainTable: 1, grainDirectory: 2, footer
 /** A descriptor has its place right behind the header, and readers stop at so many bytes. */
 export const DESCRIPTOR_SECTOR = 1
 export const MOST_DESCRIPTOR_BYTES = 1 << 20
-export const MOST_DIRECTORY_BYTES = 32 << 20
+/** The directory, and its copy as well, are in memory: enough for 128 TiB in grains of 64 KiB. */
+export const MOST_DIRECTORY_BYTES = 16 << 20
 /** Grain tables that are looked at. */
 export const TABLES_SAMPLED = 8
 /** sectors */

@@ -9,13 +9,12 @@ export class MetadataPlaces {
   /** two structures lie in the same place, at least in part */
   overlap = false
 
-  /** @param tables where tables of `length` sectors begin; 0: nowhere */
+  /** @param tables where tables of `length` sectors begin; put in order on the way */
   static of(tables: readonly Uint32Array[], length: number): MetadataPlaces {
     const places = new MetadataPlaces()
     for (const sectors of tables) {
       const edges: number[] = []
-      for (const sector of sectors.slice().sort()) {
-        if (sector === 0) continue
+      for (const sector of sectors.sort()) {
         places.overlap ||= sector < (edges.at(-1) ?? 0)
         if (sector <= (edges.at(-1) ?? -1)) edges[edges.length - 1] = Math.max(edges.at(-1) as number, sector + length)
         else edges.push(sector, sector + length)

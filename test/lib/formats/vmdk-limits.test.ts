@@ -3,10 +3,11 @@ import { Chain } from '../../../lib/chain/chain.ts'
 import { CheckReport } from '../../../lib/contracts/check-report.ts'
 import { VdiskError } from '../../../lib/errors.ts'
 import { vmdk } from '../../../lib/formats/vmdk/driver.ts'
-import { promised } from '../../../lib/io/io.ts'
-import type { MemoryStore } from '../../../lib/io/memory.ts'
+import { type Io, promised } from '../../../lib/io/io.ts'
+import { MemoryStore } from '../../../lib/io/memory.ts'
 import type { ByteStore } from '../../../lib/io/store.ts'
-import type { MemoryFolder } from '../../support/memory-image.ts'
+import { BUDGET, memoryOf, SLACK } from '../../support/hostile.ts'
+import { MemoryFolder } from '../../support/memory-image.ts'
 import { refusal } from '../../support/refusal.ts'
 import { watchedStore, withoutHoles } from '../../support/stores.ts'
 import { cowdOf, deltaDescriptor, SE_PLACES, seSparseOf } from '../../support/vmdk-esx.ts'
@@ -30,6 +31,11 @@ function deltaFolder(type: 'VMFSSPARSE' | 'SESPARSE', sectors: number, delta: Ui
   return folderOf(deltaDescriptor(type, sectors, DELTA), { [DELTA]: delta })
 }
 
+/** Runs what only breathes: a store in memory answers at once. */
+function finishedAtOnce<T>(io: Io<T>): T {
+  for (let step = io.next(); ; step = io.next()) if (step.done) return step.value
+}
+
 describe('a sparse file', () => {
   test('takes no room behind 2 TiB, where its tables could not lead', async () => {
     // Four tables, and behind them grains of one GiB, up to the last place but one.
@@ -48,8 +54,29 @@ describe('a sparse file', () => {
     expect(error.advice).toContain('subformat=twoGbMaxExtentSparse')
   })
 
+  test('of the largest disk takes little memory, whatever of its directories is a hole', async () => {
+    const file = (await VmdkFile.make(MIB, [], { grain_size: '64K' })).patch({
+      capacity: (128 * 2 ** 40) / SECTOR,
+      directoryOffset: BigInt(GIB / SECTOR),
+      redundantDirectoryOffset: (2 * GIB) / SECTOR,
+    })
+    const store = new MemoryStore('disk.vmdk', { content: file.bytes })
+    void store.truncate(3 * GIB)
+    const folder = new MemoryFolder()
+    folder.files.set('disk.vmdk', store)
+    for (const access of ['read', 'write'] as const) {
+      const taken = memoryOf(() => {
+        const layer = finishedAtOnce(vmdk.open(folder.image('disk.vmdk'), access))
+        finishedAtOnce(vmdk.check(layer, new CheckReport()))
+        return layer
+      })
+      expect(taken).toBeLessThan(BUDGET + SLACK)
+    }
+  })
+
   test('whose directory no memory should hold is refused', async () => {
-    const file = (await VmdkFile.make(MIB, [0])).patch({ capacity: 2 ** 43 })
+    const made = await VmdkFile.make(MIB, [0], { grain_size: '64K' })
+    const file = made.patch({ capacity: (128 * 2 ** 40) / SECTOR + 1 })
     const error = await refusal(() => promised(vmdk.open(image(folderOf(file.bytes)), 'read')))
     expect(error).toMatchObject({ code: 'LIMIT_EXCEEDED', where: { structure: 'header', at: 0 } })
     expect(error.message).toContain('grain directory')

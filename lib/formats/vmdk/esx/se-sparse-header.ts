@@ -3,9 +3,12 @@ import { isVdiskError, type VdiskError } from '../../../errors.ts'
 import { type Io, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
 import { corrupt, tooLarge, unsupported } from '../damage.ts'
-import { MOST_DIRECTORY_BYTES, SECTOR } from '../layout.ts'
+import { SECTOR } from '../layout.ts'
 import { SE_ENTRY, SE_SPARSE, seSparseHeader, seVolatileHeader } from './layout.ts'
 import { GRAIN_BYTES, type SeHeader, TABLE_GRAINS } from './se-sparse-tables.ts'
+
+/** Bytes of a directory at most: the largest disk of ESX, 62 TiB, has one of 31 MiB. */
+const MOST_DIRECTORY_BYTES = 32 << 20
 
 /**
  * Reads the two headers of a space-efficient extent. Since there is no document, whatever is not known to be right is

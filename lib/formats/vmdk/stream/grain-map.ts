@@ -1,3 +1,4 @@
+import { littleEndianWords } from '../../../bytes/words.ts'
 import { type Awaitable, type Io, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
 import { TableCache } from '../../../io/table-cache.ts'
@@ -47,10 +48,8 @@ export class GrainMap {
     }
     const bytes = new Uint8Array(tables * ENTRY)
     yield* settle(store.read(directoryAt, bytes))
-    const view = new DataView(bytes.buffer)
-    const directory = new Uint32Array(tables)
-    for (let index = 0; index < tables; index++) {
-      const sector = view.getUint32(index * ENTRY, true)
+    const directory = littleEndianWords(bytes)
+    for (const [index, sector] of directory.entries()) {
       const place = { at: sector * SECTOR, length: tableBytes }
       const why = sector === 0 ? undefined : complaintAbout(header, place, end)
       if (why !== undefined) {
@@ -61,7 +60,6 @@ export class GrainMap {
           section: SECTION,
         })
       }
-      directory[index] = sector
     }
     return new GrainMap(store, header, directory)
   }
