@@ -16,7 +16,7 @@ export function* checkVmdk(parts: VmdkParts, report: CheckReport): Io<void> {
   for (const extent of parts.extents) yield* extent.check(report)
 }
 
-function checkDescriptor({ descriptor, room, size, isMonolithic }: VmdkParts, report: CheckReport): void {
+function checkDescriptor({ descriptor, room, size, isMonolithic, extents }: VmdkParts, report: CheckReport): void {
   const note = (code: string, severity: NewFinding['severity'], message: string): void =>
     report.add({ code, severity, structure: 'descriptor', at: room.at, message })
   if (descriptor.cid === undefined) {
@@ -31,7 +31,7 @@ function checkDescriptor({ descriptor, room, size, isMonolithic }: VmdkParts, re
   for (const complaint of complaintsAbout(descriptor)) {
     note('PARENT_LINK_INVALID', 'error', `the parent cannot be known for certain: ${complaint}`)
   }
-  const shared = isMonolithic ? undefined : findSharedParts(descriptor)
+  const shared = isMonolithic ? undefined : findSharedParts(descriptor, extents)
   if (shared) note('PARTS_OVERLAP', 'error', `${wordsOf(shared)}: a write to one changes the other`)
   if (room.isUnfinished) {
     note('DESCRIPTOR_UNFINISHED', 'warning', 'a change of it was not finished; what was meant is in use')

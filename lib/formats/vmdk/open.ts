@@ -32,7 +32,6 @@ export function* openParts(image: Image, access: Access): Io<VmdkParts> {
   const { descriptor, room, isMonolithic, size } = yield* readDescribed(image)
   const lines = isMonolithic ? [ownLine(image, descriptor, size)] : descriptor.extents
   const isWanted = access !== 'inspect'
-  if (access === 'write' && !isMonolithic) refuseSharedParts(descriptor)
   const extents = isWanted ? yield* openExtents(image, descriptor, lines, isMonolithic, access) : []
   return { image, descriptor, room, extents, isMonolithic, size }
 }
@@ -104,6 +103,7 @@ function* openExtents(
       }
       start += length
     }
+    if (access === 'write' && !isMonolithic) refuseSharedParts(descriptor, extents)
   } catch (error) {
     for (const extent of extents) yield* extent.close()
     throw error
@@ -132,8 +132,8 @@ function refuseNoExtents(descriptor: Descriptor): void {
 }
 
 /** @throws VdiskError CORRUPT: what is written to one part would be written to another one too */
-function refuseSharedParts(descriptor: Descriptor): void {
-  const shared = findSharedParts(descriptor)
+function refuseSharedParts(descriptor: Descriptor, extents: readonly ExtentFile[]): void {
+  const shared = findSharedParts(descriptor, extents)
   if (!shared) return
   throw corrupt(
     descriptor.file,

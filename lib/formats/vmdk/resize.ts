@@ -193,7 +193,7 @@ function refuseImpossibleSize(layer: VmdkEditor, size: number): void {
   if (isSparse && Math.min(piece, size - last.start) > MOST_SPARSE) {
     throw refused(layer.name, size, `a sparse file of it would hold more than ${formatSize(MOST_SPARSE)}`)
   }
-  const shared = isMonolithic ? undefined : findSharedParts(grown(layer, size))
+  const shared = isMonolithic ? undefined : findSharedParts(grown(layer, size), extents)
   if (shared) throw refused(layer.name, size, wordsOf(shared))
   if (extents.length + (size - last.start) / piece > MOST_EXTENTS) {
     throw refused(layer.name, size, `it would consist of more than ${MOST_EXTENTS} files`)

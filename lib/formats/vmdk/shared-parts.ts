@@ -1,5 +1,6 @@
 import type { Descriptor } from './descriptor.ts'
 import type { ExtentLine } from './descriptor-line.ts'
+import type { ExtentFile } from './extent-file.ts'
 
 /** Two parts of a disk that lie in one place, by their lines. */
 export interface SharedParts {
@@ -11,18 +12,20 @@ export interface SharedParts {
  * Finds parts of a disk of which one changes with the other: lines that name the same file, of which at least one may be
  * written. Flat parts may share a file as long as they lie apart. ["The Extent Descriptions"]
  *
+ * @param opened the parts of the first lines: two names may be of one file
  * @returns the first such pair; undefined: there is none
  */
-export function findSharedParts(descriptor: Descriptor): SharedParts | undefined {
+export function findSharedParts(descriptor: Descriptor, opened: readonly ExtentFile[]): SharedParts | undefined {
   const known = new Map<string, { readonly line: ExtentLine; readonly index: number }[]>()
   for (const [index, line] of descriptor.extents.entries()) {
     if (line.file === undefined || line.type === 'ZERO' || line.sectors === 0) continue
     const file = descriptor.decode(line.file)
-    const others = known.get(file) ?? []
+    const id = opened[index]?.store?.fileId?.() ?? file
+    const others = known.get(id) ?? []
     const other = others.find((one) => overlap(one.line, line))
     if (other) return { file, lines: [other.index, index] }
     others.push({ line, index })
-    known.set(file, others)
+    known.set(id, others)
   }
   return undefined
 }

@@ -68,6 +68,19 @@ describe('a descriptor of its own', () => {
     ])
   })
 
+  test.each([
+    ['is not written where they overlap', 3, ['error PARTS_OVERLAP']],
+    ['is written where they lie apart', 4, []],
+  ])('with two names of one file for two parts %s', async (_, second, found) => {
+    const folder = folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 FLAT "c" ${second}\n`, { b: seven })
+    folder.files.set('c', Object.assign(folder.image('b').store, { fileId: () => 'the same' }))
+    expect(await findings(folder)).toEqual(found)
+    if (found.length === 0) return await promised((await open(folder)).close())
+    const error = await refusal(() => open(folder))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'disk.vmdk', structure: 'descriptor' } })
+    expect(error.message).toContain('parts 1 and 2 of the disk lie in one place of "c"')
+  })
+
   test('with parts that name a file and are nothing of it is written: zeros, and none', async () => {
     const folder = folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 ZERO "b"\nRW 0 FLAT "b" 1\n`, { b: seven })
     expect(await findings(folder)).toEqual([])
