@@ -113,7 +113,7 @@ export function toOpenOptions(args: OpenArguments): OpenOptions {
   }
 }
 
-export function toFileOptions(args: FileArguments): FileOptions & { maxDepth: number } {
+export function toFileOptions(args: FileArguments): FileOptions & { allow: string[]; maxDepth: number } {
   const fromEnvironment = (process.env.VDISK_ALLOW ?? '').split(':').filter((folder) => folder !== '')
   for (const folder of args.allow) mustBeFolder('--allow', folder, folder)
   return {
@@ -171,7 +171,7 @@ export function badArgument(argument: string, value: string, advice: string): Us
  */
 export function noteOnFolder(child: string, parent: string, args: FileArguments): string | undefined {
   const folder = path.dirname(fs.realpathSync(parent))
-  const known = [path.dirname(fs.realpathSync(child)), ...(toFileOptions(args).allow ?? [])]
+  const known = [path.dirname(fs.realpathSync(child)), ...toFileOptions(args).allow]
   if (known.some((one) => !path.relative(path.resolve(one), folder).startsWith('..'))) return undefined
   return `${parent} lies in another folder than ${child}: from now on name it with --allow ${folder}, or in VDISK_ALLOW`
 }

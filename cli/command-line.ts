@@ -174,7 +174,7 @@ class Reader {
   }
 
   private isChoice(name: string, word: string | undefined): boolean {
-    return word !== undefined && (this.shape.declared.choices[name] ?? []).includes(word.toLowerCase())
+    return word !== undefined && (this.shape.declared.choices[name] as readonly string[]).includes(word.toLowerCase())
   }
 
   private valueOf(name: string, word: string, value: string): string {
@@ -238,7 +238,7 @@ class Reader {
     const missing = names.map((name) => `--${name}`).join(' and ')
     const choices = this.shape.declared.choices[names[0] as string]
     // The name of the file that is to be made tells what people want.
-    const ending = /\.a?(\w+)$/.exec(this.placed.at(-1) ?? '')?.[1] ?? ''
+    const ending = /\.a?(\w+)$/.exec(this.placed.at(-1) as string)?.[1] ?? ''
     const guess = choices?.find((choice) => choice === ending || choice === `a${ending}`)
     return this.fault(
       `${missing} ${are(names.length)} missing`,

@@ -42,10 +42,10 @@ function holds(filesystem: DiskContent['filesystem']): string {
 
 /** Rows in columns; the first three are numbers. */
 function aligned(rows: readonly (readonly string[])[]): string[] {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  const widthOf = (column: number): number => Math.max(...rows.map((row) => (row[column] as string).length))
   return rows.map((row) =>
     row
-      .map((cell, column) => (column < 3 ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0)))
+      .map((cell, column) => (column < 3 ? cell.padStart(widthOf(column)) : cell.padEnd(widthOf(column))))
       .join('  ')
       .trimEnd(),
   )

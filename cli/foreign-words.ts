@@ -58,5 +58,5 @@ const FOREIGN_OPTIONS: Readonly<Record<string, string>> = {
 /** What an option of another tool is called here, if this verb has it. */
 export function foreignOption(verb: string, word: string, known: readonly string[]): string | undefined {
   const ours = FOREIGN_OPTIONS[`${verb} ${word}`] ?? FOREIGN_OPTIONS[word]
-  return ours !== undefined && known.includes(/^--[a-z-]+/.exec(ours)?.[0] ?? '') ? ours : undefined
+  return ours !== undefined && known.includes(ours.replace(/[^a-z-].*$/, '')) ? ours : undefined
 }

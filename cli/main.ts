@@ -158,7 +158,7 @@ function inReadingOrder(help: string): string {
     .split(/\n\n+/)
     .map((section) => section.replaceAll(/[ ]+$/gm, '').trimEnd())
   const rank = (section: string): number =>
-    ['Positionals', 'Options', 'Undo', 'Images', 'Output'].indexOf(section.split(':')[0] ?? '')
+    ['Positionals', 'Options', 'Undo', 'Images', 'Output'].indexOf(section.split(':')[0] as string)
   return sections
     .filter((section) => section.includes('\n'))
     .sort((a, b) => rank(a) - rank(b))
@@ -210,8 +210,8 @@ function commonOptions(parser: Argv): Argv {
     .locale('en')
     .help(false)
     .exitProcess(false)
-    .fail((message, error) => {
-      throw error ?? new UsageError(`Cannot understand the command line: ${message}`, HELP)
+    .fail((message) => {
+      throw new UsageError(`Cannot understand the command line: ${message}`, HELP)
     })
 }
 

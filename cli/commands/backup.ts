@@ -171,7 +171,7 @@ function tell(done: BackedUp, { args, out }: Call<BackupArguments>): void {
   if (kind === 'incremental' && full !== undefined) out.note(`all of the disk was read: ${printable(full)}`)
   if (resumed) out.note('what an earlier try had done was used')
   out.line(
-    `Backup ${number} of ${printable(args.image)}: ${kind}, ${formatSize(read)} read, ${formatSize(written)} written to ${printable(path.relative('.', file) || file)}`,
+    `Backup ${number} of ${printable(args.image)}: ${kind}, ${formatSize(read)} read, ${formatSize(written)} written to ${printable(path.relative('.', file))}`,
   )
   if (retired.length > 0 && args.into === undefined) {
     out.line(`Merged away: ${retired.length === 1 ? 'backup' : 'backups'} ${retired.join(', ')}.`)

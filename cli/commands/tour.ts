@@ -79,7 +79,7 @@ class Tour {
     const layers = await inspectChain(this.at('tuesday.avhdx'))
     for (const { name, format, occupied, identity, link } of layers.toReversed()) {
       this.say(
-        `${this.out.paint('bold', path.basename(name).padEnd(15))} ${format}, ${formatSize(occupied ?? 0)} on medium, content ${identity?.value.slice(0, 8)}`,
+        `${this.out.paint('bold', path.basename(name).padEnd(15))} ${format}, ${formatSize(occupied as number)} on medium, content ${identity?.value.slice(0, 8)}`,
       )
       if (link) this.say(`  ${this.out.paint('green', link.level)}: ${link.message}`)
     }
@@ -93,15 +93,16 @@ class Tour {
     const columns = Array.from({ length: COLUMNS }, () => [0, 0, 0])
     for await (const { offset, length, kind, depth } of mapDisk(disk.chain)) {
       if (kind === 'zero' || depth === undefined) continue
-      bytes[depth] = (bytes[depth] ?? 0) + length
+      bytes[depth] = (bytes[depth] as number) + length
       for (const [i, column] of columns.entries()) {
         const [start, end] = [(i * disk.size) / COLUMNS, ((i + 1) * disk.size) / COLUMNS]
-        column[depth] = (column[depth] ?? 0) + Math.max(0, Math.min(end, offset + length) - Math.max(start, offset))
+        column[depth] =
+          (column[depth] as number) + Math.max(0, Math.min(end, offset + length) - Math.max(start, offset))
       }
     }
     this.say(`|${columns.map((column) => this.mostly(column)).join('')}|  ${formatSize(disk.size)}`)
     for (const [depth, name] of IMAGES.entries())
-      this.say(`${depth}  ${name.padEnd(15)} ${formatSize(bytes[depth] ?? 0)} are read from here`)
+      this.say(`${depth}  ${name.padEnd(15)} ${formatSize(bytes[depth] as number)} are read from here`)
     this.done({ bytes })
   }
 
@@ -207,8 +208,8 @@ class Tour {
   }
 
   private done(result: unknown): void {
-    const step = this.steps.at(-1)
-    if (step) step.result = result
+    const step = this.steps.at(-1) as { result: unknown }
+    step.result = result
   }
 }
 

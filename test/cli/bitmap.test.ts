@@ -32,6 +32,7 @@ describe('bitmap', () => {
       count: 1,
       extents: [{ offset: 3 << 20, length: 1 << 20 }],
     })
+    expect(vdisk('bitmap', 'export', 'a.qcow2', 'nightly', '--count').out).toBe('1 range, 64 KiB of 64 MiB\n')
     vdisk('bitmap', 'clear', 'a.qcow2', 'nightly')
     expect(vdisk('bitmap', 'export', 'a.qcow2', 'nightly', '--count').out).toBe('0 ranges, 0 B of 64 MiB\n')
     expect(vdisk('bitmap', 'list', 'a.qcow2').out).toBe(

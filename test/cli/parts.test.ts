@@ -173,5 +173,11 @@ describe('of an image that is mounted', () => {
     expect((await said('/x/a.qcow2', true)).text).toContain('odd: m\n')
     held = { mounted, layers: [{ ...sound, link: { ...LAYER.link, expected: 'id-0' } }] }
     expect((await said('/x/a.qcow2', true)).text).toContain('it is without identity, expected id-0')
+    held = { mounted, layers: [{ ...sound, identity: undefined, link: { ...LAYER.link, found: 'id-7' } }] }
+    const strange = (await said('/x/a.qcow2', true)).text
+    expect(strange).toContain('it is id-7, expected none')
+    expect(strange).not.toContain('identity id-1')
+    held = { mounted, layers: [{ ...LAYER, broken: { message: 'gone' } }] }
+    expect((await said('/x/a.qcow2', true)).text).toMatch(/broken: gone\n(?! {6}find)/)
   })
 })

@@ -16,6 +16,10 @@ test('numbers of every length are written as they are', () => {
   expect(textOf(new RangeText('<', ' ', '>'), places)).toBe(numbers.map((number) => `<${number} 0>`).join(''))
 })
 
+test('no ranges are no text, and end no piece that was told', () => {
+  expect([...new RangeText('<', ' ', '>').of(new Float64Array(0))]).toEqual([])
+})
+
 randomTest('ranges come in order and whole, however many pieces they take', (random) => {
   const places: number[] = []
   for (let at = 0; places.length < 40_000; ) {

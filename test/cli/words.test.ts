@@ -188,7 +188,46 @@ describe('what is said of backups', () => {
     expect(out.trimEnd().split('\n').slice(-2)).toEqual(['  1179648 65536', '  and 14 more ranges'])
     expect(vdisk('restore', 'held', 'no-ending', '--no-check').out).toMatch(/to no-ending: qcow2, [^,]*$/m)
     expect(vdisk('restore', 'held', 'as.avhdx').out).toContain('to as.avhdx: vhdx')
+    await write('many.raw', 0, 512, 3)
+    const second = vdisk('backup', 'many.raw', 'held', '-f', 'raw', '--no-check', '--keep', '1')
+    expect(second.out).toContain('Merged away: backup 1.')
+    expect(vdisk('backups', 'held').out).toMatch(/^1 backup of .*\n.*not read back\n$/)
   })
+})
+
+test('of thousands of ranges a map tells each, also to a reader that is slow', async () => {
+  await make('holes.raw', { size: 16 * MiB })
+  {
+    await using disk = await openDisk(at('holes.raw'), { writable: true, format: 'raw' })
+    for (let i = 0; i < 2000; i++) await disk.write(i * 8192, Buffer.alloc(4096, 1))
+  }
+  const script = '"$1" "$2" map holes.raw -f raw --json | { read -r line; echo "$line"; cat; }'
+  const { stdout } = spawnSync('sh', ['-c', script, 'sh', process.execPath, MAIN], { cwd: folder, encoding: 'utf8' })
+  const { extents } = JSON.parse(stdout)
+  let end = 0
+  for (const { offset, length } of extents) {
+    expect(offset).toBe(end)
+    end += length
+  }
+  expect([extents.length > 2000, end]).toEqual([true, 16 * MiB])
+})
+
+test('of thousands of findings and mended places the first are shown, and how many there are', async () => {
+  await (await createDisk(at('torn.vhd'), { format: 'vhd', size: 16 * MiB, options: { block_size: '4K' } })).close()
+  const file = fs.openSync(at('torn.vhd'), 'r+')
+  const header = Buffer.alloc(1024)
+  fs.readSync(file, header, 0, 1024, 512)
+  // Every second entry of the BAT leads past the end of the file.
+  const table = Buffer.alloc(4 * 4096, 0xff)
+  for (let block = 0; block < 4096; block += 2) table.writeUInt32BE(0x7fffffff, block * 4)
+  fs.writeSync(file, table, 0, table.length, Number(header.readBigUInt64BE(16)))
+  fs.closeSync(file)
+  const { code, out } = vdisk('check', 'torn.vhd')
+  expect([code, out.match(/BLOCK_PAST_END/g)?.length]).toEqual([2, 1000])
+  expect(out).toContain('... and 1048 more of the kind\n')
+  const dry = vdisk('check', 'torn.vhd', '--repair', '--dry-run')
+  expect([dry.code, dry.out.match(/would mend/g)?.length]).toEqual([0, 1000])
+  expect(dry.out).toContain('... and 1048 more of the kind\n')
 })
 
 test('what is said where there is nothing', async () => {
