@@ -1,4 +1,5 @@
 import zlib from 'node:zlib'
+import { join64 } from '../../bytes/align.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { Json, Layer } from '../../contracts/layer.ts'
@@ -6,7 +7,7 @@ import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { paddedTables } from '../../io/padded-tables.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { TableCache } from '../../io/table-cache.ts'
+import { type Page, TableCache } from '../../io/table-cache.ts'
 import { ENTRY, header, VERSION } from './layout.ts'
 
 const CACHE = 4 << 20
@@ -61,7 +62,7 @@ export class CloopLayer implements Layer {
   *placeOf(block: number): Io<Place> {
     const at = yield* this.offsetOf(block)
     const next = yield* this.offsetOf(block + 1)
-    if (at < header.size + (this.blockCount + 1) * ENTRY) return { why: `would lie at ${at}, in the table of offsets` }
+    if (at < entryPlace(this.blockCount + 1)) return { why: `would lie at ${at}, in the table of offsets` }
     if (next > this.end) return { why: `would reach to ${next}, past the end of the file` }
     if (next <= at) return { why: `would reach from ${at} to ${next}` }
     // What deflate cannot pack it stores, with some bytes to each 16 KiB.
@@ -69,14 +70,34 @@ export class CloopLayer implements Layer {
     return { at, length: next - at }
   }
 
+  /** Blocks from `block` on that end where it begins, as in a table that is a hole: none of them can be. At least 1. */
+  *runFrom(block: number): Io<number> {
+    const at = yield* this.offsetOf(block)
+    let next = block + 1
+    while (next <= this.blockCount) {
+      const { view, at: pageAt } = yield* this.pageOf(next)
+      const entries = Math.min(this.blockCount + 1 - next, (pageAt + PAGE - entryPlace(next)) / ENTRY)
+      let same = 0
+      for (let within = entryPlace(next) - pageAt; same < entries && offsetIn(view, within) === at; within += ENTRY)
+        same++
+      next += same
+      if (same < entries) break
+    }
+    return Math.max(1, next - 1 - block)
+  }
+
   *close(): Io<void> {
     yield* settle(this.store.close())
   }
 
   private *offsetOf(block: number): Io<number> {
-    const at = header.size + block * ENTRY
-    const page = this.tables.peek(at) ?? (yield* this.tables.load(at))
-    return page.view.getUint32(at - page.at) * 2 ** 32 + page.view.getUint32(at - page.at + 4)
+    const page = yield* this.pageOf(block)
+    return offsetIn(page.view, entryPlace(block) - page.at)
+  }
+
+  private *pageOf(block: number): Io<Page> {
+    const at = entryPlace(block)
+    return this.tables.peek(at) ?? (yield* this.tables.load(at))
   }
 
   private unpack(stored: Uint8Array, block: number): Uint8Array {
@@ -97,7 +118,7 @@ export class CloopLayer implements Layer {
         file: this.name,
         structure: 'block offsets',
         index: block,
-        at: header.size + block * ENTRY,
+        at: entryPlace(block),
         offset: block * this.granularity,
         section: 'cloop_head',
       },
@@ -105,4 +126,13 @@ export class CloopLayer implements Layer {
       cause,
     })
   }
+}
+
+/** Byte of the file at which the offset of a block stands. */
+export function entryPlace(block: number): number {
+  return header.size + block * ENTRY
+}
+
+function offsetIn(view: DataView, at: number): number {
+  return join64(view.getUint32(at), view.getUint32(at + 4))
 }

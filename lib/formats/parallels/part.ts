@@ -1,11 +1,12 @@
 import type { Extent } from '../../contracts/extent.ts'
 import type { FileRoom } from '../../contracts/file-room.ts'
 import type { Reservation } from '../../contracts/layer.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { Bat, type Silence } from './bat.ts'
-import { corrupt, spotIn, tooLarge } from './damage.ts'
+import { spotIn, tooLarge } from './damage.ts'
 import { Extension, extensionToKeep } from './extension.ts'
 import { Header } from './header.ts'
 import { LIMIT } from './layout.ts'
@@ -121,8 +122,9 @@ export function* openExpandingForWriting(
   const others = extension?.places ?? []
   const space = yield* surveyRoom(bat, others, signal)
   if (header.isEmpty && space.units.count > others.length) {
-    const why = 'it cannot be written safely, because it is marked as empty, and its BAT is not'
-    throw corrupt(file, why, { structure: 'header', at: 52, section: 'Header' }, 'Convert it: vdisk convert')
+    const where = spotIn(file, { structure: 'header', at: 52, section: 'Header' })
+    const advice = 'As it is it reads as zero, and so would a copy of it: vdisk convert IMAGE COPY --format parallels'
+    throw unsafeToWrite(file, 'it is marked as empty, and its BAT is not', where, advice)
   }
   if (extension && extension.transit.length > 0) keepAll(header, space)
   bat.space = space

@@ -1,8 +1,9 @@
 import { FileRoom } from '../../contracts/file-room.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import { type Bat, entryPlace } from './bat.ts'
-import { corrupt, spotIn } from './damage.ts'
+import { spotIn } from './damage.ts'
 import type { Header } from './header.ts'
 import { BAT_ENTRY, LIMIT } from './layout.ts'
 
@@ -74,10 +75,6 @@ function refuseTooFar({ clusterSize, dataAt, unit, file }: Header, end: number):
 }
 
 function unsafe(file: string, why: string, at: number, index?: number): VdiskError {
-  return corrupt(
-    file,
-    `it cannot be written safely, because ${why}`,
-    { structure: index === undefined ? 'format extension' : 'BAT', index, at, section: 'BAT' },
-    'It can still be read and converted. To mend it: vdisk check IMAGE --repair',
-  )
+  const structure = index === undefined ? 'format extension' : 'BAT'
+  return unsafeToWrite(file, why, spotIn(file, { structure, index, at, section: 'BAT' }))
 }

@@ -1,5 +1,6 @@
 import type { Access } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { isVdiskError, VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -28,11 +29,8 @@ export function* openForWriting(image: Image): Io<WritableQcow2Layer> {
   const { header, mapping } = parts
   return yield* orClose(parts, function* () {
     if (header.has('corrupt')) {
-      throw new VdiskError('CORRUPT', {
-        message: `Cannot write ${image.name}: it is marked as corrupt`,
-        where: { file: image.name, structure: 'header', at: 72, section: 'Header, corrupt bit' },
-        advice: 'It can still be read and converted. To mend it: vdisk check IMAGE --repair',
-      })
+      const where = { file: image.name, structure: 'header', at: 72, section: 'Header, corrupt bit' }
+      throw unsafeToWrite(image.name, 'it is marked as corrupt', where)
     }
     const refcounts = yield* Refcounts.open(image.store, header, mapping.space, mapping.places)
     yield* findTables(parts, refcounts.root, true)

@@ -19,7 +19,6 @@ export function tooLarge(file: string, why: string, spot: Spot, advice?: string)
 }
 
 export const SEE_DAMAGE = 'See how far the damage goes: vdisk check IMAGE'
-export const MEND = 'It can still be read and converted. To mend it: vdisk check IMAGE --repair'
 
 function refusal(code: ErrorCode, file: string, why: string, spot: Spot, advice: string | undefined): VdiskError {
   return new VdiskError(code, { message: `Cannot read ${file}: ${why}`, where: { file, ...spot }, advice })

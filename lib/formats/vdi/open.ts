@@ -1,8 +1,8 @@
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { BlockMap } from './block-map.ts'
-import { corrupt, MEND } from './damage.ts'
 import { type Header, readHeader } from './header.ts'
 import { VdiLayer, WritableVdiLayer } from './layer.ts'
 import { VERSION } from './layout.ts'
@@ -30,13 +30,8 @@ export function* openMap({ name, store }: Image): Io<BlockMap> {
 function refuseWriting(file: string, header: Header): void {
   refuseUnknown(file, header)
   if (!header.mapIsApart) {
-    const spot = { structure: 'block map', at: header.fields.mapAt }
-    throw corrupt(
-      file,
-      'it cannot be written safely, because its block map reaches into the header or the blocks',
-      spot,
-      MEND,
-    )
+    const where = { file, structure: 'block map', at: header.fields.mapAt }
+    throw unsafeToWrite(file, 'its block map reaches into the header or the blocks', where)
   }
 }
 

@@ -1,11 +1,12 @@
 import type { UnitRun } from '../../bytes/unit-map.ts'
 import { type FileEnd, FileRoom } from '../../contracts/file-room.ts'
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { Retirement } from '../../io/retirement.ts'
 import type { BlockMap } from './block-map.ts'
-import { corrupt, MEND, tooLarge } from './damage.ts'
+import { tooLarge } from './damage.ts'
 import { ENTRY, ZERO } from './layout.ts'
 
 /** Entries between two looks at the clock. */
@@ -154,7 +155,7 @@ const SHARED = 'names a place that another one has as well'
 
 function refuseOn(map: BlockMap): Damaged {
   return (block, _, why) => {
-    const spot = { structure: 'block map', index: block, at: map.entryPlace(block) }
-    throw corrupt(map.file, `it cannot be written safely, because the entry of block ${block} ${why}`, spot, MEND)
+    const where = { file: map.file, structure: 'block map', index: block, at: map.entryPlace(block) }
+    throw unsafeToWrite(map.file, `the entry of block ${block} ${why}`, where)
   }
 }

@@ -10,7 +10,7 @@ import { bytesOf } from './disk-geometry.ts'
 import { FixedVhdLayer } from './fixed-layer.ts'
 import { type Footer, type FooterCopy, type Footers, findFooters, readFooters } from './footer.ts'
 import type { VhdLayer } from './layer.ts'
-import { overreachOf, wordsFor } from './overreach.ts'
+import { overreachOf, structureOverTable, wordsFor, wordsForOverlap } from './overreach.ts'
 import type { VhdParts } from './parts.ts'
 import { structuresOf } from './structures.ts'
 
@@ -122,6 +122,11 @@ function* checkBlocks(
 ): Io<void> {
   const end = tail?.at ?? fileSize
   const { table, footer, image } = parts
+  const over = structureOverTable(parts)
+  if (over) {
+    const { tableAt: at } = table.shape
+    report.add({ code: 'BAT_OVERLAPS', severity: 'error', structure: 'BAT', at, message: wordsForOverlap(over) })
+  }
   const overreach = yield* overreachOf(parts)
   if (overreach) {
     report.add({

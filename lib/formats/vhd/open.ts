@@ -10,7 +10,7 @@ import { readHeader } from './header.ts'
 import { VhdLayer, WritableVhdLayer } from './layer.ts'
 import { ABSENT, ENTRY, SECTOR } from './layout.ts'
 import { parentNames } from './locators.ts'
-import { overreachOf, refusalOf, structureInTheWay } from './overreach.ts'
+import { overreachOf, refusalOf, refusalOfOverlap, structureInTheWay, structureOverTable } from './overreach.ts'
 import type { VhdParts } from './parts.ts'
 import { Space } from './space.ts'
 import { structuresOf } from './structures.ts'
@@ -31,6 +31,8 @@ export function* openForWriting(image: Image): Io<WritableLayer> {
 /** What of the file is in use. @throws VdiskError CORRUPT if that is not certain */
 export function* surveyOf(image: Image, parts: VhdParts): Io<Space> {
   const { table, footers } = parts
+  const over = structureOverTable(parts)
+  if (over) throw refusalOfOverlap(parts, over)
   const overreach = yield* overreachOf(parts)
   if (overreach) throw refusalOf(parts, overreach)
   return yield* Space.survey(image, table, new FooterKeeper(image.store, footers), structuresOf(parts))

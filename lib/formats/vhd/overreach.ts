@@ -1,7 +1,8 @@
 import { roundDown } from '../../bytes/align.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, Pace } from '../../io/io.ts'
-import { corrupt, HEADER_SECTION } from './damage.ts'
+import { HEADER_SECTION, spotIn, TABLE_SECTION } from './damage.ts'
 import { ABSENT, ENTRY, SECTOR, type Structure } from './layout.ts'
 import type { VhdParts } from './parts.ts'
 import { strangersToTable } from './structures.ts'
@@ -45,6 +46,21 @@ export function structureInTheWay(parts: VhdParts): Structure | undefined {
   return nearest([...strangersToTable(parts), end].filter((one) => one.at < to && one.at + one.length > from))
 }
 
+/**
+ * What lies where the BAT has entries that the disk needs, if anything does: one of the two is wrong, and nothing says which.
+ * A change of an entry would be one of a parent's name, say.
+ */
+export function structureOverTable(parts: VhdParts): Structure | undefined {
+  const { table } = parts
+  const [from, to] = [table.entryPlace(0), table.entryPlace(table.blocks)]
+  return nearest(strangersToTable(parts).filter((one) => one.at < to && one.at + one.length > from))
+}
+
+/** Says what lies over the BAT. */
+export function wordsForOverlap({ name, at }: Structure): string {
+  return `the ${name} at ${at} lies over entries of its BAT, and nothing says which of the two is right`
+}
+
 /** The first block that lies there, if any. One that cannot lie where it does for other reasons is no witness. */
 function* blocksInTheWay(parts: VhdParts): Io<Structure[]> {
   const { table, image } = parts
@@ -81,12 +97,16 @@ export function wordsFor({ table, header }: VhdParts, { name, at }: Overreach): 
 
 /** The error of who would write to such a file. */
 export function refusalOf(parts: VhdParts, overreach: Overreach): VdiskError {
-  return corrupt(
-    parts.image.name,
-    `it cannot be written safely, because ${wordsFor(parts, overreach)}`,
-    { structure: 'dynamic disk header', at: parts.footer.fields.dataOffset, section: HEADER_SECTION },
-    'It can still be read and converted. To mend it: vdisk check IMAGE --repair',
-  )
+  const spot = { structure: 'dynamic disk header', at: parts.footer.fields.dataOffset, section: HEADER_SECTION }
+  const { name } = parts.image
+  return unsafeToWrite(name, wordsFor(parts, overreach), spotIn(name, spot))
+}
+
+/** The error of who would write entries over something else. */
+export function refusalOfOverlap({ image: { name }, table }: VhdParts, over: Structure): VdiskError {
+  const advice = 'It can still be read and converted: vdisk convert IMAGE COPY --format vhd'
+  const spot = { structure: 'BAT', at: table.shape.tableAt, section: TABLE_SECTION }
+  return unsafeToWrite(name, wordsForOverlap(over), spotIn(name, spot), advice)
 }
 
 function nearest(structures: readonly Structure[]): Structure | undefined {

@@ -1,12 +1,13 @@
 import { roundUp } from '../../bytes/align.ts'
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle, Turns } from '../../io/io.ts'
 import { Retirement, type Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { writeZeros } from '../../io/zeros.ts'
 import type { BlockTable } from './block-table.ts'
-import { badEntry, spotIn, TABLE_SECTION } from './damage.ts'
+import { spotIn, TABLE_SECTION } from './damage.ts'
 import type { Footer } from './footer.ts'
 import type { FooterKeeper } from './footer-keeper.ts'
 import { ABSENT, ENTRY, LIMIT, SECTOR, type Structure } from './layout.ts'
@@ -303,12 +304,9 @@ function firstBehind(places: Uint32Array, at: number): number | undefined {
 
 function unsafe({ file, shape }: BlockTable, block: number | undefined, why: string): VdiskError {
   const which = block === undefined ? 'an entry of its BAT' : `entry ${block} of its BAT`
-  const { message, where } = badEntry(file, `it cannot be written safely, because ${which} ${why}`, {
-    at: shape.tableAt + (block ?? 0) * ENTRY,
-    index: block,
-  })
-  const advice = 'It can still be read and converted. To mend it: vdisk check IMAGE --repair'
-  return new VdiskError('CORRUPT', { message, where, advice })
+  const at = shape.tableAt + (block ?? 0) * ENTRY
+  const spot = { structure: 'BAT', section: TABLE_SECTION, index: block, at }
+  return unsafeToWrite(file, `${which} ${why}`, spotIn(file, spot))
 }
 
 /** The last block of the disk has only the room that the disk needs of it, and another one begins there: none is wrong. */

@@ -2,10 +2,11 @@ import { roundUp } from '../../bytes/align.ts'
 import { UnitMap } from '../../bytes/unit-map.ts'
 import { FileRoom } from '../../contracts/file-room.ts'
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import type { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { Bat } from './bat.ts'
-import { corrupt, refuseTooLong } from './damage.ts'
+import { refuseTooLong, spotIn } from './damage.ts'
 import { BAT_ENTRY, BITMAP, LIMIT, MIB, PAYLOAD, placeOf, stateOf } from './layout.ts'
 
 /** Entries between two looks at the clock. */
@@ -85,10 +86,6 @@ function markEntries({ bat, size, room, kept }: Survey, view: DataView, first: n
 }
 
 function damaged(bat: Bat, index: number, why: string): VdiskError {
-  return corrupt(
-    bat.file,
-    `it cannot be written safely, because entry ${index} of the BAT ${why}`,
-    { structure: 'BAT', index, at: bat.regions.bat.at + index * BAT_ENTRY, section: '2.5.1' },
-    'It can still be read and converted. To mend it: vdisk check IMAGE --repair',
-  )
+  const spot = { structure: 'BAT', index, at: bat.regions.bat.at + index * BAT_ENTRY, section: '2.5.1' }
+  return unsafeToWrite(bat.file, `entry ${index} of the BAT ${why}`, spotIn(bat.file, spot))
 }

@@ -1,8 +1,9 @@
 import type { Access } from '../../contracts/driver.ts'
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
-import { corrupt, tooLarge, unsupported } from './damage.ts'
+import { corrupt, spotIn, tooLarge, unsupported } from './damage.ts'
 import { Descriptor } from './descriptor.ts'
 import type { ExtentLine } from './descriptor-line.ts'
 import { DescriptorRoom } from './descriptor-room.ts'
@@ -135,12 +136,9 @@ function refuseNoExtents(descriptor: Descriptor): void {
 function refuseSharedParts(descriptor: Descriptor, extents: readonly ExtentFile[]): void {
   const shared = findSharedParts(descriptor, extents)
   if (!shared) return
-  throw corrupt(
-    descriptor.file,
-    `it cannot be written safely, because ${wordsOf(shared)}`,
-    { structure: 'descriptor', index: shared.lines[1], section: 'The Extent Descriptions' },
-    'It can still be read and converted: vdisk convert IMAGE COPY --format vmdk',
-  )
+  const spot = { structure: 'descriptor', index: shared.lines[1], section: 'The Extent Descriptions' }
+  const advice = 'It can still be read and converted: vdisk convert IMAGE COPY --format vmdk'
+  throw unsafeToWrite(descriptor.file, wordsOf(shared), spotIn(descriptor.file, spot), advice)
 }
 
 function onlyAPart(file: string): ReturnType<typeof unsupported> {

@@ -1,9 +1,10 @@
 import { TWO_32 } from '../../bytes/align.ts'
 import { FileRoom } from '../../contracts/file-room.ts'
 import type { Image } from '../../contracts/image.ts'
+import { unsafeToWrite } from '../../contracts/unsafe.ts'
 import { VdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
-import { corrupt, type Spot, unsupported } from './damage.ts'
+import { type Spot, spotIn, unsupported } from './damage.ts'
 import type { GrainTables } from './grain-tables.ts'
 import { ENTRY, SECTOR } from './layout.ts'
 import { type TableGroup, TableWalk } from './table-walk.ts'
@@ -101,8 +102,7 @@ function damagedTable({ file, header }: GrainTables, table: number): VdiskError 
 }
 
 function damaged(file: string, why: string, spot: Spot): VdiskError {
-  const advice = 'It can still be read and converted. To mend it: vdisk check IMAGE --repair'
-  return corrupt(file, `it cannot be written safely, because ${why}`, { structure: 'grain directory', ...spot }, advice)
+  return unsafeToWrite(file, why, spotIn(file, { structure: 'grain directory', ...spot }))
 }
 
 function unaligned(file: string, grain: number, spot: Spot): VdiskError {

@@ -341,6 +341,32 @@ describe('cloop', () => {
     expect((await codes(cloop, file.bytes)).length).toBeGreaterThan(0)
   })
 
+  test('blocks side by side that begin in one place are told at once; the one that ends elsewhere is read', async () => {
+    const [good, count] = [700, 1200]
+    const table = 136 + (count + 1) * 8
+    const stream = zlib.deflateSync(full(5, BLOCK))
+    const file = new CraftedFile(table + stream.length, 'big')
+    file.put(0, make().bytes.subarray(0, 136)).u32(132, count).put(table, stream)
+    for (let block = 0; block <= good; block++) file.u64(136 + block * 8, table)
+    file.u64(136 + (good + 1) * 8, table + stream.length)
+    expect((await reading(cloop, file.bytes, good * BLOCK, BLOCK))[0]).toBe(5)
+    const report = new CheckReport()
+    await promised(cloop.check(await promised(cloop.open(imageOf(file.bytes), 'read')), report))
+    expect(report.findings.map(({ message, guest, at }) => [message, guest, at])).toEqual([
+      [`each of the blocks 0 to 699 would reach from ${table} to ${table}`, { offset: 0, length: 700 * BLOCK }, 136],
+      [
+        `block 701 would reach from ${table + stream.length} to 0`,
+        { offset: 701 * BLOCK, length: BLOCK },
+        136 + 701 * 8,
+      ],
+      [
+        'each of the blocks 702 to 1199 would lie at 0, in the table of offsets',
+        { offset: 702 * BLOCK, length: 498 * BLOCK },
+        136 + 702 * 8,
+      ],
+    ])
+  })
+
   test.each([
     ['makes more than a block', zlib.deflateSync(full(0, BLOCK * 100)), /damaged stream/],
     ['makes less than a block', zlib.deflateSync(full(0, BLOCK - 1)), /holds 4095 bytes instead of 4096/],

@@ -2,6 +2,8 @@ import type { Image } from '../../../contracts/image.ts'
 import type { RepairReport } from '../../../contracts/repair.ts'
 import type { Io } from '../../../io/io.ts'
 import { openParts } from '../open.ts'
+import { structureOverTable } from '../overreach.ts'
+import type { VhdParts } from '../parts.ts'
 import { mendCount } from './count.ts'
 import { mendEntries } from './entries.ts'
 import { mendFixed } from './fixed.ts'
@@ -20,7 +22,7 @@ import { shareNoPlaces } from './shared.ts'
  * step, and mending it once more does the rest. A file without damage is not written to.
  *
  * Nothing is guessed. Where both footers are lost, or the header is, the file stays as it is: nothing else says what they
- * did. Where content is lost or may be somebody else's, the range of the disk is named.
+ * did. Where something else lies over the BAT, entries stay as they are. Where content is lost or may be somebody else's, the range of the disk is named.
  *
  * @throws VdiskError
  */
@@ -35,10 +37,15 @@ export function* repairVhd(image: Image, report: RepairReport): Io<void> {
   let parts = yield* openParts(mending.image, footers)
   if (report.scope === 'all') {
     if (yield* mendCount(mending, parts)) parts = yield* openParts(mending.image, footers)
-    yield* mendEntries(mending, parts)
-    yield* shareNoPlaces(mending, parts)
-    yield* mending.clearBatmap(parts)
+    if (structureOverTable(parts)) mending.isDoubtful = true
+    else yield* mendContent(mending, parts)
   }
-  // Where content was lost, room that nobody names may hold it: who wants to look for it, finds it there.
+  // Where content was lost or cannot be told from something else, room that nobody names may hold it: who wants to look for it, finds it there.
   if (!mending.isDoubtful) yield* giveBackRoom(mending)
+}
+
+function* mendContent(mending: Mending, parts: VhdParts): Io<void> {
+  yield* mendEntries(mending, parts)
+  yield* shareNoPlaces(mending, parts)
+  yield* mending.clearBatmap(parts)
 }

@@ -1,7 +1,8 @@
+import { unsafeToWrite } from '../../../contracts/unsafe.ts'
 import { isVdiskError } from '../../../errors.ts'
 import { type Io, settle } from '../../../io/io.ts'
 import type { ByteStore } from '../../../io/store.ts'
-import { corrupt, leaveOut } from '../damage.ts'
+import { leaveOut, spotIn } from '../damage.ts'
 import type { ExtentFile, ExtentOpening } from '../extent-file.ts'
 import { DIRECTORY_AT_END } from '../layout.ts'
 import type { SparseHeader } from '../sparse-header.ts'
@@ -27,8 +28,8 @@ export function* openStream(opening: ExtentOpening, store: ByteStore, header: Sp
 function assertRoomForGrains(header: SparseHeader, { store, end }: StreamFile): void {
   const complaint = overheadComplaint(header, end)
   if (complaint === undefined) return
-  const why = `it cannot be written safely, because ${complaint}`
-  throw corrupt(store.name, why, { structure: 'header', at: 0, section: 'Hosted Sparse Extents' }, MADE_ANEW)
+  const where = spotIn(store.name, { structure: 'header', at: 0, section: 'Hosted Sparse Extents' })
+  throw unsafeToWrite(store.name, complaint, where, MADE_ANEW)
 }
 
 const MADE_ANEW = 'It holds no grain yet: make it anew.'

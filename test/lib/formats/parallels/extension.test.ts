@@ -126,7 +126,7 @@ describe('an extension', () => {
     expect(codes.some((one) => one.endsWith(`CLUSTER_${code}`))).toBe(true)
     const error = await refusal(() => touch(file.store()))
     expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'crafted' } })
-    expect(error.message).toContain('cannot be written safely')
+    expect(error.message).toContain('Cannot write ')
   })
 
   test('whose bitmap lies past the end is told, and does not keep it', async () => {

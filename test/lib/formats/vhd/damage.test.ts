@@ -80,7 +80,7 @@ describe('an entry of the BAT that cannot be', () => {
     expect((await refusal(() => promised(chain.read(BLOCK, byte)))).code).toBe('CORRUPT')
     await promised(chain.read(2 * BLOCK, byte))
     expect(byte[0]).toBe(content[2 * BLOCK])
-    expect((await refusal(() => file.write())).message).toContain('cannot be written safely')
+    expect((await refusal(() => file.write())).message).toContain('Cannot write ')
     expect(await file.findings()).toContain(code)
     expect(await expectMended(file)).toEqual([`${code} ${BLOCK}+${BLOCK}`])
     content.fill(0, BLOCK, 2 * BLOCK)

@@ -202,13 +202,27 @@ describe('a header that says that the BAT has more entries than there is room fo
     expect([claimed(file), file.entry(1)]).toEqual([256, ABSENT])
   })
 
-  test('where a locator begins among the entries that the disk needs, and goes on behind: it keeps what it needs', async () => {
+  test('and has a locator over entries that the disk needs is not written: a repair lowers the count, and touches no entry', async () => {
     const { file, content } = await spacious(64 * KIB)
-    nameLocator(file, TABLE + 16, 600)
+    const locator = TABLE + 16
+    nameLocator(file, locator, 600)
     claim(file, 200)
-    await expectTold(file, `reach into the parent locator at ${TABLE + 16}`, content)
-    await expectMended(file)
-    expect(claimed(file)).toBe(6)
+    // An entry that cannot be, if it is one; it may be a part of the parent's name as well.
+    file.setEntry(5, 0x61006200)
+    const expectRefused = async (): Promise<void> => {
+      const error = await refusal(() => file.write())
+      expect(error).toMatchObject({ code: 'CORRUPT', where: { file: 'a', structure: 'BAT', at: TABLE } })
+      expect(error.message).toContain(`the parent locator at ${locator} lies over entries of its BAT`)
+      expect(error.advice).toContain('vdisk convert')
+    }
+    expect(await file.findings()).toEqual(['BAT_OVERLAPS', 'BAT_TOO_LARGE', 'BLOCK_PAST_END'])
+    await expectRefused()
+    expect((await file.repair()).done.map(({ code }) => code)).toEqual(['BAT_TOO_LARGE'])
+    expect([claimed(file), file.entry(5)]).toEqual([6, 0x61006200])
+    expect(await file.findings()).toEqual(['BAT_OVERLAPS', 'BLOCK_PAST_END'])
+    await expectRefused()
+    file.setEntry(5, ABSENT)
+    expect(Buffer.compare(await file.content(), content)).toBe(0)
   })
 
   test('is not mended by a repair of leaks, which says so', async () => {
