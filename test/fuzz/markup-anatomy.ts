@@ -37,7 +37,7 @@ export function markupIn(store: ByteStore, odd: readonly string[], where?: Part)
   return {
     parts: [...whole, ...values, ...lines],
     special(by) {
-      if (values.length === 0 || lines.length === 0) return []
+      if ([values, tags, lines].some((parts) => parts.length === 0)) return []
       const kind = by.below(10)
       if (kind < 3) {
         const line = by.pick(lines)
