@@ -50,7 +50,12 @@ export interface Geometry {
 
 /** @returns undefined if there is no such division */
 export function geometryOf(chunkSize: number, sectorSize: number): Geometry | undefined {
-  const isSane = sectorSize >= SECTOR && chunkSize > 0 && chunkSize <= LIMIT.chunkBytes && chunkSize % sectorSize === 0
+  const isSane =
+    sectorSize >= SECTOR &&
+    sectorSize % SECTOR === 0 &&
+    chunkSize > 0 &&
+    chunkSize <= LIMIT.chunkBytes &&
+    chunkSize % sectorSize === 0
   if (!isSane) return undefined
   const group = 4 * sectorSize
   const groups = Math.floor(chunkSize / ENTRY / (group + 1))

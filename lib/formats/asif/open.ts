@@ -31,18 +31,18 @@ export function* openAsif(image: Image): Io<AsifLayer> {
   return new AsifLayer(image, { geometry, size, end, directoryAt, guid: fields.guid })
 }
 
-/** The directory that was written last. One that does not lie in the file does not count. */
+/** The directory that was written last. One that does not lie in the file, or between entries, does not count. */
 function* chooseDirectory(image: Image, places: readonly number[], end: number): Io<number> {
   let chosen: { at: number; version: number } | undefined
   const bytes = new Uint8Array(directoryHeader.size)
   for (const at of places) {
-    if (at < header.size || at + directoryHeader.size > end) continue
+    if (at < header.size || at + directoryHeader.size > end || at % ENTRY !== 0) continue
     yield* settle(image.store.read(at, bytes))
     const { version } = directoryHeader.decode(bytes)
     if (!chosen || version > chosen.version) chosen = { at, version }
   }
   if (chosen) return chosen.at
-  throw refusal('CORRUPT', image.name, 'neither of its directories lies in the file')
+  throw refusal('CORRUPT', image.name, 'neither of its directories lies in the file, where entries can')
 }
 
 /** What a user can do next. */

@@ -369,6 +369,8 @@ describe('asif', () => {
   test.each([
     ['chunks that have no room for a group of entries', 'chunks of 512 bytes', 64, 4, [512]],
     ['directories over the header, or past the end', 'neither of its directories', 16, 8, [8, 2 ** 40]],
+    ['directories that begin between entries', 'where entries can', 16, 8, [0x20002, 0x30004]],
+    ['sectors that are no sectors', 'in sectors of 516', 64, 4, [0x10200, 516 << 16]],
   ] as const)('%s', async (_, words, at, width, values) => {
     const { image } = made(new Random(8))
     for (const [i, value] of values.entries()) {
