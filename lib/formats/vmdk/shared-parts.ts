@@ -20,7 +20,9 @@ export function findSharedParts(descriptor: Descriptor, opened: readonly ExtentF
   for (const [index, line] of descriptor.extents.entries()) {
     if (line.file === undefined || line.type === 'ZERO' || line.sectors === 0) continue
     const file = descriptor.decode(line.file)
-    const id = opened[index]?.store?.fileId?.() ?? file
+    const store = opened[index]?.store
+    // All members of a container lie in its one file.
+    const id = (store?.wrapping ? undefined : store?.fileId?.()) ?? file
     const others = known.get(id) ?? []
     const other = others.find((one) => overlap(one.line, line))
     if (other) return { file, lines: [other.index, index] }

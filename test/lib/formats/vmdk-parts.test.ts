@@ -81,6 +81,15 @@ describe('a descriptor of its own', () => {
     expect(error.message).toContain('parts 1 and 2 of the disk lie in one place of "c"')
   })
 
+  test('with parts that are members of one container has no parts in one place', async () => {
+    const folder = folderOf(`${HEAD}RW 4 FLAT "b"\nRW 4 FLAT "c"\n`, { b: seven, c: seven })
+    for (const member of ['b', 'c']) {
+      const wrapping = { container: 'ova', member, fileSize: 1 << 20 }
+      Object.assign(folder.image(member).store, { fileId: () => 'the same', wrapping })
+    }
+    expect(await findings(folder)).toEqual([])
+  })
+
   test('with parts that name a file and are nothing of it is written: zeros, and none', async () => {
     const folder = folderOf(`${HEAD}RW 4 FLAT "b" 0\nRW 4 ZERO "b"\nRW 0 FLAT "b" 1\n`, { b: seven })
     expect(await findings(folder)).toEqual([])
