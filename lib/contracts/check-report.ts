@@ -28,6 +28,7 @@ export class CheckReport {
   readonly findings: Finding[] = []
   readonly counts: Record<Severity, number> = { error: 0, leak: 0, warning: 0 }
   private readonly progress: (done: number, total: number) => void
+  private readonly kinds = new Set<string>()
   private layer = ''
 
   constructor(progress: (done: number, total: number) => void = () => {}) {
@@ -41,8 +42,9 @@ export class CheckReport {
 
   add(finding: NewFinding): void {
     this.counts[finding.severity]++
-    // Of each severity: what is odd a thousand times must not hide what is wrong.
-    if (this.counts[finding.severity] <= KEPT) {
+    // Of each severity, and of each kind one: what is odd, or wrong, a thousand times must not hide what else is.
+    if (this.counts[finding.severity] <= KEPT || !this.kinds.has(finding.code)) {
+      this.kinds.add(finding.code)
       this.findings.push({ at: undefined, guest: undefined, ...finding, layer: this.layer })
     }
   }

@@ -108,16 +108,17 @@ export class Reader {
     return error ? undefined : target
   }
 
-  /** Errors that a check finds, by code. */
+  /** How many errors a check finds, by code; of each as many as may be where it has not kept all of them. */
   async check(layer: Layer): Promise<ReadonlyMap<string, number> | undefined> {
     const report = new CheckReport()
     const driver = driverNamed(layer.format, drivers, layer.name)
     const { error } = await this.trial.attempt('check', () => driver.check(layer, report))
     if (error) return undefined
     const errors = new Map<string, number>()
+    const isWhole = report.counts.error === report.findings.filter(({ severity }) => severity === 'error').length
     for (const { severity, code } of report.findings) {
       this.trial.notes.add(`finds ${code}`)
-      if (severity === 'error') errors.set(code, (errors.get(code) ?? 0) + 1)
+      if (severity === 'error') errors.set(code, isWhole ? (errors.get(code) ?? 0) + 1 : Number.POSITIVE_INFINITY)
     }
     return errors
   }

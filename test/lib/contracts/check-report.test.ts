@@ -11,3 +11,12 @@ test('a thousand oddities do not hide what is wrong', () => {
   const kept = (severity: Severity): number => report.findings.filter((one) => one.severity === severity).length
   expect([kept('warning'), kept('leak'), kept('error')]).toEqual([1000, 1000, 1])
 })
+
+test('nor do a thousand errors of one kind hide one of another', () => {
+  const report = new CheckReport()
+  for (let at = 0; at < 5000; at++) report.add({ code: 'MANY', severity: 'error', structure: 'a', at, message: '' })
+  for (const code of ['LATE', 'LATE']) report.add({ code, severity: 'error', structure: 'b', message: '' })
+  expect(report.counts.error).toBe(5002)
+  expect(report.findings.map(({ code }) => code).filter((code) => code === 'LATE')).toEqual(['LATE'])
+  expect(report.findings).toHaveLength(1001)
+})
