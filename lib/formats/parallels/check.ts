@@ -127,6 +127,10 @@ function checkHeader({ bat: { header } }: ExpandingPart, report: Pick<CheckRepor
   } else if (inUse !== IN_USE.closed && inUse !== IN_USE.unknown && !isPrintable(inUse)) {
     note('IN_USE_INVALID', 44, `it is marked with 0x${inUse.toString(16)}, which does not say whether it was closed`)
   }
+  if (header.isTooFar) {
+    const message = `its data begins at ${header.dataAt}, farther than a header can say: nobody should write`
+    report.add({ code: 'DATA_TOO_FAR', severity: 'error', structure: 'header', at: 48, message })
+  }
   if (header.kind === 'extended' && (dataAt === 0 || header.dataAt !== dataAt * SECTOR)) {
     note('DATA_MISALIGNED', 48, `its data begins at ${dataAt * SECTOR}, which is no place that its BAT could name`)
   }

@@ -80,6 +80,11 @@ export class Header {
     return roundUp(this.values.dataAt * SECTOR || this.batEnd, this.unit)
   }
 
+  /** Whether the next place that the BAT could name is past all that the header can say: a change of it would say something else. */
+  get isTooFar(): boolean {
+    return this.dataAt / SECTOR > LIMIT.dataAt
+  }
+
   /** The image is to be taken for clear, whatever its BAT says. */
   get isEmpty(): boolean {
     return (this.values.flags & EMPTY) !== 0

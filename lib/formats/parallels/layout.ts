@@ -89,6 +89,8 @@ export const LIMIT = {
   clusterSectors: Math.floor((2 ** 31 - 1) / 513),
   /** what a BAT entry can say */
   entry: 2 ** 32 - 1,
+  /** sectors before the data, as far as the header can say */
+  dataAt: 2 ** 32 - 1,
   /** clusters of a file whose use is counted: 32 MiB of memory */
   counted: 2 ** 28,
   /** bytes of one dirty bitmap, of what can be kept true */

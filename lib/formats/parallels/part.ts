@@ -117,6 +117,11 @@ export function* openExpandingForWriting(
   signal?: AbortSignal,
 ): Io<WritableExpandingPart> {
   const header = yield* Header.read(file, store)
+  if (header.isTooFar) {
+    const where = spotIn(file, { structure: 'header', at: 48, section: 'Header' })
+    const advice = 'It can still be read and converted: vdisk convert IMAGE COPY --format parallels'
+    throw unsafeToWrite(file, `its data begins at ${header.dataAt}, farther than a header can say`, where, advice)
+  }
   const bat = new Bat(header, store, { end: yield* settle(store.size()) }, silence)
   const extension = yield* extensionToKeep(header, store)
   const others = extension?.places ?? []

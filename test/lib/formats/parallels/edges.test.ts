@@ -36,6 +36,15 @@ describe('a header', () => {
     expect('empty' in details).toBe(at === 52)
   })
 
+  test('whose data begins farther than it could say after a change is told, and not written', async () => {
+    const store = new ParallelsFile().u32(48, 0xffffffff).store()
+    expect(await codesOf(store)).toEqual(['DATA_TOO_FAR', 'DATA_MISALIGNED'])
+    const error = await refusal(() => open(store))
+    expect(error).toMatchObject({ code: 'CORRUPT', where: { structure: 'header', at: 48 } })
+    expect(error.message).toContain(`its data begins at ${2 ** 41}`)
+    expect(error.advice).toContain('vdisk convert')
+  })
+
   test('of another kind is none of the format', async () => {
     const store = new ParallelsFile().text(0, 'WithoutFreeSpicy').store()
     expect(await refusal(() => open(store))).toMatchObject({ code: 'CORRUPT', where: { structure: 'header', at: 0 } })
