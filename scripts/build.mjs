@@ -88,7 +88,7 @@ export async function build({ measured = false } = {}) {
     define: {
       __VDISK_VERSION__: JSON.stringify(version),
       'import.meta.url': '__bundle',
-      // yargs looks for the width of the terminal when it is loaded, which makes a stream of it; it is told the width with each help.
+      // yargs looks at the terminal when it is loaded, which makes a stream of it; each help is told the width.
       'process.stdout.columns': 'undefined',
     },
     banner: { js: 'const __bundle = require("node:url").pathToFileURL(__filename).href;' },

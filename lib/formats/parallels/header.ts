@@ -80,7 +80,7 @@ export class Header {
     return roundUp(this.values.dataAt * SECTOR || this.batEnd, this.unit)
   }
 
-  /** Whether the next place that the BAT could name is past all that the header can say: a change of it would say something else. */
+  /** Whether clusters begin farther than a header can say: one that is written anew would say something else. */
   get isTooFar(): boolean {
     return this.dataAt / SECTOR > LIMIT.dataAt
   }
