@@ -160,6 +160,12 @@ describe('an entry that cannot be right', () => {
       { ...entry(packed, 0x1234), doubtful: false },
     ],
     [
+      'is flagged as packed, and else the place of a cluster with parts both zero and allocated: these are allocated',
+      entry((copied | packed) >>> 0, 7 << 16, 0xff, 0x0f),
+      { extended: true },
+      { ...entry(copied, 7 << 16, 0xf0, 0x0f), doubtful: true },
+    ],
+    [
       'is packed where a table lies: it reads as zero',
       entry(packed, 0x1234),
       { isRoom: () => false, isCounted: false },

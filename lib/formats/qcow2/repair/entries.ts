@@ -54,7 +54,12 @@ export function mendEntry(entry: Entry, of: Surroundings): Mended {
     const plain = { ...entry, high: (high & ~COMPRESSED) >>> 0 }
     // A compressed cluster is never written in place. If without that flag the entry is all right, the flag is what is wrong.
     if (high & COPIED && standsAsData(plain, of)) {
-      return { ...plain, done: 'it is taken for one that is not compressed', doubtful: true }
+      return {
+        ...plain,
+        zero: certainlyZero(entry),
+        done: 'it is taken for one that is not compressed',
+        doubtful: true,
+      }
     }
     return mendCompressed(entry, of)
   }
@@ -66,7 +71,7 @@ function inDataFile(entry: Entry, of: Surroundings): Mended {
   const zeroFlag = of.extended ? 0 : entry.low & READS_AS_ZERO
   const { high, low } = halves(of.guestOffset, COPIED)
   const allocated = entry.high & COMPRESSED ? 0xffffffff : entry.allocated
-  const zero = entry.high & COMPRESSED ? 0 : (entry.zero & ~entry.allocated) >>> 0
+  const zero = entry.high & COMPRESSED ? 0 : certainlyZero(entry)
   const bits = of.extended ? { zero, allocated } : { zero: 0, allocated: 0 }
   return { high, low: (low | zeroFlag) >>> 0, ...bits, done: 'it names the place that it must have', doubtful: true }
 }
@@ -90,8 +95,7 @@ function mendStandard(entry: Entry, of: Surroundings): Mended {
 
 function mendExtended(entry: Entry, of: Surroundings): Mended {
   const place = placeOf(entry, of)
-  // What is both allocated and zero has bytes: they may be right.
-  const zero = (entry.zero & ~entry.allocated) >>> 0
+  const zero = certainlyZero(entry)
   if (place) return { ...place, zero, allocated: entry.allocated, done: CLEARED, doubtful: true }
   if (entry.allocated === 0) {
     // It says of no part that it has bytes.
@@ -104,6 +108,11 @@ function mendExtended(entry: Entry, of: Surroundings): Mended {
 function placeOf(entry: Entry, of: Surroundings): Pick<Entry, 'high' | 'low'> | undefined {
   const at = placeMeant(entry, of.clusterBits)
   return at !== 0 && of.isCounted && of.isRoom(at, 1) ? halves(at, entry.high & COPIED) : undefined
+}
+
+/** The subclusters that are zero. What is both allocated and zero has bytes: they may be right. */
+function certainlyZero({ zero, allocated }: Entry): number {
+  return (zero & ~allocated) >>> 0
 }
 
 function standsAsData(entry: Entry, of: Surroundings): boolean {
