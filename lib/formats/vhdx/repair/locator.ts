@@ -5,6 +5,7 @@ import { complaintsAbout, mendedLinkage } from '../linkage.ts'
 import { locatorIn, ParentLocator } from '../locator.ts'
 import { openParts } from '../open.ts'
 import type { VhdxParts } from '../parts.ts'
+import { rangeOf } from './guest-ranges.ts'
 import type { Mending } from './mending.ts'
 import { knownEntries, walkEntries } from './room.ts'
 
@@ -53,20 +54,38 @@ function* restoreParent(mending: Mending, { metadata, bat }: VhdxParts): Io<void
     at: metadata.region.at,
     message: `the file parameters of ${name} say again that it has a parent: there are blocks of which it holds a part only, and a parent locator`,
   })
+  yield* doubtHoles(mending, bat)
   yield* mending.begin('content')
   yield* mending.amend(metadata.withLocator(bytes))
 }
 
-function* hasPartialBlocks({ pace }: Mending, bat: Bat): Io<boolean> {
-  const entries = Math.min(knownEntries(bat, bat.space.end), bat.geometry.entryCount())
+/** What the file says nothing of reads as its parent does again: without one it was zero. [2.5.1.1] */
+function* doubtHoles(mending: Mending, bat: Bat): Io<void> {
+  yield* walkBlocks(mending, bat, (block, state) => {
+    if (state === PAYLOAD.notPresent) mending.doubt(rangeOf(bat, block))
+  })
+}
+
+function* hasPartialBlocks(mending: Mending, bat: Bat): Io<boolean> {
   let found = false
-  yield* walkEntries(bat, entries, pace, (view, first, count) => {
-    for (let i = 0; i < count; i++) {
-      const isPartial = stateOf(view.getUint32(i * BAT_ENTRY, true)) === PAYLOAD.partiallyPresent
-      found ||= isPartial && 'block' in bat.geometry.ownerOf(first + i)
-    }
+  yield* walkBlocks(mending, bat, (_, state) => {
+    found ||= state === PAYLOAD.partiallyPresent
   })
   return found
+}
+
+/** The states of the blocks, as far as the file holds their entries. */
+function* walkBlocks({ pace }: Mending, bat: Bat, visit: (block: number, state: number) => void): Io<void> {
+  const { geometry } = bat
+  const entries = Math.min(knownEntries(bat, bat.space.end), geometry.entryCount())
+  yield* walkEntries(bat, entries, pace, (view, first, count) => {
+    for (let i = 0; i < count; i++) {
+      const owner = geometry.ownerOf(first + i)
+      if ('block' in owner && owner.block < geometry.blocks) {
+        visit(owner.block, stateOf(view.getUint32(i * BAT_ENTRY, true)))
+      }
+    }
+  })
 }
 
 /** What the file is by now, as far as it can be read. */

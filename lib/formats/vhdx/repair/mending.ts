@@ -65,6 +65,12 @@ export class Mending {
     for (const range of doubtful) this.report.add({ ...change, doubtful: { ...range, snapshot: undefined } })
   }
 
+  /** Names a further range that may not be what the guest wrote, after the change that it belongs to. */
+  doubt(range: Range): void {
+    this.isDoubtful = true
+    this.report.doubt({ ...range, snapshot: undefined })
+  }
+
   /** Reads with damage left out. @returns what was read, and what was left out of it */
   *tolerant<T>(read: (image: Image) => Io<T>): Io<{ found: T; leftOut: readonly VdiskError[] }> {
     const before = this.leftOut.length

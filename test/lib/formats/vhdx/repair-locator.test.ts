@@ -180,7 +180,13 @@ describe('the parent locator', () => {
     await promised(layer.close())
     file.put(file.item(ITEM.parameters).at + 4, Buffer.from([0]))
     expect(new Set(await findings(file))).toContain('PARTIAL_WITHOUT_PARENT')
-    expect((await repair(file)).done).toMatchObject([{ code: 'PARTIAL_WITHOUT_PARENT', structure: 'metadata region' }])
+    const report = await repair(file)
+    expect(report.done).toMatchObject([{ code: 'PARTIAL_WITHOUT_PARENT', structure: 'metadata region' }])
+    // Blocks that it does not have read as zero before, and as the parent does now.
+    expect(report.doubtful).toEqual([
+      { offset: 0, length: MIB, snapshot: undefined },
+      { offset: 2 * MIB, length: SIZE - 2 * MIB, snapshot: undefined },
+    ])
     expect(await findings(file)).toEqual([])
     expect(await promised((await file.read()).map(MIB + 512, 512))).toMatchObject({ kind: 'parent' })
   })
