@@ -1,4 +1,4 @@
-import { constants } from 'node:fs'
+import { constants, existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { VdiskError } from '../errors.ts'
 
@@ -102,13 +102,32 @@ const CMSG_DESCRIPTOR_AT = 16
 type Native = (...args: unknown[]) => number
 type NativeAsync = { async(...args: unknown[]): void }
 
+/** The loader of programs of musl, a C library for which koffi has a file of its own; by architecture. */
+const MUSL: Partial<Record<string, string>> = { x64: '/lib/ld-musl-x86_64.so.1', arm64: '/lib/ld-musl-aarch64.so.1' }
+
+/**
+ * koffi without its JavaScript, which only looks for the native part, for 8 ms of every start, and warns of names that
+ * nobody uses here. Where that part is not in its usual place, koffi itself looks for it.
+ */
+function nativeKoffi(): unknown {
+  const require = createRequire(import.meta.url)
+  const { arch } = process
+  const musl = MUSL[arch]
+  if (musl !== undefined && !existsSync(musl)) {
+    try {
+      return require(`@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`)
+    } catch {}
+  }
+  return require('koffi')
+}
+
 function load(): Sys | null {
   // biome-ignore lint/suspicious/noExplicitAny: koffi is optional, so its types may not be there to import
   let koffi: any
   // biome-ignore lint/suspicious/noExplicitAny: as above
   let libc: any
   try {
-    koffi = createRequire(import.meta.url)('koffi')
+    koffi = nativeKoffi()
     libc = koffi.load(null)
   } catch {
     return null
