@@ -37,6 +37,17 @@ const plainAssert = {
   },
 }
 
+/** yargs looks for a package.json around the user's folder, for a version that nobody asks it for: 3 ms. */
+const noVersionGuess = {
+  name: 'no-version-guess',
+  setup(build) {
+    build.onResolve({ filter: /^escalade\/sync$/ }, () => ({ path: 'escalade', namespace: 'no-version-guess' }))
+    build.onLoad({ filter: /.*/, namespace: 'no-version-guess' }, () => ({
+      contents: 'export default () => undefined',
+    }))
+  },
+}
+
 /**
  * Parts of Node that most runs of a verb never come to use, and that take 1 to 4 ms each to load: they are loaded when
  * something of them is used first.
@@ -95,7 +106,7 @@ export async function build({ measured = false } = {}) {
     // Names stay: errors show them, and the program of a thread is a function taken as text.
     minifyWhitespace: !measured,
     minifySyntax: !measured,
-    plugins: [plainWidth, plainAssert, lateBuiltins],
+    plugins: [plainWidth, plainAssert, noVersionGuess, lateBuiltins],
     legalComments: 'none',
     // What starts the bundle reads it without decoding (cli/launch.cjs).
     charset: 'ascii',
