@@ -25,7 +25,7 @@ export async function conversions(): Promise<void> {
       for (const { name: to } of FORMATS) {
         const one = (command: readonly string[]): number => {
           fs.rmSync(at('out'), { force: true })
-          return timed(command, folder).seconds
+          return timed(command, folder, 2 * CONVERTED).seconds
         }
         const [theirFrom, theirTo] = [QEMU_FORMATS[from] as string, QEMU_FORMATS[to] as string]
         const ours = ['convert', '-q', '--no-flush', `source.${from}`, 'out', '--format', to, '--source-format', from]

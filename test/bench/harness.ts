@@ -41,24 +41,51 @@ export function hasPeer(name: string): boolean {
 /** Certificates that a machine lets every Node read at its start are no part of what is measured. */
 const { NODE_EXTRA_CA_CERTS: _, ...environment } = process.env
 
-/** Runs a command to its end. @returns seconds, those of processors, and MiB of memory at most */
-export function timed(command: readonly string[], cwd: string): { seconds: number; cpu: number; rss: number } {
+/**
+ * Takes memory and gives it back, so that what is measured next gets pages that the machine has. Where the host takes the
+ * free pages of its guests back, after two seconds, whoever comes first pays for their return: a second for each GiB.
+ */
+export function warmMemory(bytes: number): void {
+  if (!fs.existsSync('/dev/shm')) return
+  const file = `/dev/shm/vdisk-bench-warm-${process.pid}`
+  const fd = fs.openSync(file, 'w')
+  const block = Buffer.alloc(16 << 20)
+  try {
+    for (let done = 0; done < bytes; done += block.length) fs.writeSync(fd, block)
+  } finally {
+    fs.closeSync(fd)
+    fs.rmSync(file)
+  }
+}
+
+/**
+ * Runs a command to its end.
+ * @param memory - bytes that it will need about, files in memory included
+ * @returns seconds, those of processors, and MiB of memory at most
+ */
+export function timed(
+  command: readonly string[],
+  cwd: string,
+  memory = 256 << 20,
+): { seconds: number; cpu: number; rss: number } {
+  warmMemory(memory)
   const start = process.hrtime.bigint()
   const result = spawnSync('/usr/bin/time', ['-f', '%M %U %S', ...command], { cwd, encoding: 'utf8', env: environment })
   const seconds = Number(process.hrtime.bigint() - start) / 1e9
   if (result.status !== 0) throw new Error(`${command.join(' ')} failed: ${result.stderr}`)
-  const [memory, user, system] = (result.stderr.trim().split('\n').at(-1) ?? '').split(' ').map(Number)
-  return { seconds, cpu: (user as number) + (system as number), rss: (memory as number) / 1024 }
+  const [resident, user, system] = (result.stderr.trim().split('\n').at(-1) ?? '').split(' ').map(Number)
+  return { seconds, cpu: (user as number) + (system as number), rss: (resident as number) / 1024 }
 }
 
-/** Rounds of all contestants in turn; the first round warms up. @returns the medians */
+/** Rounds of all contestants in turn, every other round in reverse; the first round warms up. @returns the medians */
 export async function interleave(
   rounds: number,
   contestants: Record<string, () => number | Promise<number>>,
 ): Promise<Record<string, number>> {
   const samples: Record<string, number[]> = Object.fromEntries(Object.keys(contestants).map((name) => [name, []]))
-  for (let round = 0; round <= rounds; round++) {
-    for (const [name, run] of Object.entries(contestants)) {
+  const order = Object.entries(contestants)
+  for (let round = 0; round <= rounds; round++, order.reverse()) {
+    for (const [name, run] of order) {
       const value = await run()
       if (round > 0) samples[name]?.push(value)
     }

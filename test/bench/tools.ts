@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { createDisk, finish, mergeImage, openDisk } from '../../lib/index.ts'
-import { benchFolder, compareTimes, interleave, report, timed, vdisk } from './harness.ts'
+import { benchFolder, compareTimes, interleave, report, timed, vdisk, warmMemory } from './harness.ts'
 
 const ROUNDS = 5
 const GIB = 2 ** 30
@@ -29,7 +29,7 @@ export async function convert(): Promise<void> {
       const blocks: Record<string, number> = {}
       const one = (name: string, command: readonly string[]): number => {
         clean()
-        const { seconds } = timed(command, folder)
+        const { seconds } = timed(command, folder, 3 * GIB)
         blocks[name] = fs.statSync(path.join(folder, out)).blocks
         return seconds
       }
@@ -92,6 +92,7 @@ async function mergeOf(mib: number): Promise<void> {
       },
       library: async () => {
         fresh()
+        warmMemory(256 << 20)
         const start = performance.now()
         await finish(mergeImage(at('top.qcow2')))
         return (performance.now() - start) / 1000
