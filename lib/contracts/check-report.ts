@@ -43,8 +43,9 @@ export class CheckReport {
   add(finding: NewFinding): void {
     this.counts[finding.severity]++
     // Of each severity, and of each kind one: what is odd, or wrong, a thousand times must not hide what else is.
-    if (this.counts[finding.severity] <= KEPT || !this.kinds.has(finding.code)) {
-      this.kinds.add(finding.code)
+    const kind = `${finding.severity} ${finding.code}`
+    if (this.counts[finding.severity] <= KEPT || !this.kinds.has(kind)) {
+      this.kinds.add(kind)
       this.findings.push({ at: undefined, guest: undefined, ...finding, layer: this.layer })
     }
   }

@@ -20,3 +20,15 @@ test('nor do a thousand errors of one kind hide one of another', () => {
   expect(report.findings.map(({ code }) => code).filter((code) => code === 'LATE')).toEqual(['LATE'])
   expect(report.findings).toHaveLength(1001)
 })
+
+test('nor hides what is said of one kind as a warning that it is an error elsewhere', () => {
+  const report = new CheckReport()
+  const add = (code: string, severity: Severity): void => report.add({ code, severity, structure: 'a', message: '' })
+  add('KIND', 'warning')
+  for (let i = 0; i < 1000; i++) add('OTHER', 'error')
+  add('KIND', 'error')
+  expect(report.findings.filter(({ code }) => code === 'KIND').map(({ severity }) => severity)).toEqual([
+    'warning',
+    'error',
+  ])
+})
