@@ -216,14 +216,20 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   override *close(): Io<void> {
     try {
-      yield* this.seal()
+      // What nobody has written to need not wait for the medium, which may be busy with other files.
+      if (this.session.hasBegun || this.changedBytes > 0) yield* this.seal()
     } finally {
       yield* super.close()
     }
   }
 
   private get isFull(): boolean {
-    return this.mapping.tables.changedBytes + this.refcounts.changedBytes > CHANGES
+    return this.changedBytes > CHANGES
+  }
+
+  /** Of tables, in memory alone as yet. */
+  private get changedBytes(): number {
+    return this.mapping.tables.changedBytes + this.refcounts.changedBytes
   }
 
   private *storePacked(writer: CompressedWriter, offset: number, packed: Uint8Array): Io<void> {

@@ -34,6 +34,11 @@ export class Session {
     this.bitmaps = bitmaps
   }
 
+  /** Whether anything may have been written since the image was opened. */
+  get hasBegun(): boolean {
+    return this.marked
+  }
+
   /** Whether the content may have changed since the image was opened. */
   get contentChanged(): boolean {
     return this.begun === 'content'

@@ -13,7 +13,7 @@ import { Random } from '../../support/random.ts'
 import { rawParent } from '../../support/raw-base.ts'
 import { refusal } from '../../support/refusal.ts'
 import { salvageStore } from '../../support/repairing.ts'
-import { contentOf, delayedStore, watchedStore } from '../../support/stores.ts'
+import { contentOf, countingStore, delayedStore, watchedStore } from '../../support/stores.ts'
 
 const create = qcow2.create as NonNullable<typeof qcow2.create>
 
@@ -113,6 +113,18 @@ describe('a cluster that reads as zero and has a place of its own', () => {
     ).toMatchObject({ kind: 'data', at: place * C })
     expect(await findingsOf(openStore(store, 'read'))).toEqual([])
   })
+})
+
+test('an image that is only opened for writing is neither written nor made durable; one that is, is', async () => {
+  const folder = await made(1 << 20, {})
+  const { store, counts } = countingStore(folder.image('a').store)
+  for (const writes of [false, true]) {
+    const layer = await promised(qcow2.open({ ...folder.image('a'), store }, 'write'))
+    const chain = new Chain([layer])
+    if (writes) await promised(chain.write(0, Buffer.alloc(512, 1)))
+    await promised(chain.close())
+    expect([(counts.write?.calls ?? 0) > 0, (counts.flush?.calls ?? 0) > 0]).toEqual([writes, writes])
+  }
 })
 
 test('a write over two clusters side by side ends where the entry of the second cannot be right', async () => {
