@@ -2,75 +2,33 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { Chain } from '../../../lib/chain/chain.ts'
-import { ExchangeableDevice } from '../../../lib/chain/exchangeable-device.ts'
 import { Moment } from '../../../lib/chain/moment.ts'
 import type { Extent } from '../../../lib/contracts/extent.ts'
 import type { Layer } from '../../../lib/contracts/layer.ts'
 import { VdiskError } from '../../../lib/errors.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
 import { raw } from '../../../lib/formats/raw/driver.ts'
-import { createDisk, openDisk } from '../../../lib/index.ts'
 import type { FileStore, Files } from '../../../lib/io/files.ts'
 import { hostFiles } from '../../../lib/io/host-files.ts'
-import { breathe, type Io, just, promised, settle } from '../../../lib/io/io.ts'
-import type { ByteStore } from '../../../lib/io/store.ts'
+import { breathe, type Io, just, promised } from '../../../lib/io/io.ts'
 import { deviceContract } from '../../contract/device-contract.ts'
 import { patternFor } from '../../model/history.ts'
-import { differenceIn, diskOf, GRANULE, type Taken, take } from '../../support/moments.ts'
+import {
+  differenceIn,
+  diskOf,
+  expectLost,
+  GRANULE,
+  gate,
+  hasEnded,
+  overwrite,
+  SIZE,
+  take,
+  turns,
+  writtenDisk,
+} from '../../support/moments.ts'
 import { refusal } from '../../support/refusal.ts'
 import { watchedStore } from '../../support/stores.ts'
 import { scratchFolder } from '../../support/temp.ts'
-
-const MIB = 1 << 20
-const SIZE = MIB + 512
-
-/** A disk that holds something everywhere but in its second half. */
-async function writtenDisk(wrap?: (store: ByteStore) => ByteStore): Promise<Chain> {
-  const chain = await diskOf(raw, SIZE, {}, wrap)
-  await promised(chain.write(0, patternFor(0, SIZE / 2, 3)))
-  return chain
-}
-
-/** Overwrites granule `number`, or the first bytes of it. */
-function overwrite(disk: Chain | ExchangeableDevice<Chain>, number: number, length = GRANULE): Promise<void> {
-  return promised(disk.write(number * GRANULE, patternFor(1, length, 200)))
-}
-
-/** Lets everything run that can. */
-async function turns(): Promise<void> {
-  for (let i = 0; i < 8; i++) await promised(breathe())
-}
-
-/** A promise, and what keeps it. */
-function gate(): { promise: Promise<void>; open: () => void } {
-  let open!: () => void
-  const promise = new Promise<void>((resolve) => {
-    open = resolve
-  })
-  return { promise, open }
-}
-
-/** Whether something has ended by the time nothing else can run. */
-async function hasEnded(work: Promise<unknown>): Promise<boolean> {
-  let ended = false
-  void work.then(
-    () => {
-      ended = true
-    },
-    () => {
-      ended = true
-    },
-  )
-  await turns()
-  return ended
-}
-
-async function expectLost({ moment }: Taken, reason: string | RegExp): Promise<void> {
-  const error = await refusal(() => promised(moment.read(0, new Uint8Array(1))))
-  expect(error.code).toBe('MOMENT_LOST')
-  expect(error.message).toMatch(reason)
-  expect(moment.used).toEqual({ memory: 0, spilled: 0 })
-}
 
 deviceContract('a moment, where it is read,', async () => {
   const chain = await writtenDisk()
@@ -445,142 +403,8 @@ describe('what was released', () => {
   })
 })
 
-describe('where layers are exchanged', () => {
-  test('readers go on as long as changes may wait for them, and then wait for the next layers', async () => {
-    const chain = await writtenDisk()
-    const device = new ExchangeableDevice(chain)
-    const taken = await take(device, { memory: GRANULE, patience: 3_600_000 })
-    await overwrite(device, 0)
-    const waiting = overwrite(device, 1)
-    await turns()
-    const [closed, ready] = [gate(), gate()]
-    const exchanging = promised(
-      device.exchange(function* (current): Io<Chain> {
-        const next = new Chain(current.layers)
-        closed.open()
-        yield ready.promise
-        return next
-      }),
-    )
-    expect(await differenceIn(taken, 0, GRANULE)).toBeUndefined()
-    taken.moment.release(0, GRANULE)
-    await waiting
-    await closed.promise
-    const reading = differenceIn(taken, GRANULE)
-    expect(await hasEnded(reading)).toBe(false)
-    ready.open()
-    await exchanging
-    expect(await reading).toBeUndefined()
-    taken.moment.release(GRANULE, GRANULE)
-    await promised(device.erase(3 * GRANULE, GRANULE))
-    expect(await differenceIn(taken, 2 * GRANULE)).toBeUndefined()
-    taken.moment.close()
-  })
-
-  test('nothing is closed that somebody is still reading from', async () => {
-    const [slow, flush] = [gate(), gate()]
-    let guarded = false
-    const chain = await writtenDisk((store) =>
-      watchedStore(store, ({ kind }) => {
-        if (!guarded) return undefined
-        return kind === 'read' ? slow.promise : kind === 'flush' ? flush.promise : undefined
-      }),
-    )
-    const device = new ExchangeableDevice(chain)
-    const taken = await take(device)
-    guarded = true
-    let prepared = false
-    const exchanging = promised(
-      device.exchange((current) => {
-        prepared = true
-        return just(new Chain(current.layers))
-      }),
-    )
-    await turns()
-    // The flush has seen that nobody reads.
-    const reading = differenceIn(taken)
-    flush.open()
-    await turns()
-    expect(prepared).toBe(false)
-    slow.open()
-    await exchanging
-    expect(await reading).toBeUndefined()
-  })
-
-  test('a layer that is laid over the disk changes nothing, nor does one that could not be', async () => {
-    const folder = scratchFolder()
-    const [base, overlay] = [path.join(folder, 'base'), path.join(folder, 'overlay')]
-    const made = await createDisk(base, { format: 'qcow2', size: SIZE })
-    await made.write(0, patternFor(0, SIZE, 3))
-    const device = new ExchangeableDevice(made.chain)
-    const taken = await take(device)
-    const layOver = (fails: boolean): Promise<Chain> =>
-      promised(
-        device.exchange(
-          function* (current): Io<Chain> {
-            yield* current.close()
-            if (fails) throw new VdiskError('NO_SPACE', { message: 'Cannot do it: a test says so' })
-            yield* settle(createDisk(overlay, { format: 'qcow2', parent: base }).then((disk) => disk.close()))
-            return (yield* settle(openDisk(overlay, { writable: true }))).chain
-          },
-          {
-            *recover() {
-              return (yield* settle(openDisk(base, { writable: true }))).chain
-            },
-          },
-        ),
-      )
-    await overwrite(device, 0)
-    expect((await refusal(() => layOver(true))).code).toBe('NO_SPACE')
-    await overwrite(device, 1)
-    await layOver(false)
-    await overwrite(device, 2)
-    expect(device.current.layers).toHaveLength(2)
-    expect(await differenceIn(taken)).toBeUndefined()
-    await promised(device.current.close())
-    await expectLost(taken, 'the disk was closed')
-  })
-
-  test('a moment is lost where the disk is another one then, or smaller, or not there any more', async () => {
-    const device = new ExchangeableDevice(await writtenDisk())
-    const [reverted, small] = [await take(device), await writtenDisk()]
-    await promised(device.exchange(() => just(small), { reverted: 'the disk was reverted to a snapshot' }))
-    await expectLost(reverted, 'it is lost, since the disk was reverted to a snapshot')
-    const cut = await take(device)
-    await promised(
-      device.exchange(
-        async_(() => diskOf(raw, SIZE - 512)),
-        { resized: true },
-      ),
-    )
-    await expectLost(cut, 'the disk became smaller')
-    const gone = await take(device)
-    const failure = new VdiskError('IO', { message: 'Cannot do it: a test says so' })
-    const exchange = device.exchange(
-      function* (current): Io<Chain> {
-        yield* current.close()
-        throw failure
-      },
-      {
-        recover: () => {
-          throw failure
-        },
-      },
-    )
-    expect(await refusal(() => promised(exchange))).toBe(failure)
-    await expectLost(gone, 'the disk was closed')
-  })
-})
-
 /** A member of an object, tied to it. */
 function member(object: object, key: string | symbol): unknown {
   const value: unknown = Reflect.get(object, key, object)
   return typeof value === 'function' ? (value.bind(object) as unknown) : value
-}
-
-/** Something that is made elsewhere, as a computation. */
-function async_<T>(make: () => Promise<T>): () => Io<T> {
-  return function* () {
-    return yield* settle(make())
-  }
 }
