@@ -175,7 +175,11 @@ function validateL1(file: string, fields: HeaderFields, needed: number, fileSize
     dispensable(tooLarge(file, 'l1_size', l1Size, sizeAt), leaveOut)
     fields.l1Size = needed
   }
-  if (fields.l1Size === 0) return
+  if (fields.l1Size === 0) {
+    // As where the file says so itself: a place of nothing.
+    fields.l1TableOffset = 0
+    return
+  }
   const isThere = isPlace(fields, at, fileSize)
   if (isThere && at + fields.l1Size * 8 <= fileSize) return
   const damage = corruptHeader(file, 'l1_table_offset', at, headerV2.offsetOf('l1TableOffset'))

@@ -3,6 +3,7 @@ import { Chain } from '../../../lib/chain/chain.ts'
 import { VdiskError } from '../../../lib/errors.ts'
 import { qcow2 } from '../../../lib/formats/qcow2/driver.ts'
 import type { WritableQcow2Layer } from '../../../lib/formats/qcow2/layer.ts'
+import { headerV2 } from '../../../lib/formats/qcow2/layout.ts'
 import { promised, settle } from '../../../lib/io/io.ts'
 import type { MemoryStore } from '../../../lib/io/memory.ts'
 import { COMPRESSED, COPIED, CraftedImage, openStore, PLACE, snapshotEntry } from '../../support/crafted-qcow2.ts'
@@ -12,7 +13,7 @@ import { MemoryFolder } from '../../support/memory-image.ts'
 import { Random } from '../../support/random.ts'
 import { rawParent } from '../../support/raw-base.ts'
 import { refusal } from '../../support/refusal.ts'
-import { salvageStore } from '../../support/repairing.ts'
+import { damageOf, repairStore, salvageStore } from '../../support/repairing.ts'
 import { contentOf, countingStore, delayedStore, watchedStore } from '../../support/stores.ts'
 
 const create = qcow2.create as NonNullable<typeof qcow2.create>
@@ -256,6 +257,19 @@ describe('a disk without a byte', () => {
       if (options.data_file) expect(contentOf(folder.image('data').store)).toHaveLength(0)
     },
   )
+})
+
+test('a disk without a byte needs no table: one that is too large, and nowhere, is taken out of its header', async () => {
+  const image = new CraftedImage()
+  image
+    .header('size', 0)
+    .header('l1Size', 0x00ffffff)
+    .u64(headerV2.offsetOf('l1TableOffset'), 2 ** 61)
+  const store = image.store()
+  expect((await refusal(async () => openStore(store, 'read'))).where).toMatchObject({ structure: 'header', at: 36 })
+  expect((await repairStore(store)).done).not.toEqual([])
+  expect(openStore(store, 'read').size).toBe(0)
+  expect(await damageOf(store)).toEqual([])
 })
 
 describe('what a check finds', () => {
