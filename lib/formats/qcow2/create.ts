@@ -88,7 +88,10 @@ export function* createQcow2(
   refcounts.givenUp.condemn(refcounts.givenUp.takeReleased())
   refcounts.givenUp.endFlush()
   yield* refcounts.retire()
-  yield* refcounts.writeChanges()
+  if (refcounts.changedBytes > 0) {
+    yield* refcounts.writeChanges()
+    yield* settle(store.flush())
+  }
   const layer = yield* open()
   const preallocation = header.rawDataFile ? 'metadata' : options.text('preallocation')
   if (preallocation === 'off') return layer
@@ -203,5 +206,5 @@ function* preallocate(layer: WritableQcow2Layer, how: string): Io<void> {
     done += run.count
     yield* layer.relieve()
   }
-  yield* layer.flush()
+  yield* layer.seal()
 }

@@ -217,7 +217,7 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
   override *close(): Io<void> {
     try {
       // What nobody has written to need not wait for the medium, which may be busy with other files.
-      if (this.session.hasBegun || this.changedBytes > 0) yield* this.seal()
+      if (this.session.hasBegun || this.hasPending) yield* this.seal()
     } finally {
       yield* super.close()
     }
@@ -225,6 +225,11 @@ export class WritableQcow2Layer extends Qcow2Layer implements WritableLayer, Qco
 
   private get isFull(): boolean {
     return this.changedBytes > CHANGES
+  }
+
+  /** Whether tables or counts are still to be written. */
+  private get hasPending(): boolean {
+    return this.changedBytes > 0 || !this.refcounts.givenUp.isEmpty
   }
 
   /** Of tables, in memory alone as yet. */

@@ -128,6 +128,24 @@ test('an image that is only opened for writing is neither written nor made durab
   }
 })
 
+describe('an image that was made, and closed without a change,', () => {
+  test.each<[string, number, Record<string, string>]>([
+    ['is small', 1 << 20, {}],
+    ['has a table of refcounts that its L1 table made grow', 2 ** 36, { cluster_size: '512' }],
+    ['has one that its preallocated clusters made grow', 48 << 20, { cluster_size: '512', preallocation: 'metadata' }],
+  ])('%s: all of it is on the medium, and no room is lost', async (_, size, options) => {
+    const folder = new MemoryFolder()
+    let isDurable = true
+    const store = watchedStore(folder.image('a').store, ({ kind }) => {
+      if (kind !== 'read') isDurable = kind === 'flush'
+    })
+    const shape = { size, parent: undefined, options: new Map(Object.entries(options)) }
+    await promised((await promised(create({ ...folder.image('a'), store }, shape))).close())
+    expect(isDurable).toBe(true)
+    expect(await findingsOf(await open(folder))).toEqual([])
+  })
+})
+
 test('a write over two clusters side by side ends where the entry of the second cannot be right', async () => {
   const store = new CraftedImage().l2(1, at(PLACE.data1) | COPIED | (1n << 60n)).store()
   const chain = new Chain([openStore(store, 'write')])
