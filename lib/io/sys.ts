@@ -106,8 +106,9 @@ type NativeAsync = { async(...args: unknown[]): void }
 const MUSL: Partial<Record<string, string>> = { x64: '/lib/ld-musl-x86_64.so.1', arm64: '/lib/ld-musl-aarch64.so.1' }
 
 /**
- * koffi without its JavaScript, which only looks for the native part, for 8 ms of every start, and warns of names that
- * nobody uses here. Where that part is not in its usual place, koffi itself looks for it.
+ * koffi without its JavaScript, which only looks for the native part, for 5 ms of every start, and warns of names that
+ * nobody uses here. It is that of this koffi: another package may bring another one. Where it is not in its usual place,
+ * koffi itself looks for it.
  */
 function nativeKoffi(): unknown {
   const require = createRequire(import.meta.url)
@@ -115,7 +116,7 @@ function nativeKoffi(): unknown {
   const musl = MUSL[arch]
   if (musl !== undefined && !existsSync(musl)) {
     try {
-      return require(`@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`)
+      return createRequire(require.resolve('koffi'))(`@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`)
     } catch {}
   }
   return require('koffi')
