@@ -28,7 +28,7 @@ export class CheckReport {
   readonly findings: Finding[] = []
   readonly counts: Record<Severity, number> = { error: 0, leak: 0, warning: 0 }
   private readonly progress: (done: number, total: number) => void
-  private readonly kinds = new Set<string>()
+  private readonly kinds: Record<Severity, Set<string>> = { error: new Set(), leak: new Set(), warning: new Set() }
   private layer = ''
 
   constructor(progress: (done: number, total: number) => void = () => {}) {
@@ -41,11 +41,11 @@ export class CheckReport {
   }
 
   add(finding: NewFinding): void {
-    this.counts[finding.severity]++
+    const { code, severity } = finding
+    const kinds = this.kinds[severity]
     // Of each severity, and of each kind one: what is odd, or wrong, a thousand times must not hide what else is.
-    const kind = `${finding.severity} ${finding.code}`
-    if (this.counts[finding.severity] <= KEPT || !this.kinds.has(kind)) {
-      this.kinds.add(kind)
+    if (++this.counts[severity] <= KEPT || !kinds.has(code)) {
+      kinds.add(code)
       this.findings.push({ at: undefined, guest: undefined, ...finding, layer: this.layer })
     }
   }
