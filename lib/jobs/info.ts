@@ -4,7 +4,7 @@ import { type RecordBeside, recordBeside } from '../chain/recorded-layer.ts'
 import type { Identity } from '../contracts/identity.ts'
 import type { BitmapInfo, Json, Layer, SnapshotInfo } from '../contracts/layer.ts'
 import { reasonOf, type VdiskError } from '../errors.ts'
-import { isHeldForWriting } from '../io/holders.ts'
+import { HeldFiles } from '../io/holders.ts'
 import { promised, settle } from '../io/io.ts'
 import { type OpenOptions, openAlone, openKnown } from './images.ts'
 
@@ -56,9 +56,10 @@ export interface ChainLayerInfo extends LayerInfo {
 /** What a file says of itself. Nothing but the file itself is opened, and of that only metadata. */
 export async function inspectImage(file: string, options: OpenOptions = {}): Promise<LayerInfo> {
   const leftOut: VdiskError[] = []
+  const held = HeldFiles.read()
   const layer = await promised(openAlone(file, 'inspect', { ...options, leaveOut: (damage) => leftOut.push(damage) }))
   try {
-    return { ...(await describeLayer(layer)), leftOut: leftOut.map(told) }
+    return { ...(await describeLayer(layer, await held)), leftOut: leftOut.map(told) }
   } finally {
     await promised(layer.close())
   }
@@ -70,6 +71,7 @@ export async function inspectImage(file: string, options: OpenOptions = {}): Pro
  */
 export async function inspectChain(file: string, options: OpenOptions = {}): Promise<ChainLayerInfo[]> {
   const leftOut: VdiskError[] = []
+  const held = HeldFiles.read()
   const { layers, links, broken } = await promised(
     openKnown(file, { ...options, locking: false, leaveOut: (damage) => leftOut.push(damage) }),
   )
@@ -79,7 +81,13 @@ export async function inspectChain(file: string, options: OpenOptions = {}): Pro
       const why =
         depth === 0 && broken ? { code: broken.code, message: broken.message, advice: broken.advice } : undefined
       const without = leftOut.filter(({ where }) => where.file === layer.name).map(told)
-      infos.push({ ...(await describeLayer(layer)), leftOut: without, depth, link: links[depth], broken: why })
+      infos.push({
+        ...(await describeLayer(layer, await held)),
+        leftOut: without,
+        depth,
+        link: links[depth],
+        broken: why,
+      })
     }
     return infos
   } finally {
@@ -103,7 +111,7 @@ function told(damage: VdiskError): LayerInfo['leftOut'][number] {
   return { code: damage.code, message: reasonOf(damage), where: damage.where }
 }
 
-async function describeLayer(layer: Layer): Promise<LayerInfo> {
+async function describeLayer(layer: Layer, held?: HeldFiles): Promise<LayerInfo> {
   const id = layer.store.fileId?.()
   const { wrapping } = layer.store
   return {
@@ -127,7 +135,7 @@ async function describeLayer(layer: Layer): Promise<LayerInfo> {
     bitmaps: layer.bitmaps?.list() ?? [],
     merged: layer.merged,
     leftOut: [],
-    inUse: id === undefined ? undefined : isHeldForWriting(id),
+    inUse: id === undefined ? undefined : held?.has(id),
     details: layer.details,
   }
 }

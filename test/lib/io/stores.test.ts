@@ -3,6 +3,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { afterAll, describe, expect, test, vi } from 'vitest'
 import { isVdiskError } from '../../../lib/errors.ts'
+import { HeldFiles } from '../../../lib/io/holders.ts'
 import { HostFile } from '../../../lib/io/host-file.ts'
 import { MemoryStore } from '../../../lib/io/memory.ts'
 import { sys } from '../../../lib/io/sys.ts'
@@ -125,6 +126,34 @@ describe('a file of this machine', () => {
     const writer = HostFile.open(file, { write: true, lock: 'write' })
     expect(codeOf(() => HostFile.open(file, { lock: 'read' }))).toBe('IN_USE')
     writer.close()
+  })
+
+  test.skipIf(!sys() || !fs.existsSync('/proc/locks'))(
+    'is known to be held by who writes, not by who reads',
+    async () => {
+      fs.writeFileSync(file, 'x')
+      const { dev, ino } = fs.statSync(file)
+      const isHeld = async (): Promise<boolean | undefined> => (await HeldFiles.read())?.has(`${dev}:${ino}`)
+      expect(await isHeld()).toBe(false)
+      const reader = HostFile.open(file, { lock: 'read' })
+      expect(await isHeld()).toBe(false)
+      reader.close()
+      const writer = HostFile.open(file, { write: true, lock: 'write' })
+      expect(await isHeld()).toBe(true)
+      writer.close()
+      expect(await isHeld()).toBe(false)
+    },
+  )
+
+  test('is not known to be held where the system has no list of locks', async () => {
+    const asked = vi
+      .spyOn(fs, 'readFile')
+      .mockImplementation(((_: string, __: string, told: (error: Error) => void) => told(new Error('ENOENT'))) as never)
+    try {
+      expect(await HeldFiles.read()).toBe(undefined)
+    } finally {
+      asked.mockRestore()
+    }
   })
 
   test.skipIf(!fs.existsSync('/dev/full'))('never succeeds again after a flush that failed', () => {
