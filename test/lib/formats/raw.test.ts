@@ -99,6 +99,28 @@ test('where data lies is asked once for each run of it, in whatever order it is 
   expect(asked).toBe(RUNS)
 })
 
+test('a file in more pieces than are worth remembering is told as it is, again and again', async () => {
+  const [RUNS, STRIDE] = [5000, 8192]
+  let asked = 0
+  const segment = (at: number): Segment => {
+    asked++
+    const [kind, end] = at % STRIDE < 4096 ? (['data', 4096] as const) : (['hole', STRIDE] as const)
+    return { kind, length: end - (at % STRIDE) }
+  }
+  const inner = new MemoryStore('a')
+  inner.truncate(RUNS * STRIDE)
+  const folder = new MemoryFolder()
+  folder.files.set('a', { ...watchedStore(inner, () => {}), segment })
+  const chain = new Chain([await promised(raw.open(folder.image('a'), 'read'))])
+  for (const round of [1, 2]) {
+    for (let run = 0; run < RUNS; run++) {
+      expect(await promised(chain.map(run * STRIDE, STRIDE))).toMatchObject({ kind: 'data', length: 4096 })
+    }
+    // What was met first is forgotten by the time it is met again.
+    expect(asked).toBe(round * RUNS)
+  }
+})
+
 test('a hole that is written to while somebody asks for it is not remembered as one', async () => {
   const inner = new MemoryStore('a')
   inner.truncate(1 << 20)

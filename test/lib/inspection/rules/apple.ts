@@ -90,6 +90,13 @@ export const appleRules: readonly Rule[] = [
     { title: 'an image', file: sparseImage(), finds: [] },
     { title: 'another version', file: sparseImage((f) => f.u32(4, 4)), finds: ['UNKNOWN_VERSION'] },
     { title: 'bands of no sectors', file: sparseImage((f) => f.u32(8, 0)), finds: ['DAMAGED'] },
+    { title: 'two sizes that agree', file: sparseImage((f) => f.u64(28, 8192)), finds: [] },
+    { title: 'two sizes that do not', file: sparseImage((f) => f.u64(28, 8193)), finds: ['SIZES_DISAGREE'] },
+    {
+      title: 'a disk of 2 TiB, of which one field holds a part',
+      file: sparseImage((f) => f.u64(28, 2 ** 32 + 8192)),
+      finds: ['HUGE_FOR_FILE'],
+    },
     { title: 'a header that is cut off', file: sparseImage((f) => f.resize(20)), finds: ['TRUNCATED'] },
   ]),
   ...of('sparsebundle', [
