@@ -122,6 +122,21 @@ describe('SETATTR', () => {
     expect(errorOf(ask(requestBytes(OPCODE.SETATTR, DISK, body)))).toBe(0)
   })
 
+  test('of the time of access to now is done, to one before 1970 refused, with the time of change beside it', () => {
+    const { ask } = makeSession()
+    const body = Buffer.alloc(88)
+    body.writeUInt32LE((1 << 4) | (1 << 7), 0)
+    body.writeBigInt64LE(-1n, 32)
+    const before = Date.now()
+    const { accessed } = attributesOut.decode(bodyOf(ask(requestBytes(OPCODE.SETATTR, DISK, body))))
+    expect(accessed).toBeGreaterThanOrEqual(Math.floor(before / 1000))
+    body.writeUInt32LE((1 << 4) | (1 << 5), 0)
+    body.writeBigUInt64LE(1_000_000_000n, 40)
+    expect(errorOf(ask(requestBytes(OPCODE.SETATTR, DISK, body)))).toBe(-22)
+    const after = attributesOut.decode(bodyOf(ask(requestBytes(OPCODE.GETATTR, DISK, '00'.repeat(16)))))
+    expect(after.modified).not.toBe(1_000_000_000)
+  })
+
   test('of bits that nobody knows, or that only say who asks, changes nothing', () => {
     const { ask, log } = makeSession()
     const body = Buffer.alloc(88)

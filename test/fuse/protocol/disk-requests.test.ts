@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest'
+import { findNext } from '../../../fuse/protocol/extents.ts'
 import { copyRangeIn, fallocateIn, writeOut } from '../../../fuse/protocol/messages.ts'
 import { OPCODE } from '../../../fuse/protocol/protocol.ts'
 import { Content } from '../../../fuse/tree/content.ts'
-import { VdiskError } from '../../../lib/index.ts'
+import { promised, VdiskError } from '../../../lib/index.ts'
 import { requestBytes, transfer, writeBody } from '../../support/fuse-messages.ts'
 import { bodyOf, DISK, errorOf, makeSession } from '../../support/fuse-session.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
@@ -32,6 +33,22 @@ describe('holes', () => {
     expect(errorOf(ask(seek(0, DATA)))).toBe(-6)
     expect(errorOf(ask(seek(32768, HOLE)))).toBe(-6)
     expect(errorOf(ask(seek(0, 2)))).toBe(-22)
+  })
+
+  test('are looked for over thousands of extents, and others have their turn meanwhile', async () => {
+    const GRANULE = 4096
+    const device = new MemoryDevice(3000 * GRANULE)
+    device.bytes.fill(1, 0, 2999 * GRANULE)
+    const map = device.map.bind(device)
+    device.map = (offset) => map(offset, GRANULE)
+    let turns = 0
+    let other = setImmediate(function again() {
+      turns++
+      other = setImmediate(again)
+    })
+    expect(await promised(findNext(device, 0, 'hole'))).toBe(2999 * GRANULE)
+    clearImmediate(other)
+    expect(turns).toBeGreaterThan(0)
   })
 
   const allocate = (offset: number, length: number, mode: number): Buffer => {
