@@ -8,9 +8,10 @@ import { errorOf, faultOf } from '../../fuse/fault.ts'
 import { unmountFilesystem } from '../../fuse/filesystems/filesystem.ts'
 import { chooseFilesystem } from '../../fuse/filesystems/filesystem-choice.ts'
 import { beginNote, readNotes } from '../../fuse/filesystems/filesystem-notes.ts'
+import { assertNoneBuiltUpon } from '../../fuse/mode.ts'
 import { surveyPartitions } from '../../fuse/tree/partition-survey.ts'
 import { Tree } from '../../fuse/tree/tree.ts'
-import { runSync, VdiskError } from '../../lib/index.ts'
+import { createDisk, runSync, VdiskError } from '../../lib/index.ts'
 import { MemoryDevice } from '../support/memory-device.ts'
 import { refusal } from '../support/refusal.ts'
 import { scratchFolder } from '../support/temp.ts'
@@ -137,6 +138,21 @@ describe('the tree of a mount', () => {
       notes: ['The partition table cannot be read: Cannot read: a test says so'],
     })
   })
+})
+
+test('an image that others are built upon is not written; three of them are named, the others counted', async () => {
+  const folder = scratchFolder()
+  const base = path.join(folder, 'base.qcow2')
+  await (await createDisk(base, { format: 'qcow2', size: 1 << 20 })).close()
+  for (const name of ['a', 'b', 'c', 'd', 'e']) {
+    await (await createDisk(path.join(folder, `${name}.qcow2`), { format: 'qcow2', parent: base })).close()
+  }
+  const error = await refusal(() => assertNoneBuiltUpon([base], {}))
+  expect(error).toMatchObject({ code: 'REFUSED', where: { file: base } })
+  expect(error.message).toMatch(/it is the parent of \S+\.qcow2, \S+\.qcow2, \S+\.qcow2 and 2 more, which/)
+  for (const options of [{ readOnly: true }, { temporary: true }, { force: true }]) {
+    await assertNoneBuiltUpon([base], options)
+  }
 })
 
 describe('of a disk without partitions', () => {

@@ -158,6 +158,16 @@ describe.skipIf(missing)(`the choice of a file system${missing ? ` (skipped: ${m
     expect(advice).toBe('The disk itself is a file system, ext4: --filesystem')
   })
 
+  test('is refused of a disk that has to be unlocked first, and of a table without partitions', async () => {
+    const locked = await refused(wholeDisk('luks'))
+    expect([locked.code, locked.message]).toEqual([
+      'REFUSED',
+      expect.stringMatching(/^Cannot mount server\.vhdx: it holds .*LUKS/i),
+    ])
+    const none = await refused(diskWith('gpt'), 1)
+    expect([none.code, none.advice]).toEqual(['NOT_FOUND', 'There are: no partitions at all'])
+  })
+
   test('is refused where the partition does not lie on the disk', async () => {
     const whole = diskWith('dos', DATA)
     const cut = new MemoryDevice(5 * MIB)
