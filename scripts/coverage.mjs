@@ -130,7 +130,7 @@ const ROOMS = [
     tests: ['test/lib/backup', 'test/cli/backup', 'test/cli/day-in-the-life'],
   },
   { name: 'lib', files: /^lib\//, goal: REST, tests: ['test/lib'] },
-  { name: 'fuse', files: /^fuse\//, goal: REST, tests: ['test/fuse', 'test/cli/mounted'] },
+  { name: 'fuse', files: /^fuse\//, goal: REST, tests: ['test/fuse', 'test/cli/mounted', 'test/interop/mount'] },
   { name: 'cli', files: /^cli\//, goal: REST, tests: ['test/cli', 'test/fuse', 'test/docs'] },
 ]
 
