@@ -37,7 +37,7 @@ describeIf(
       must('sync', '-f', inner.at)
       must('fstrim', inner.at)
       inner.unmount()
-      loop.detach()
+      await loop.detach()
       await unmountAt(first.mountpoint)
       expect(full - fs.statSync(image).blocks).toBeGreaterThan((24 * MIB) / 512)
       expect(await findingsOf(image)).toEqual([])
@@ -99,7 +99,7 @@ describeIf(
       const mounted = await bench.mount({ image })
       const loop = bench.attach(mounted.disk)
       must('mkfs.ext4', '-q', loop.device)
-      loop.detach()
+      await loop.detach()
       await unmountAt(mounted.mountpoint)
       await withFileSystem(image, work, { writable: true })
     }
@@ -117,7 +117,7 @@ describeIf(
       const result = work(inner.at)
       inner.unmount()
       must('fsck.ext4', '-f', '-n', loop.device)
-      loop.detach()
+      await loop.detach()
       expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
       return result
     }

@@ -116,7 +116,7 @@ async function onDevice<T>(image: string, options: string[], work: (device: stri
   const mounted = await bench.mount({ image, format: path.extname(image).slice(1) })
   const loop = bench.attach(mounted.disk, ...options)
   const result = work(loop.device)
-  loop.detach()
+  await loop.detach()
   expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
   return result
 }

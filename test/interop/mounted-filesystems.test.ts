@@ -104,7 +104,7 @@ async function writeUntilKilled(image: string, fileSystem: FileSystem, files: nu
     throw new Error(`The writer gave up after ${Object.keys(durable).length} files`)
   await until(() => !isRunning(mounted.pid))
   await inside.unmount()
-  loop.detach()
+  await loop.detach()
   expect((await unmountAt(mounted.mountpoint)).ended).toBe('died')
   return durable
 }
@@ -165,7 +165,7 @@ async function onDevice<T>(image: string, work: (device: string) => Promise<T>):
   const mounted = await bench.mount({ image })
   const loop = bench.attach(mounted.disk)
   const result = await work(loop.device)
-  loop.detach()
+  await loop.detach()
   expect((await unmountAt(mounted.mountpoint)).ended).toBe('durable')
   return result
 }

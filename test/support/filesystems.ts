@@ -5,7 +5,7 @@ import { expect } from 'vitest'
 import { unmountAt } from '../../fuse/daemon.ts'
 import { readMountTable } from '../../fuse/doors/mount-table.ts'
 import { checkImage, createDisk, finish } from '../../lib/index.ts'
-import { type Bench, must, until, whyNoLoops, whyNoMounts, whyNoPrograms } from './mounts.ts'
+import { type Bench, must, whyNoLoops, whyNoMounts, whyNoPrograms } from './mounts.ts'
 
 const MIB = 1 << 20
 
@@ -34,15 +34,13 @@ const EDGE = MIB
 export async function makeDisk(
   bench: Bench,
   size: number,
-  work: (file: string) => void,
+  work: (file: string) => void | Promise<void>,
   format = 'qcow2',
 ): Promise<string> {
   const image = bench.place(`disk.${format}`)
   await (await createDisk(image, { format, size })).close()
   const mounted = await bench.mount({ image, format })
-  work(mounted.disk)
-  // The kernel detaches a loop device when the last one who looked at it is gone.
-  await until(() => !ourLoops(bench).some((line) => line.includes(mounted.disk)))
+  await work(mounted.disk)
   await unmountAt(mounted.mountpoint)
   return image
 }
@@ -55,18 +53,23 @@ export function partition(bench: Bench, file: string, label: 'gpt' | 'dos', ...p
 }
 
 /** Runs a program on a part of a disk's file. */
-export function onWindow(bench: Bench, file: string, window: readonly string[], command: readonly string[]): void {
+export async function onWindow(
+  bench: Bench,
+  file: string,
+  window: readonly string[],
+  command: readonly string[],
+): Promise<void> {
   const { device, detach } = bench.attach(file, ...window)
   must(...(command as [string]), device)
-  detach()
+  await detach()
 }
 
 export async function makeFilesystem(bench: Bench, kind: Kind, table: 'gpt' | 'dos' | undefined): Promise<Formatted> {
   const { make, size } = KINDS[kind]
   const window = table ? [`--offset=${EDGE}`, `--sizelimit=${size}`] : []
-  const image = await makeDisk(bench, table ? size + 2 * EDGE : size, (file) => {
+  const image = await makeDisk(bench, table ? size + 2 * EDGE : size, async (file) => {
     if (table) partition(bench, file, table, `start=${EDGE / 512}, size=${size / 512}`)
-    onWindow(bench, file, window, make)
+    await onWindow(bench, file, window, make)
   })
   return { image, window }
 }
@@ -91,7 +94,7 @@ export function contentOf(at: string): string {
 export async function mustBeClean(bench: Bench, { image, window }: Formatted, kind: Kind): Promise<void> {
   expect([...(await finish(checkImage(image))).findings]).toEqual([])
   const mounted = await bench.mount({ image, readOnly: true })
-  onWindow(bench, mounted.disk, ['--read-only', ...window], KINDS[kind].check)
+  await onWindow(bench, mounted.disk, ['--read-only', ...window], KINDS[kind].check)
   await unmountAt(mounted.mountpoint)
 }
 

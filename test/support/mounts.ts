@@ -111,6 +111,15 @@ export async function until(condition: () => boolean | Promise<boolean>): Promis
   while (!(await condition())) await sleep(5)
 }
 
+/** What a file says; nothing if it is not there. */
+function textOf(file: string): string {
+  try {
+    return fs.readFileSync(file, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 /** How a test mounts; a mountpoint is made where none is given. */
 type BenchMount = Omit<MountOptions, 'mountpoint' | 'images'> & { mountpoint?: string }
 
@@ -201,8 +210,10 @@ export class Bench {
   }
 
   /** Makes a block device of a file. It goes when `detach` is called, or with the test. */
-  attach(file: string, ...options: string[]): { device: string; detach: () => void } {
+  attach(file: string, ...options: string[]): { device: string; detach: () => Promise<void> } {
     const device = must('losetup', ...options, '--find', '--show', file).trim()
+    const backing = `/sys/block/${path.basename(device)}/loop/backing_file`
+    const name = textOf(backing)
     let attached = true
     const detach = (run: typeof must | typeof execute): void => {
       // Once it is free it may be another program's.
@@ -210,7 +221,14 @@ export class Bench {
       attached = false
     }
     this.onClean(() => detach(execute))
-    return { device, detach: () => detach(must) }
+    return {
+      device,
+      detach: async () => {
+        detach(must)
+        // The kernel waits for those who look at it at this moment, as programs do that search all devices for file systems.
+        await until(() => textOf(backing) !== name)
+      },
+    }
   }
 
   /** Mounts the file system of a block device. It goes when `unmount` is called, or with the test. */

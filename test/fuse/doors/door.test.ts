@@ -320,7 +320,7 @@ describe.each(Object.keys(TRANSPORTS) as Transport[])('through the door %s', (tr
         fs.writeFileSync(path.join(inner.at, 'file'), noise(2 * MIB))
         inner.unmount()
         must('fsck.ext4', '-f', '-n', loop.device)
-        loop.detach()
+        await loop.detach()
         expect((await unmountAt(first.mountpoint)).ended).toBe('durable')
 
         const second = await mount({ image, readOnly: true })

@@ -282,9 +282,9 @@ describe.skipIf(missing)(`a file system that root mounts${missing ? ` (skipped: 
 
   test('that its driver refuses leaves nothing behind', async () => {
     // The file system is larger than what is left of its partition.
-    const image = await makeDisk(bench, 64 * MIB, (file) => {
+    const image = await makeDisk(bench, 64 * MIB, async (file) => {
       partition(bench, file, 'gpt', 'start=2048, size=98304')
-      onWindow(bench, file, [`--offset=${MIB}`, `--sizelimit=${48 * MIB}`], ['mkfs.ext4', '-q', '-F'])
+      await onWindow(bench, file, [`--offset=${MIB}`, `--sizelimit=${48 * MIB}`], ['mkfs.ext4', '-q', '-F'])
       partition(bench, file, 'gpt', 'start=2048, size=49152')
     })
     const { code, message, advice } = await refused({ images: [image] }, 1)
