@@ -19,6 +19,7 @@ import {
 } from '../../fuse/daemon.ts'
 import { mountedAt } from '../../fuse/doors/mount-table.ts'
 import { readNote } from '../../fuse/filesystems/filesystem-notes.ts'
+import { detachLoop } from '../../fuse/filesystems/loop-device.ts'
 import { processStart } from '../../fuse/process-start.ts'
 
 /** The repository. */
@@ -109,15 +110,6 @@ export function must(command: string, ...args: string[]): string {
 /** Waits for a condition. A test that waits in vain ends by its time limit. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await sleep(5)
-}
-
-/** What a file says; nothing if it is not there. */
-function textOf(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8')
-  } catch {
-    return ''
-  }
 }
 
 /** How a test mounts; a mountpoint is made where none is given. */
@@ -212,23 +204,14 @@ export class Bench {
   /** Makes a block device of a file. It goes when `detach` is called, or with the test. */
   attach(file: string, ...options: string[]): { device: string; detach: () => Promise<void> } {
     const device = must('losetup', ...options, '--find', '--show', file).trim()
-    const backing = `/sys/block/${path.basename(device)}/loop/backing_file`
-    const name = textOf(backing)
     let attached = true
-    const detach = (run: typeof must | typeof execute): void => {
-      // Once it is free it may be another program's.
-      if (attached) run('losetup', '--detach', device)
+    // Once it is free it may be another program's.
+    this.onClean(() => attached && execute('losetup', '--detach', device))
+    const detach = async (): Promise<void> => {
+      await detachLoop({ device, file }, 'now')
       attached = false
     }
-    this.onClean(() => detach(execute))
-    return {
-      device,
-      detach: async () => {
-        detach(must)
-        // The kernel waits for those who look at it at this moment, as programs do that search all devices for file systems.
-        await until(() => textOf(backing) !== name)
-      },
-    }
+    return { device, detach }
   }
 
   /** Mounts the file system of a block device. It goes when `unmount` is called, or with the test. */

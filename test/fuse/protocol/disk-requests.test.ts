@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { findNext } from '../../../fuse/protocol/extents.ts'
 import { copyRangeIn, fallocateIn, writeOut } from '../../../fuse/protocol/messages.ts'
 import { OPCODE } from '../../../fuse/protocol/protocol.ts'
@@ -46,8 +46,8 @@ describe('holes', () => {
       turns++
       other = setImmediate(again)
     })
+    onTestFinished(() => clearImmediate(other))
     expect(await promised(findNext(device, 0, 'hole'))).toBe(2999 * GRANULE)
-    clearImmediate(other)
     expect(turns).toBeGreaterThan(0)
   })
 
