@@ -36,7 +36,23 @@ function byMounting(this: FileSystem, bench: Bench, device: string): Promise<voi
 
 async function byKernel(bench: Bench, device: string): Promise<Inside> {
   const inner = bench.mountInner(device)
-  return { at: inner.at, unmount: async () => inner.unmount() }
+  const unmount = async (): Promise<void> => {
+    inner.unmount()
+    // Another test may have made a mount namespace meanwhile, which holds a copy of the mount until it ends.
+    await until(() => isFree(device))
+  }
+  return { at: inner.at, unmount }
+}
+
+/** Whether nobody has a block device for himself, as a mounted file system has. [open(2), O_EXCL] */
+function isFree(device: string): boolean {
+  try {
+    fs.closeSync(fs.openSync(device, fs.constants.O_RDONLY | fs.constants.O_EXCL))
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false
+    throw error
+  }
 }
 
 const ext4: FileSystem = {
