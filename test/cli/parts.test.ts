@@ -1,17 +1,24 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { command as info } from '../../cli/commands/info.ts'
+import { command as mounts } from '../../cli/commands/mounts.ts'
 import { printContent } from '../../cli/disk-content.ts'
 import { errorContent, Output, printable } from '../../cli/output.ts'
 import { withUndo } from '../../cli/undo.ts'
 import { type DiskContent, VdiskError } from '../../lib/index.ts'
+import { scratchFolder } from '../support/temp.ts'
 
 let held: unknown
 vi.mock('../../fuse/control/control-client.ts', async (original) => ({
   ...(await original<object>()),
   askHolder: async () => held,
 }))
+vi.mock('../../fuse/doors/mount-table.ts', async (original) => ({
+  ...(await original<object>()),
+  readMountTable: () => [],
+}))
 
 afterEach(() => {
+  vi.unstubAllEnvs()
   vi.restoreAllMocks()
 })
 
@@ -84,6 +91,13 @@ test('partitions are shown in columns, whatever is known of them', () => {
     ['3', '1 MiB', '1 MiB', '83', 'damaged: it ends behind the disk'],
   ])
   expect(notes.join('')).toContain('one of them is odd')
+})
+
+test('where nothing is mounted, that is said', async () => {
+  vi.stubEnv('VDISK_RUNTIME_DIR', scratchFolder())
+  const { out, lines } = outputs()
+  expect(await mounts.run({ args: {}, out, signal: new AbortController().signal } as never)).toBe(0)
+  expect(lines).toEqual(['Nothing is mounted.\n'])
 })
 
 test('a verb that fails after it has changed something says how to take that back', async () => {

@@ -103,14 +103,15 @@ describe.skipIf(missing)(`mounts${missing ? ` (skipped: ${missing})` : ''}`, () 
     fs.mkdirSync(at)
     onTestFinished(() => void vdisk('unmount', at))
     expect(vdisk('mount', 'a.qcow2', 'mnt', '--read-only').out).toContain('is the disk, read-only.')
-    expect(vdisk('mounts').out).toMatch(/mnt {2}\S*a\.qcow2 {2}serving, read-only, process \d+\n$/)
+    expect(vdisk('mounts').out).toMatch(/mnt {2}\S*a\.qcow2 {2}serving, read-only, process \d+$/m)
     const [{ pid }] = vdisk('mounts', '--json').json().mounts
     process.kill(pid, 'SIGKILL')
     await until(() => !isRunning(pid))
     expect(vdisk('mounts').out).toContain('Its server has died. Clear it away with: vdisk unmount')
     const ended = vdisk('unmount', 'mnt')
     expect([ended.code, ended.err]).toEqual([1, expect.stringContaining('its server had ended before')])
-    expect(vdisk('mounts').out).toBe('Nothing is mounted.\n')
+    // Others may mount on this machine too.
+    expect(vdisk('mounts').out).not.toContain(folder)
     for (const [mode, shown, said] of [
       ['--temporary', 'temporary', 'goes with the mount'],
       ['--overlay=over.qcow2', 'read-write', 'what is written there goes to'],
