@@ -57,7 +57,7 @@ export function struct<F extends Record<string, unknown>>(
         })
       }
       parser ??= compile(entries, layout.order)
-      return parser.parse(bytes.subarray(0, layout.size)) as StructValue<F>
+      return parser.parse(bytes) as StructValue<F>
     },
     encode(values, into = new Uint8Array(layout.size)) {
       this.patch(into, values)

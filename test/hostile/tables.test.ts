@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import {
   addExtras,
+  bitmapEntry,
   bitmapsExtension,
   COPIED,
   CraftedImage,
@@ -51,6 +52,32 @@ describe('class 1: tables that claim to be huge', () => {
     image.header('refcountTableClusters', 2048).header('refcountTableOffset', 2 ** 34)
     const seen = await sandbox.use(put(scratchFolder(), 'a', image, 2 ** 40))
     expect([seen.inspect, seen.read]).toEqual(['fine', 'fine'])
+  })
+
+  /** An image with one more table, and where that lies. */
+  function withTable(entries: readonly Buffer[]): { image: CraftedImage; at: number; length: number } {
+    const image = new CraftedImage()
+    const table = Buffer.concat(entries)
+    const first = image.grow(Math.ceil(table.length / image.cluster))
+    image.bytes.set(table, image.at(first))
+    return { image, at: image.at(first), length: table.length }
+  }
+
+  test('qcow2: as many snapshots as are allowed', async () => {
+    const entries = Array.from({ length: 65536 }, (_, i) => snapshotEntry({ id: `${i}`, l1At: 0, l1Size: 0 }))
+    const { image, at } = withTable(entries)
+    image.header('snapshotCount', entries.length).header('snapshotsOffset', at)
+    const seen = await sandbox.use(put(scratchFolder(), 'a', image), { uses: ['read', 'check', 'partitions', 'write'] })
+    expect(seen).toEqual({ read: 'fine', check: 'fine', partitions: 'fine', write: 'fine' })
+  })
+
+  test('qcow2: as many bitmaps as are allowed', async () => {
+    const entries = Array.from({ length: 65535 }, (_, i) => bitmapEntry({ name: `${i}`, tableAt: 0, tableSize: 0 }))
+    const { image, at, length } = withTable(entries)
+    image.header('autoclear', 1).extension(0x23852875, bitmapsExtension({ count: entries.length, length, at }))
+    const seen = await sandbox.use(put(scratchFolder(), 'a', image))
+    expect(seen).toMatchObject({ inspect: 'fine', read: 'fine', partitions: 'fine', write: 'fine' })
+    expect(seen.check).toContain('BITMAP_INVALID')
   })
 
   test.each([65536, 2 ** 32 - 1])('qcow2: a directory of %d bitmaps keeps writers away', async (count) => {

@@ -68,13 +68,15 @@ export function* readDirectory(header: Header, store: ByteStore): Io<Directory |
     const name = Buffer.from(bytes.subarray(nameAt, end)).toString('utf8')
     if (entries.has(name)) bad(`two bitmaps are called "${name}"`, at + done)
     entries.set(name, {
-      ...fields,
-      // A table of no entries has no place, whatever stands there.
-      tableOffset: fields.tableSize === 0 ? 0 : fields.tableOffset,
       name,
       entryAt: at + done,
-      problem: problemOf(header, fields, fileSize),
       entryLength: Math.min(roundUp(end - done, 8), length - done),
+      granularityBits: fields.granularityBits,
+      // A table of no entries has no place, whatever stands there.
+      tableOffset: fields.tableSize === 0 ? 0 : fields.tableOffset,
+      tableSize: fields.tableSize,
+      flags: fields.flags,
+      problem: problemOf(header, fields, fileSize),
     })
     done += roundUp(end - done, 8)
   }

@@ -155,9 +155,10 @@ export class Census {
     this.snapshot = root?.id
   }
 
+  /** Those whose tables can be walked, and have entries. */
   private soundSnapshots(): SnapshotTable[] {
-    return this.parts.snapshots.tables().filter(({ id, at, flaw }) => {
-      if (flaw === undefined) return true
+    return this.parts.snapshots.tables().filter(({ id, at, entries, flaw }) => {
+      if (flaw === undefined) return entries > 0
       this.error('SNAPSHOT_TABLE_INVALID', 'snapshot table', at, undefined, `snapshot ${id} cannot be right: ${flaw}`)
       return false
     })
@@ -166,7 +167,7 @@ export class Census {
   /** The L1 table of the disk, or of a snapshot; that is read when it is needed, for there may be thousands. */
   private *rootTable(snapshot: SnapshotTable | undefined): Io<RootTable> {
     const { mapping } = this.parts
-    return snapshot ? yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries) : mapping.l1
+    return snapshot ? yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries, this.fileEnd) : mapping.l1
   }
 
   /** The L1 table itself and the L2 tables that it points at. */

@@ -89,10 +89,13 @@ export class Mapping {
   /**
    * Reads an L1 table; its bounds have been checked. Where the file ends inside it, entries are missing: those are read as
    * what no entry can be, so that nobody takes the range for one that holds nothing.
+   *
+   * @param fileEnd bytes of the file, where they are known: there may be thousands of tables to read
    */
-  static *readL1(store: ByteStore, at: number, entries: number): Io<RootTable> {
+  static *readL1(store: ByteStore, at: number, entries: number, fileEnd?: number): Io<RootTable> {
     const bytes = new Uint8Array(entries * 8)
-    const present = Math.max(0, Math.min(bytes.length, (yield* settle(store.size())) - at))
+    if (entries === 0) return new RootTable(at, bytes)
+    const present = Math.max(0, Math.min(bytes.length, (fileEnd ?? (yield* settle(store.size()))) - at))
     if (present > 0) yield* settle(store.read(at, bytes.subarray(0, present)))
     bytes.fill(0xff, present)
     return new RootTable(at, bytes)

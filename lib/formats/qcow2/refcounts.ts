@@ -196,7 +196,7 @@ export class Refcounts {
       const at = run.first * clusterSize
       const zeroed = at >= this.pristine
       this.growTo(at + run.count * clusterSize)
-      return { ...run, at, zeroed }
+      return { at, zeroed, ...run }
     }
   }
 

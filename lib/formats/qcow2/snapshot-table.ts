@@ -25,6 +25,8 @@ export interface Snapshot {
   readonly bytes: Uint8Array
 }
 
+type FixedPart = ReturnType<typeof snapshotEntry.decode>
+
 /** The entries of a snapshot table, and why there are not as many as the header says. */
 export interface ReadTable {
   readonly snapshots: Snapshot[]
@@ -59,54 +61,74 @@ function* readEntries(header: Header, store: ByteStore, snapshots: Snapshot[]): 
   for (let at = piece.at; snapshots.length < header.snapshotCount; ) {
     const index = snapshots.length
     const rest = piece.bytes.subarray(at - piece.at)
-    const length = entryLength(header, rest, index)
-    if (length !== undefined && length <= rest.length) {
+    const fields = rest.length < snapshotEntry.size ? undefined : snapshotEntry.decode(rest)
+    const length = fields === undefined ? snapshotEntry.size : entryLength(header, fields, index)
+    if (fields !== undefined && length <= rest.length) {
+      const whole = roundUp(length, 8)
       // The file may end right behind the last entry, before what pads it to eight bytes.
-      const entry = new Uint8Array(roundUp(length, 8))
-      entry.set(rest.subarray(0, length))
-      snapshots.push(decodeEntry(header, entry, fileSize))
+      const entry = rest.length < whole ? padded(rest, whole) : rest.subarray(0, whole)
+      snapshots.push(describe(header, fields, entry, fileSize))
       at += entry.length
       continue
     }
-    if (at + (length ?? snapshotEntry.size) > end) throw badEntry(header, index, 'it leaves the table')
+    if (at + length > end) throw badEntry(header, index, 'it leaves the table')
     piece = { at, bytes: new Uint8Array(Math.min(end - at, PIECE)) }
     yield* settle(store.read(at, piece.bytes))
   }
 }
 
-/** bytes of the entry that `bytes` begin with, without padding; undefined if not even its fixed part is there */
-function entryLength(header: Header, bytes: Uint8Array, index: number): number | undefined {
-  if (bytes.length < snapshotEntry.size) return undefined
-  const { extraDataSize, idSize, nameSize } = snapshotEntry.decode(bytes)
+/** bytes, without padding */
+function entryLength(header: Header, { extraDataSize, idSize, nameSize }: FixedPart, index: number): number {
   if (extraDataSize > LIMIT.snapshotExtraBytes) throw badEntry(header, index, 'its extra data is too large')
   return snapshotEntry.size + extraDataSize + idSize + nameSize
 }
 
-/** @param fileSize what an L1 table has to lie within */
+/**
+ * @param bytes the entry, for the snapshot to keep
+ * @param fileSize what an L1 table has to lie within
+ */
 export function decodeEntry(header: Header, bytes: Uint8Array, fileSize: number): Snapshot {
-  const fields = snapshotEntry.decode(bytes)
-  const extra = new Uint8Array(snapshotExtra.size)
-  extra.set(bytes.subarray(snapshotEntry.size, snapshotEntry.size + Math.min(fields.extraDataSize, extra.length)))
-  const { vmStateSize, diskSize } = snapshotExtra.decode(extra)
+  return describe(header, snapshotEntry.decode(bytes), bytes, fileSize)
+}
+
+function describe(header: Header, fields: FixedPart, bytes: Uint8Array, fileSize: number): Snapshot {
+  const { vmStateSize, diskSize } = decodeExtra(bytes, fields.extraDataSize)
   const idAt = snapshotEntry.size + fields.extraDataSize
-  const text = (at: number, length: number): string => Buffer.from(bytes.subarray(at, at + length)).toString('utf8')
-  const knowsSize = fields.extraDataSize >= 16
-  const place = {
-    // A table of no entries has no place, whatever stands there.
-    l1TableOffset: fields.l1Size === 0 ? 0 : fields.l1TableOffset,
-    l1Size: fields.l1Size,
-    diskSize: knowsSize ? diskSize : header.size,
-  }
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const nameAt = idAt + fields.idSize
+  // A table of no entries has no place, whatever stands there.
+  const l1TableOffset = fields.l1Size === 0 ? 0 : fields.l1TableOffset
+  const place = { l1TableOffset, l1Size: fields.l1Size, diskSize: diskSize ?? header.size }
+  // Field by field: to spread one object into another takes several times as long, and there may be 65 536.
   return {
-    ...place,
-    knowsSize,
-    id: text(idAt, fields.idSize),
-    name: text(idAt + fields.idSize, fields.nameSize),
+    id: text.toString('utf8', idAt, nameAt),
+    name: text.toString('utf8', nameAt, nameAt + fields.nameSize),
+    l1TableOffset,
+    l1Size: place.l1Size,
     seconds: fields.seconds,
-    vmStateSize: fields.extraDataSize >= 8 ? vmStateSize : fields.vmStateSize32,
+    diskSize: place.diskSize,
+    vmStateSize: vmStateSize ?? fields.vmStateSize32,
+    knowsSize: diskSize !== undefined,
     flaw: flawOf(header, place, fileSize),
-    bytes: bytes.slice(),
+    bytes,
   }
+}
+
+/** What an entry says in its extra data, of whichever length that is. */
+function decodeExtra(entry: Uint8Array, length: number): { vmStateSize?: number; diskSize?: number } {
+  if (length < 8) return {}
+  const extra = entry.subarray(snapshotEntry.size, snapshotEntry.size + length)
+  const { vmStateSize, diskSize } = snapshotExtra.decode(
+    length < snapshotExtra.size ? padded(extra, snapshotExtra.size) : extra,
+  )
+  return length < 16 ? { vmStateSize } : { vmStateSize, diskSize }
+}
+
+/** Bytes, with zeros behind them. */
+function padded(bytes: Uint8Array, length: number): Uint8Array {
+  const longer = new Uint8Array(length)
+  longer.set(bytes)
+  return longer
 }
 
 function flawOf(
