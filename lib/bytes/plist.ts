@@ -14,7 +14,7 @@ const DEPTH = 12
  * @throws VdiskError CORRUPT, and whatever `parseXml` throws
  */
 export function parsePlist(bytes: Uint8Array, limits: Pick<XmlLimits, 'file' | 'structure' | 'most'>): PlistDictionary {
-  const { root } = parseXml(bytes, { ...limits, depth: DEPTH, doctype: 'named' })
+  const { root } = parseXml(bytes, { ...limits, depth: DEPTH, doctype: 'named', plain: ['data'] })
   const [outermost] = root.children
   if (root.name !== 'plist' || !outermost || root.children.length !== 1) throw damaged(limits, 'it is no property list')
   const value = readValue(outermost, limits)
@@ -30,6 +30,7 @@ function readValue(element: XmlElement, limits: XmlLimits): PlistValue {
     case 'array':
       return children.map((child) => readValue(child, limits))
     case 'data':
+      if (/[<&]/.test(text)) throw damaged(limits, 'there is something else between its data')
       return Buffer.from(text, 'base64')
     case 'integer':
       return Number(text)

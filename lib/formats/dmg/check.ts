@@ -4,7 +4,7 @@ import { isVdiskError } from '../../errors.ts'
 import { type Io, Pace, settle } from '../../io/io.ts'
 import type { DmgLayer } from './layer.ts'
 import { CRC32, KIND } from './layout.ts'
-import type { Run } from './runs.ts'
+import { type Run, Runs } from './runs.ts'
 import type { Table } from './tables.ts'
 import { unpackRun } from './unpack.ts'
 
@@ -54,14 +54,10 @@ class DmgCheck {
   /** Packed bytes that two runs share can only be right for one of them. */
   places(): void {
     const { runs } = this.layer.parts
-    const stored: Run[] = []
-    for (let i = 0; i < runs.count; i++) {
-      const run = runs.run(i)
-      if (run.kind !== KIND.zeros && run.kind !== KIND.ignored) stored.push(run)
-    }
-    stored.sort((a, b) => a.at - b.at)
+    const stored = new Runs(runs.count)
+    for (const run of runs) if (run.kind !== KIND.zeros && run.kind !== KIND.ignored) stored.add(run)
     let end = 0
-    for (const run of stored) {
+    for (const run of stored.sortedBy('at')) {
       if (run.at < end) {
         this.add('RUNS_CROSS', 'run', run.at, 'two runs lie at the same place in the file', run)
       }

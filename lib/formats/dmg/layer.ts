@@ -28,8 +28,8 @@ export class DmgLayer implements Layer {
     this.store = image.store
     this.size = trailer.sectorCount * SECTOR
     const packings = new Set<string>()
-    for (let i = 0; i < runs.count; i++) {
-      const packing = packingOf(runs.run(i).kind)
+    for (const { kind } of runs) {
+      const packing = packingOf(kind)
       if (packing !== undefined) packings.add(packing)
     }
     this.details = {

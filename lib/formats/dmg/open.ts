@@ -15,6 +15,7 @@ export interface DmgParts {
   /** where the trailer begins */
   readonly end: number
   readonly tables: readonly Table[]
+  /** of all tables, in the order of their places on the disk */
   readonly runs: Runs
 }
 
@@ -29,11 +30,11 @@ export function* openParts(image: Image): Io<DmgParts> {
   const found = readTrailer(image.name, tail)
   const end = size - SECTOR
   const tables = yield* readTables(image, found, end)
-  const runs = tables.flatMap((table) => table.runs)
-  for (const run of runs) assertSane(image.name, run)
-  const sorted = new Runs(runs)
-  assertApart(image.name, sorted, found.sectorCount * SECTOR)
-  return { image, trailer: found, end, tables, runs: sorted }
+  const all = Runs.joined(tables.map((table) => table.runs))
+  for (const run of all) assertSane(image.name, run)
+  const runs = all.sortedBy('offset')
+  assertApart(image.name, runs, found.sectorCount * SECTOR)
+  return { image, trailer: found, end, tables, runs }
 }
 
 const CONVERTED = 'Convert it on a Mac to what vdisk reads: hdiutil convert IMAGE -format UDZO -o NEW'
@@ -95,8 +96,7 @@ function assertSane(file: string, { kind, length, storedLength, offset }: Run): 
 
 function assertApart(file: string, runs: Runs, size: number): void {
   let end = 0
-  for (let i = 0; i < runs.count; i++) {
-    const { offset, length } = runs.run(i)
+  for (const { offset, length } of runs) {
     if (offset < end) throw damaged(file, 'run', `two of its runs both say what lies at ${offset} of the disk`)
     end = offset + length
   }

@@ -1,10 +1,11 @@
+import { join64 } from '../../bytes/align.ts'
 import { type PlistValue, parsePlist } from '../../bytes/plist.ts'
 import type { Image } from '../../contracts/image.ts'
 import { type Io, settle } from '../../io/io.ts'
 import { damaged, tooMany } from './damage.ts'
 import { KIND, LIMIT, runEntry, SECTOR, TABLE_SIGNATURE, tableHeader, type trailer } from './layout.ts'
 import { tablesInFork } from './resource-fork.ts'
-import type { Run } from './runs.ts'
+import { Runs } from './runs.ts'
 
 export type Trailer = ReturnType<typeof trailer.decode>
 
@@ -13,7 +14,7 @@ export interface Table {
   /** what the image calls it, such as "Apple_HFS (Apple_HFS : 1)" */
   readonly name: string
   readonly header: ReturnType<typeof tableHeader.decode>
-  readonly runs: readonly Run[]
+  readonly runs: Runs
 }
 
 /**
@@ -28,7 +29,7 @@ export function* readTables(image: Image, trailer: Trailer, end: number): Io<Tab
   let left: number = LIMIT.runs
   for (const { name, bytes } of found) {
     const table = readTable(image.name, { name, bytes, dataForkAt: trailer.dataForkAt, most: left })
-    left -= table.runs.length
+    left -= table.runs.count
     tables.push(table)
   }
   return tables
@@ -84,21 +85,39 @@ function readTable(
   if (tableHeader.size + runCount * runEntry.size > bytes.length) {
     throw damaged(file, 'table', 'a table has fewer runs than it says')
   }
-  const runs: Run[] = []
+  const entries = new DataView(bytes.buffer, bytes.byteOffset + tableHeader.size)
+  const runs = new Runs(runCount)
   for (let i = 0; i < runCount; i++) {
-    const entry = runEntry.decode(bytes.subarray(tableHeader.size + i * runEntry.size))
-    if (entry.kind === KIND.end) break
-    if (entry.kind === KIND.comment || entry.sectorCount === 0) continue
-    if (entry.firstSector + entry.sectorCount > sectorCount) {
+    const entry = i * runEntry.size
+    const kind = entries.getUint32(entry + PLACE.kind)
+    if (kind === KIND.end) break
+    const sectors = read64(entries, entry + PLACE.sectorCount)
+    if (kind === KIND.comment || sectors === 0) continue
+    const first = read64(entries, entry + PLACE.firstSector)
+    if (first + sectors > sectorCount) {
       throw damaged(file, 'run', `run ${i} of the table "${name}" goes beyond the table's sectors`)
     }
-    runs.push({
-      offset: (firstSector + entry.firstSector) * SECTOR,
-      length: entry.sectorCount * SECTOR,
-      kind: entry.kind,
-      at: dataForkAt + dataAt + entry.at,
-      storedLength: entry.storedLength,
+    runs.add({
+      offset: (firstSector + first) * SECTOR,
+      length: sectors * SECTOR,
+      kind,
+      at: dataForkAt + dataAt + read64(entries, entry + PLACE.at),
+      storedLength: read64(entries, entry + PLACE.storedLength),
     })
   }
   return { name, header, runs }
+}
+
+/** Where the fields of a run stand in its entry: one by one, there may be so many that to decode them takes a while. */
+const PLACE = {
+  kind: runEntry.offsetOf('kind'),
+  firstSector: runEntry.offsetOf('firstSector'),
+  sectorCount: runEntry.offsetOf('sectorCount'),
+  at: runEntry.offsetOf('at'),
+  storedLength: runEntry.offsetOf('storedLength'),
+}
+
+/** A big-endian number, exact below 2^53. */
+function read64(view: DataView, at: number): number {
+  return join64(view.getUint32(at), view.getUint32(at + 4))
 }

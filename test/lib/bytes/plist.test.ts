@@ -20,6 +20,8 @@ describe('a property list', () => {
     expect(inDictionary('<date>2026-01-01T00:00:00Z</date>')).toBe('2026-01-01T00:00:00Z')
     expect([inDictionary('<true/>'), inDictionary('<false/>')]).toEqual([true, false])
     expect(inDictionary('<data>aGVsbG8=</data>')).toEqual(Buffer.from('hello'))
+    expect(inDictionary('<data>\n\taGVs\n\tbG8=\n</data>')).toEqual(Buffer.from('hello'))
+    expect([inDictionary('<data/>'), inDictionary('<data></data>')]).toEqual([Buffer.of(), Buffer.of()])
     expect(inDictionary('<array><integer>1</integer><dict/></array>')).toEqual([1, new Map()])
   })
 
@@ -29,6 +31,7 @@ describe('a property list', () => {
     ['two values', '<plist><dict/><dict/></plist>', 'it is no property list'],
     ['a list outermost', '<plist><array/></plist>', 'it is no dictionary'],
     ['a value of a kind that no list has', '<plist><dict><key>k</key><set/></dict></plist>', 'unknown kind, "set"'],
+    ['markup between data', '<plist><dict><key>k</key><data>aGVs<!-- -->bG8=</data></dict></plist>', 'something else'],
   ])('%s is refused as damaged', (_, content, why) => {
     try {
       read(content)

@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { checkImage, finish, inspectImage, judgeImage, openDisk } from '../../../../lib/index.ts'
-import { CraftedDmg, listOf, packAdc, plist, RUN } from '../../../support/crafted-dmg.ts'
+import { CraftedDmg, type CraftedRun, listOf, packAdc, plist, RUN } from '../../../support/crafted-dmg.ts'
 import { packableDisk } from '../../../support/packed-disks.ts'
 import { describeWithPeers, runPeer } from '../../../support/peers.ts'
 import { printSeed, Random, randomTest } from '../../../support/random.ts'
@@ -75,6 +75,19 @@ describe('a UDIF image', () => {
       size: 244 * SECTOR,
       details: { packing: 'zlib, ADC', parts: ['Driver Descriptor Map (DDM : 0)', 'a disk'] },
     })
+  })
+
+  test('its parts may be listed in any order, and its data stand in any order', async () => {
+    const image = sound()
+    image.tables.reverse()
+    const [first, second] = [sectors(new Random(2), 4), sectors(new Random(3), 4)]
+    image.part('behind').run(RUN.plain, first).run(RUN.plain, second)
+    const [one, other] = image.table(-1).runs as [CraftedRun, CraftedRun]
+    ;[one.at, other.at] = [other.at, one.at]
+    image.data = Buffer.concat([image.data.subarray(0, -8 * SECTOR), second, first])
+    const file = written(image)
+    expect(Buffer.compare(await readAll(file), image.content)).toBe(0)
+    expect(await codesOf(file)).toEqual([])
   })
 
   test('sectors that no run speaks of are zeros', async () => {
