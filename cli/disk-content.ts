@@ -42,11 +42,10 @@ function holds(filesystem: DiskContent['filesystem']): string {
 
 /** Rows in columns; the first three are numbers. */
 function aligned(rows: readonly (readonly string[])[]): string[] {
-  const widthOf = (column: number): number => Math.max(...rows.map((row) => (row[column] as string).length))
-  return rows.map((row) =>
-    row
-      .map((cell, column) => (column < 3 ? cell.padStart(widthOf(column)) : cell.padEnd(widthOf(column))))
-      .join('  ')
-      .trimEnd(),
+  const widths = (rows[0] ?? []).map((_, column) =>
+    rows.reduce((most, row) => Math.max(most, row[column]?.length ?? 0), 0),
   )
+  const pad = (cell: string, column: number): string =>
+    column < 3 ? cell.padStart(widths[column] as number) : cell.padEnd(widths[column] as number)
+  return rows.map((row) => row.map(pad).join('  ').trimEnd())
 }

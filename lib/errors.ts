@@ -78,3 +78,14 @@ export function reasonOf({ message, where }: VdiskError): string {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
+
+/** Names that an advice lists. */
+const MOST_LISTED = 20
+
+/** What there is instead of something that was not found, for advice. @example It has: monday, tuesday. @example It has no bitmaps. */
+export function whatItHas(names: readonly string[], things: string): string {
+  if (names.length === 0) return `It has no ${things}.`
+  const more = names.length - MOST_LISTED
+  const listed = names.slice(0, MOST_LISTED).join(', ')
+  return more > 0 ? `It has: ${listed}, and ${more} more.` : `It has: ${listed}.`
+}

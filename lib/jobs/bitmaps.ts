@@ -1,7 +1,7 @@
 import { Bitmap } from '../bytes/bitmap.ts'
 import type { Chain } from '../chain/chain.ts'
 import type { BitmapEditor, BitmapInfo, Layer, StoredBitmaps } from '../contracts/layer.ts'
-import { VdiskError } from '../errors.ts'
+import { VdiskError, whatItHas } from '../errors.ts'
 import { promised } from '../io/io.ts'
 import { emptyBits, extentsOf, setRange } from './bitmap-extents.ts'
 import { closing } from './closing.ts'
@@ -175,7 +175,7 @@ function infoOf(stored: StoredBitmaps, file: string, name: string): BitmapInfo {
   throw new VdiskError('NOT_FOUND', {
     message: `Cannot find bitmap "${name}" in ${file}`,
     where: { file, structure: 'bitmap directory' },
-    advice: known.length > 0 ? `It has: ${known.join(', ')}.` : 'It has no bitmaps.',
+    advice: whatItHas(known, 'bitmaps'),
   })
 }
 

@@ -9,6 +9,7 @@ import {
   inspectPartitions,
   isVdiskError,
   openDisk,
+  repairImage,
 } from '../../lib/index.ts'
 import { placeOf } from '../support/hostile.ts'
 
@@ -17,7 +18,7 @@ import { placeOf } from '../support/hostile.ts'
  * nobody but it is hurt. It notes every file that is opened, every connection and every program that is started.
  */
 
-export type Use = 'inspect' | 'read' | 'check' | 'partitions' | 'write'
+export type Use = 'inspect' | 'read' | 'check' | 'partitions' | 'write' | 'repair'
 
 export interface StrangerRequest {
   readonly use: Use
@@ -97,6 +98,11 @@ const uses: Readonly<Record<Use, (request: StrangerRequest) => Promise<string | 
     const { findings } = await finish(checkImage(file, { ...options, chain: true }))
     const codes = findings.filter(({ severity }) => severity !== 'leak').map(({ code }) => code)
     return codes.length === 0 ? 'fine' : `finds ${[...new Set(codes)].sort().join(', ')}`
+  },
+
+  async repair({ file, options }) {
+    const { count } = await finish(repairImage(file, options))
+    return `mends ${count}`
   },
 
   async partitions({ file, options }) {

@@ -64,12 +64,22 @@ describe('class 1: tables that claim to be huge', () => {
     return { image, at: image.at(first), length: table.length }
   }
 
-  test('qcow2: as many snapshots as are allowed', async () => {
-    const entries = Array.from({ length: 65536 }, (_, i) => snapshotEntry({ id: `${i}`, l1At: 0, l1Size: 0 }))
+  function withSnapshots(count: number): CraftedImage {
+    const entries = Array.from({ length: count }, (_, i) => snapshotEntry({ id: `${i}`, l1At: 0, l1Size: 0 }))
     const { image, at } = withTable(entries)
-    image.header('snapshotCount', entries.length).header('snapshotsOffset', at)
-    const seen = await sandbox.use(put(scratchFolder(), 'a', image), { uses: ['read', 'check', 'partitions', 'write'] })
+    return image.header('snapshotCount', count).header('snapshotsOffset', at)
+  }
+
+  test('qcow2: as many snapshots as are allowed', async () => {
+    const file = put(scratchFolder(), 'a', withSnapshots(65536))
+    const seen = await sandbox.use(file, { uses: ['read', 'check', 'partitions', 'write'] })
     expect(seen).toEqual({ read: 'fine', check: 'fine', partitions: 'fine', write: 'fine' })
+  })
+
+  test('qcow2: a repair of thousands of snapshots', async () => {
+    const folder = scratchFolder()
+    const file = put(folder, 'a', withSnapshots(16384))
+    expect(await sandbox.use(file, { uses: ['repair'], mayOpen: [folder] })).toEqual({ repair: 'mends 0' })
   })
 
   test('qcow2: as many bitmaps as are allowed', async () => {

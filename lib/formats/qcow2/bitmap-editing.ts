@@ -2,7 +2,7 @@ import { ceilDiv } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
 import { randomGuid, ZERO_GUID } from '../../bytes/guid.ts'
 import type { BitmapEditor, BitmapWish, Restart } from '../../contracts/layer.ts'
-import { type ErrorCode, messageOf, VdiskError } from '../../errors.ts'
+import { type ErrorCode, messageOf, VdiskError, whatItHas } from '../../errors.ts'
 import { type Io, just } from '../../io/io.ts'
 import type { Room } from '../../io/retirement.ts'
 import type { BitmapData } from './bitmap-data.ts'
@@ -79,8 +79,8 @@ export class BitmapEditing implements BitmapEditor {
   private *removeAlone(name: string): Io<void> {
     const isKnown = this.bitmaps.entries.some((entry) => entry.name === name)
     if (!isKnown) {
-      const others = this.bitmaps.entries.map((entry) => entry.name).join(', ')
-      const advice = `It has: ${others || 'none at all'}.`
+      const names = this.bitmaps.entries.map((entry) => entry.name)
+      const advice = whatItHas(names, 'bitmaps')
       throw this.refuse(name, 'there is none of that name', advice, 'NOT_FOUND')
     }
     const entries = this.present()

@@ -1,7 +1,7 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import { Bitmap } from '../../bytes/bitmap.ts'
 import type { BitmapInfo, ForeignWriter, Restart, StoredBitmaps } from '../../contracts/layer.ts'
-import { isVdiskError, VdiskError } from '../../errors.ts'
+import { isVdiskError, VdiskError, whatItHas } from '../../errors.ts'
 import { type Io, settle } from '../../io/io.ts'
 import type { ByteStore } from '../../io/store.ts'
 import { BitmapData, type BitmapImage } from './bitmap-data.ts'
@@ -108,7 +108,10 @@ export class Bitmaps implements StoredBitmaps {
       throw new VdiskError('NOT_FOUND', {
         message: `Cannot read bitmap "${name}" of ${this.header.file}: there is none of that name`,
         where: { file: this.header.file, structure: 'bitmap directory' },
-        advice: `It has: ${this.entries.map((one) => one.name).join(', ') || 'none at all'}.`,
+        advice: whatItHas(
+          this.entries.map((one) => one.name),
+          'bitmaps',
+        ),
       })
     }
     if (entry.bits) return entry.bits

@@ -1,6 +1,6 @@
 import { ceilDiv } from '../../bytes/align.ts'
 import type { InternalSnapshots, Layer, SnapshotInfo } from '../../contracts/layer.ts'
-import { messageOf, VdiskError } from '../../errors.ts'
+import { messageOf, VdiskError, whatItHas } from '../../errors.ts'
 import { type Io, just, settle } from '../../io/io.ts'
 import type { Room } from '../../io/retirement.ts'
 import type { ByteStore } from '../../io/store.ts'
@@ -31,6 +31,13 @@ export interface SnapshotTable {
   readonly flaw: string | undefined
 }
 
+interface Known {
+  readonly tables: readonly SnapshotTable[]
+  readonly sound: readonly SnapshotTable[]
+  /** the first of each id */
+  readonly byId: ReadonlyMap<string, SnapshotTable>
+}
+
 /** Gives room for a table of so many bytes. */
 type Take = (length: number) => Io<number>
 
@@ -44,6 +51,8 @@ export class Snapshots implements InternalSnapshots {
   private readonly store: ByteStore
   private view: View | undefined
   private snapshots: Snapshot[]
+  /** what is told of those, kept: who asks for one after the other asks thousands of times */
+  private known: Known | undefined
 
   private constructor(header: Header, store: ByteStore, snapshots: Snapshot[], problem?: VdiskError) {
     this.header = header
@@ -95,15 +104,23 @@ export class Snapshots implements InternalSnapshots {
   }
 
   /** L1 tables of all snapshots, for whoever counts references. */
-  tables(): SnapshotTable[] {
-    return this.snapshots.map(({ id, l1TableOffset: at, l1Size: entries, diskSize, flaw }) => {
-      return { id, at, entries, diskSize, flaw }
-    })
+  tables(): readonly SnapshotTable[] {
+    return this.know().tables
+  }
+
+  /** Those that can be used. */
+  soundTables(): readonly SnapshotTable[] {
+    return this.know().sound
+  }
+
+  tableOf(id: string): SnapshotTable | undefined {
+    return this.know().byId.get(id)
   }
 
   /** Nobody uses the snapshots of these indexes in `tables`. @param why by index, ends a sentence about each */
   distrust(why: ReadonlyMap<number, string>): void {
-    this.snapshots = this.snapshots.map((one, index) => ({ ...one, flaw: one.flaw ?? why.get(index) }))
+    if (why.size === 0) return
+    this.replace(this.snapshots.map((one, index) => ({ ...one, flaw: one.flaw ?? why.get(index) })))
   }
 
   /** bytes of the snapshot table */
@@ -289,7 +306,7 @@ export class Snapshots implements InternalSnapshots {
 
   private *nameTable(layer: Qcow2Editor, snapshots: Snapshot[], at: number): Io<void> {
     yield* this.header.change(this.store, { snapshotsOffset: at, snapshotCount: snapshots.length })
-    this.snapshots = snapshots
+    this.replace(snapshots)
     layer.walk.mapping.places.addRange(at, this.tableLength)
   }
 
@@ -311,17 +328,33 @@ export class Snapshots implements InternalSnapshots {
     return String(highest + 1)
   }
 
+  private replace(snapshots: Snapshot[]): void {
+    this.snapshots = snapshots
+    this.known = undefined
+  }
+
+  private know(): Known {
+    if (this.known) return this.known
+    const tables = this.snapshots.map(({ id, l1TableOffset: at, l1Size: entries, diskSize, flaw }): SnapshotTable => {
+      return { id, at, entries, diskSize, flaw }
+    })
+    const byId = new Map<string, SnapshotTable>()
+    for (const table of tables) if (!byId.has(table.id)) byId.set(table.id, table)
+    this.known = { tables, sound: tables.filter(({ flaw }) => flaw === undefined), byId }
+    return this.known
+  }
+
   /** By id first, as qemu-img does; then by name. */
   private find(idOrName: string): Snapshot {
     const found =
       this.snapshots.find(({ id }) => id === idOrName) ?? this.snapshots.find(({ name }) => name === idOrName)
     if (found) return found
     if (this.problem) throw this.problem
-    const known = this.snapshots.map(({ id, name }) => `${name} (${id})`).join(', ')
+    const known = this.snapshots.map(({ id, name }) => `${name} (${id})`)
     throw new VdiskError('NOT_FOUND', {
       message: `Cannot find snapshot "${idOrName}" in ${this.header.file}`,
       where: { file: this.header.file, structure: 'snapshot table' },
-      advice: known ? `It has: ${known}.` : 'It has no snapshots.',
+      advice: whatItHas(known, 'snapshots'),
     })
   }
 

@@ -241,7 +241,17 @@ describe('a bitmap is not changed', () => {
     const error = await refusal(() => promised(editorOf(withFlags(0)).remove('other')))
     expect(error).toMatchObject({ code: 'NOT_FOUND', advice: 'It has: changes.' })
     const none = await refusal(() => promised(editorOf(new CraftedImage()).remove('other')))
-    expect(none).toMatchObject({ code: 'NOT_FOUND', advice: 'It has: none at all.' })
+    expect(none).toMatchObject({ code: 'NOT_FOUND', advice: 'It has no bitmaps.' })
+  })
+
+  test('that is not there, where there are very many: some of them are told', async () => {
+    const image = new CraftedImage()
+    const entries = Array.from({ length: 25 }, (_, i) => bitmapEntry({ name: `b${i}`, tableAt: 0, tableSize: 0 }))
+    const table = Buffer.concat(entries)
+    const at = image.at(image.grow(1, table))
+    image.header('autoclear', 1).extension(0x23852875, bitmapsExtension({ count: 25, length: table.length, at }))
+    const { advice } = await refusal(() => promised(editorOf(image).remove('other')))
+    expect(advice).toMatch(/^It has: b0, b1, .*, b19, and 5 more\.$/)
   })
 
   test('that its last writer did not save, but for one with other bits', async () => {

@@ -124,7 +124,7 @@ function* tell(work: RepairWork, link: Link, length: number, structure: string, 
     { ...other, done: `the ${what} at ${from} was used here and elsewhere: here it stays` },
   ]
   for (const end of ends) {
-    const table = work.parts.snapshots.tables().find(({ id }) => id === end.snapshot)
+    const table = end.snapshot === undefined ? undefined : work.parts.snapshots.tableOf(end.snapshot)
     yield* work.change({
       code: 'CROSS_LINKED',
       structure,

@@ -7,7 +7,7 @@ import type { RepairWork, Root } from './work.ts'
 export function* rootAt(work: RepairWork, index: number): Io<Root | undefined> {
   const { mapping, snapshots } = work.parts
   if (index === 0) return { l1: mapping.l1, snapshot: undefined }
-  const snapshot = snapshots.tables().filter(({ flaw }) => flaw === undefined)[index - 1]
+  const snapshot = snapshots.soundTables()[index - 1]
   if (!snapshot) return undefined
   return { l1: yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries), snapshot }
 }
