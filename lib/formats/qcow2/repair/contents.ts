@@ -1,5 +1,5 @@
 import { NumberSet } from '../../../bytes/number-set.ts'
-import { type Io, Pace, settle } from '../../../io/io.ts'
+import { type Io, settle } from '../../../io/io.ts'
 import { COMPRESSED, COPIED, decodeCompressed, offsetOf } from '../layout.ts'
 import { ENTRY_FLAW, type EntryFlaw } from '../mapping.ts'
 import { type Entry, mendEntry, placeMeant } from './entries.ts'
@@ -48,7 +48,6 @@ export function* mendContents(work: RepairWork, countAt: CountAt): Io<void> {
   for (let n = 0; ; n++) {
     const root = yield* rootAt(work, n)
     if (!root) return
-    const pace = new Pace(work.parts.image.signal)
     for (let index = 0; index < root.l1.length; index++) {
       const at = root.l1.offset(index)
       if (at === 0) continue
@@ -59,7 +58,7 @@ export function* mendContents(work: RepairWork, countAt: CountAt): Io<void> {
         if (verdict) verdicts.set(at, verdict)
       }
       yield* work.layer.relieve()
-      yield* pace.keep()
+      yield* work.pace.keep()
       work.report.advance(index, root.l1.length)
     }
     if (root.snapshot) yield* writeRoot(work, root)

@@ -1,4 +1,4 @@
-import { type Io, Pace, settle } from '../../../io/io.ts'
+import { type Io, settle } from '../../../io/io.ts'
 import { COPIED, L1_RESERVED_HIGH, L1_RESERVED_LOW } from '../layout.ts'
 import { Mapping } from '../mapping.ts'
 import type { RepairWork, Root } from './work.ts'
@@ -6,6 +6,7 @@ import type { RepairWork, Root } from './work.ts'
 /** The disk's L1 table, then those of the snapshots that can be used, each read when its turn comes. */
 export function* rootAt(work: RepairWork, index: number): Io<Root | undefined> {
   const { mapping, snapshots } = work.parts
+  yield* work.pace.keep()
   if (index === 0) return { l1: mapping.l1, snapshot: undefined }
   const snapshot = snapshots.soundTables()[index - 1]
   if (!snapshot) return undefined
@@ -23,9 +24,8 @@ export function* rootAt(work: RepairWork, index: number): Io<Root | undefined> {
 export function* mendRoot(work: RepairWork, root: Root, onTwice: (at: number) => void): Io<void> {
   const { l1, snapshot } = root
   const { places, space } = work.mapping
-  const pace = new Pace(work.parts.image.signal)
   for (let index = 0; index < l1.length; index++) {
-    yield* pace.keep()
+    yield* work.pace.keep()
     const [high, low] = [l1.high(index), l1.low(index)]
     const at = l1.offset(index)
     const reserved = (high & L1_RESERVED_HIGH) !== 0 || (low & L1_RESERVED_LOW) !== 0

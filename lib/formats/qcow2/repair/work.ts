@@ -1,6 +1,6 @@
 import { NumberSet } from '../../../bytes/number-set.ts'
 import type { DoubtfulRange, NewRepaired, RepairReport } from '../../../contracts/repair.ts'
-import type { Io } from '../../../io/io.ts'
+import { type Io, Pace } from '../../../io/io.ts'
 import type { Header } from '../header.ts'
 import type { WritableQcow2Layer } from '../layer.ts'
 import type { Mapping } from '../mapping.ts'
@@ -22,11 +22,14 @@ export class RepairWork {
   readonly report: RepairReport
   /** clusters with the data of bitmaps: no table, but no place for anything else */
   readonly bitmapData = new NumberSet()
+  /** one for all walks over tables: there may be thousands of snapshots, each with a small one */
+  readonly pace: Pace
 
   constructor(parts: Qcow2Parts, layer: WritableQcow2Layer, report: RepairReport) {
     this.parts = parts
     this.layer = layer
     this.report = report
+    this.pace = new Pace(parts.image.signal)
   }
 
   get header(): Header {
