@@ -138,15 +138,17 @@ export class Census {
     this.addRange(header.snapshotsOffset, snapshots.tableLength, 'snapshot table')
     yield* this.addBitmaps()
     const roots = [undefined, ...this.soundSnapshots()]
+    // Once for all: there may be thousands.
+    const storeEnd = yield* settle(this.parts.mapping.store.size())
     // All tables first, so that data which overlaps any of them is seen.
     for (const root of roots) {
       this.enter(root)
-      this.addTables(yield* this.rootTable(root), root ? `L1 table of snapshot ${root.id}` : 'L1 table')
+      this.addTables(yield* this.rootTable(root, storeEnd), root ? `L1 table of snapshot ${root.id}` : 'L1 table')
       yield* this.pace.keep()
     }
     for (const [index, root] of roots.entries()) {
       this.enter(root)
-      yield* this.walkTables(yield* this.rootTable(root), (done) => progress(index + done, roots.length))
+      yield* this.walkTables(yield* this.rootTable(root, storeEnd), (done) => progress(index + done, roots.length))
     }
   }
 
@@ -165,9 +167,9 @@ export class Census {
   }
 
   /** The L1 table of the disk, or of a snapshot; that is read when it is needed, for there may be thousands. */
-  private *rootTable(snapshot: SnapshotTable | undefined): Io<RootTable> {
+  private *rootTable(snapshot: SnapshotTable | undefined, storeEnd: number): Io<RootTable> {
     const { mapping } = this.parts
-    return snapshot ? yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries, this.fileEnd) : mapping.l1
+    return snapshot ? yield* Mapping.readL1(mapping.store, snapshot.at, snapshot.entries, storeEnd) : mapping.l1
   }
 
   /** The L1 table itself and the L2 tables that it points at. */
