@@ -29,3 +29,8 @@ export const TWO_32 = 4294967296
 export function join64(high: number, low: number): number {
   return (high >>> 0) * TWO_32 + (low >>> 0)
 }
+
+/** The big-endian 64-bit field at `at`, as `join64` gives it. */
+export function big64(view: DataView, at: number): number {
+  return join64(view.getUint32(at), view.getUint32(at + 4))
+}

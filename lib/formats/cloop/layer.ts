@@ -1,5 +1,5 @@
 import zlib from 'node:zlib'
-import { join64 } from '../../bytes/align.ts'
+import { big64 } from '../../bytes/align.ts'
 import type { Extent } from '../../contracts/extent.ts'
 import type { Image } from '../../contracts/image.ts'
 import type { Json, Layer } from '../../contracts/layer.ts'
@@ -78,8 +78,7 @@ export class CloopLayer implements Layer {
       const { view, at: pageAt } = yield* this.pageOf(next)
       const entries = Math.min(this.blockCount + 1 - next, (pageAt + PAGE - entryPlace(next)) / ENTRY)
       let same = 0
-      for (let within = entryPlace(next) - pageAt; same < entries && offsetIn(view, within) === at; within += ENTRY)
-        same++
+      for (let within = entryPlace(next) - pageAt; same < entries && big64(view, within) === at; within += ENTRY) same++
       next += same
       if (same < entries) break
     }
@@ -92,7 +91,7 @@ export class CloopLayer implements Layer {
 
   private *offsetOf(block: number): Io<number> {
     const page = yield* this.pageOf(block)
-    return offsetIn(page.view, entryPlace(block) - page.at)
+    return big64(page.view, entryPlace(block) - page.at)
   }
 
   private *pageOf(block: number): Io<Page> {
@@ -131,8 +130,4 @@ export class CloopLayer implements Layer {
 /** Byte of the file at which the offset of a block stands. */
 export function entryPlace(block: number): number {
   return header.size + block * ENTRY
-}
-
-function offsetIn(view: DataView, at: number): number {
-  return join64(view.getUint32(at), view.getUint32(at + 4))
 }

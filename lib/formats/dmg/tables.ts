@@ -1,4 +1,4 @@
-import { join64 } from '../../bytes/align.ts'
+import { big64 } from '../../bytes/align.ts'
 import { type PlistValue, parsePlist } from '../../bytes/plist.ts'
 import type { Image } from '../../contracts/image.ts'
 import { type Io, settle } from '../../io/io.ts'
@@ -91,9 +91,9 @@ function readTable(
     const entry = i * runEntry.size
     const kind = entries.getUint32(entry + PLACE.kind)
     if (kind === KIND.end) break
-    const sectors = read64(entries, entry + PLACE.sectorCount)
+    const sectors = big64(entries, entry + PLACE.sectorCount)
     if (kind === KIND.comment || sectors === 0) continue
-    const first = read64(entries, entry + PLACE.firstSector)
+    const first = big64(entries, entry + PLACE.firstSector)
     if (first + sectors > sectorCount) {
       throw damaged(file, 'run', `run ${i} of the table "${name}" goes beyond the table's sectors`)
     }
@@ -101,8 +101,8 @@ function readTable(
       offset: (firstSector + first) * SECTOR,
       length: sectors * SECTOR,
       kind,
-      at: dataForkAt + dataAt + read64(entries, entry + PLACE.at),
-      storedLength: read64(entries, entry + PLACE.storedLength),
+      at: dataForkAt + dataAt + big64(entries, entry + PLACE.at),
+      storedLength: big64(entries, entry + PLACE.storedLength),
     })
   }
   return { name, header, runs }
@@ -115,9 +115,4 @@ const PLACE = {
   sectorCount: runEntry.offsetOf('sectorCount'),
   at: runEntry.offsetOf('at'),
   storedLength: runEntry.offsetOf('storedLength'),
-}
-
-/** A big-endian number, exact below 2^53. */
-function read64(view: DataView, at: number): number {
-  return join64(view.getUint32(at), view.getUint32(at + 4))
 }
